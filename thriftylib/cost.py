@@ -1,0 +1,106 @@
+"""Parameters, multiply-accumulates and bytes of a network in closed form. No torch.
+
+How we count (the book's page "How we count" shows the same with examples):
+
+- a **parameter** is a trained number; one that is used at many places is counted once;
+- a **MAC** is one multiplication with its addition in a convolution or linear layer, counted at *every* use, for one
+  image; biases, activations, poolings, sums and batch norm count nothing;
+- ``ptflops_macs`` is the count of the ptflops tool, which the ThriftyNet authors quote: the same plus 2 per element of
+  each batch norm's output;
+- **activation bytes** are the outputs of convolutions, batch norms and linear layers of one image: what training keeps
+  for the backward pass at least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Size = tuple[int, int]
+"""(H, W) of a feature map."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One layer's share of the cost, all of its uses together, for one image."""
+
+    name: str
+    parameters: int
+    macs: int = 0
+    norm_macs: int = 0
+    activations: int = 0
+    buffers: int = 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a network as the sum over its layers' terms."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers, shared ones once."""
+        return sum(term.parameters for term in self.terms)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image's forward pass."""
+        return sum(term.macs for term in self.terms)
+
+    @property
+    def ptflops_macs(self) -> int:
+        """MACs as ptflops counts them: batch norm adds 2 per element."""
+        return self.macs + sum(term.norm_macs for term in self.terms)
+
+    @property
+    def activations(self) -> int:
+        """Numbers that training keeps for one image."""
+        return sum(term.activations for term in self.terms)
+
+    def weight_bytes(self, bytes_per_number: int = 4) -> int:
+        """Bytes of the stored network: parameters and batch-norm statistics (fp32 unless told otherwise)."""
+        return bytes_per_number * sum(term.parameters + term.buffers for term in self.terms)
+
+    def activation_bytes(self, bytes_per_number: int = 4) -> int:
+        """Bytes of one image's activations (fp32 unless told otherwise)."""
+        return bytes_per_number * self.activations
+
+
+def conv(
+    name: str,
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    sizes: Sequence[Size],
+    *,
+    groups: int = 1,
+    bias: bool = False,
+) -> Term:
+    """A convolution used once for each output size in ``sizes``; its weights are counted once."""
+    weights = outputs * (inputs // groups) * kernel * kernel
+    pixels = sum(height * width for height, width in sizes)
+    return Term(name, weights + outputs * bias, macs=weights * pixels, activations=outputs * pixels)
+
+
+def batch_norm(name: str, features: int, sizes: Sequence[Size], *, affine: bool = True, shared: bool = False) -> Term:
+    """Batch norms over ``features`` channels, one per size (or a single shared one used at every size)."""
+    copies = 1 if shared else len(sizes)
+    elements = features * sum(height * width for height, width in sizes)
+    return Term(
+        name,
+        2 * features * affine * copies,
+        norm_macs=2 * elements,
+        activations=elements,
+        buffers=2 * features * copies,
+    )
+
+
+def linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Term:
+    """A linear layer used once."""
+    return Term(name, outputs * inputs + outputs * bias, macs=outputs * inputs, activations=outputs)
+
+
+def free(name: str, parameters: int) -> Term:
+    """Parameters outside any layer (mixing coefficients, say): they cost no MACs in our counting."""
+    return Term(name, parameters)

@@ -1,0 +1,24 @@
+"""Every mistake a user can make ends in one of these; the command line prints its one line and no traceback."""
+
+
+class ThriftyError(Exception):
+    """A mistake that the reader of the message can mend: one line that names what is wrong and what is right.
+
+    Not a ``ValueError``: pydantic would catch that inside a validator and bury the line in its own report.
+    """
+
+
+class SpecError(ThriftyError):
+    """A network option, recipe or run that cannot be: names the field, the value and what is allowed."""
+
+
+class DataError(ThriftyError):
+    """A data set that is missing, truncated or corrupt: names the file, where it was looked for and how to get it."""
+
+
+class RecordError(ThriftyError):
+    """A record, claim or weight file that is corrupt, foreign or at odds with itself: names the file and the fault."""
+
+
+class CheckpointError(ThriftyError):
+    """A checkpoint that belongs to another run or cannot be read."""

@@ -1,0 +1,130 @@
+"""Strict, frozen options: what networks and training methods are made from. No torch.
+
+A paper's module subclasses :class:`NetworkOptions` (and :class:`MethodOptions` where it changes how a network is
+trained) and thereby registers itself: nothing else in the library has to learn its name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from thriftylib.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from thriftylib.cost import Cost
+
+ImageShape = tuple[int, int, int]
+"""(C, H, W) of one image."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'? known: a, b, x"``, the tail of every message about an unknown name."""
+    known = sorted(known)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return (f"; did you mean {close[0]!r}?" if close else ";") + f" known: {', '.join(known)}"
+
+
+def _one_line(cls: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    subject = f"{cls.__name__}.{place}" if place else cls.__name__
+    if first["type"] == "extra_forbidden":
+        return f"{cls.__name__}: unknown key {place!r}" + suggest(place, cls.model_fields)
+    if first["type"] == "missing":
+        return f"{subject}: is required"
+    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if isinstance(first["input"], dict) and first["type"] == "value_error":
+        return f"{cls.__name__}: {reason}"
+    return f"{subject} = {first['input']!r}: {reason}"
+
+
+class Strict(BaseModel):
+    """Frozen, typed without coercion, closed to unknown keys.
+
+    Raises:
+        SpecError: one line naming the field, the value and what is allowed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, data: Any, handler) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise SpecError(_one_line(cls, error)) from None
+
+
+class NetworkOptions(Strict):
+    """The options of one kind of network; subclass with ``class X(NetworkOptions, network="name")`` to register it."""
+
+    network: ClassVar[str]
+    known: ClassVar[dict[str, type[NetworkOptions]]] = {}
+
+    def __init_subclass__(cls, network: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if network is not None:
+            cls.network = network
+            NetworkOptions.known[network] = cls
+
+    def resolve(self, image_shape: ImageShape, classes: int) -> Self:
+        """These options with everything derived filled in (a parameter budget turned into a width, say).
+
+        Raises:
+            SpecError: the network cannot be built for such images.
+        """
+        self.cost(image_shape, classes)
+        return self
+
+    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
+        """Parameters, MACs and bytes in closed form, for one image of ``image_shape`` (C, H, W)."""
+        raise NotImplementedError
+
+    def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
+        """The network: (N, C, H, W) floats in, (N, classes) logits out."""
+        raise NotImplementedError
+
+
+class MethodOptions(Strict):
+    """How a paper changes training; subclass with ``class X(MethodOptions, method="name")`` to register it.
+
+    ``start`` returns the object whose hooks the engine calls: see :class:`thriftylib.training.method.Method`.
+    """
+
+    method: ClassVar[str]
+    known: ClassVar[dict[str, type[MethodOptions]]] = {}
+
+    def __init_subclass__(cls, method: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if method is not None:
+            cls.method = method
+            MethodOptions.known[method] = cls
+
+    def start(self) -> Any:
+        """A fresh :class:`thriftylib.training.method.Method` for one run."""
+        raise NotImplementedError
+
+
+def find(kind: type[NetworkOptions] | type[MethodOptions], name: str) -> type:
+    """The options class registered under ``name``; imports the papers first, so that every one is known.
+
+    Raises:
+        SpecError: no such network or method; names the known ones.
+    """
+    if name not in kind.known:
+        papers = importlib.import_module("thriftylib.papers")
+        for module in pkgutil.iter_modules(papers.__path__):
+            importlib.import_module(f"thriftylib.papers.{module.name}")
+    if name not in kind.known:
+        noun = "network" if kind is NetworkOptions else "method"
+        raise SpecError(f"unknown {noun} {name!r}" + suggest(name, kind.known))
+    return kind.known[name]

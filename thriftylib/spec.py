@@ -1,0 +1,246 @@
+"""Recipe and Run: what is trained and how, frozen, strict and hashed. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, JsonValue, ValidationInfo, model_validator
+
+from thriftylib.datasets import DatasetInfo, dataset_info
+from thriftylib.errors import SpecError
+from thriftylib.options import MethodOptions, NetworkOptions, Strict, find
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Milestones = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+
+
+class Plateau(Strict):
+    """Multiply the rate by ``factor`` when ``monitor`` has not improved for more than ``patience`` epochs.
+
+    As in ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with its default relative threshold of 1e-4.
+    """
+
+    kind: Literal["plateau"] = "plateau"
+    monitor: Literal["test_loss", "train_loss", "validation_loss"] = "test_loss"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    patience: Annotated[int, Field(ge=0)] = 7
+    min_learning_rate: Annotated[float, Field(ge=0)] = 1e-4
+
+
+class Steps(Strict):
+    """Multiply the rate by ``factor`` at the start of each epoch in ``milestones`` (counted from 0)."""
+
+    kind: Literal["steps"] = "steps"
+    milestones: Milestones
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise SpecError(f"milestones = {list(self.milestones)}: must rise strictly")
+        return self
+
+
+class OneCycle(Strict):
+    """Linear warm-up over the first ``warmup`` share of all steps, then cosine (or linear) to ``final`` x the rate."""
+
+    kind: Literal["one-cycle"] = "one-cycle"
+    warmup: Share = 0.2
+    anneal: Literal["cosine", "linear"] = "cosine"
+    final: Share = 0.0
+
+
+class Constant(Strict):
+    """The rate never changes."""
+
+    kind: Literal["constant"] = "constant"
+
+
+Schedule = Annotated[Plateau | Steps | OneCycle | Constant, Field(discriminator="kind")]
+
+
+class Augment(Strict):
+    """What is done to a training image, in this order: crop, flip, AutoAugment, cutout; then mixup or cutmix."""
+
+    crop: Annotated[int, Field(ge=0)] = 0  # pixels of padding on each side before a random crop; 0: no crop
+    crop_padding: Literal["zero", "reflect"] = "zero"
+    flip: bool = False  # horizontal, with probability 1/2
+    autoaugment: bool = False  # the CIFAR-10 policy of AutoAugment
+    cutout: Annotated[int, Field(ge=0)] = 0  # side of the square in pixels; 0: none
+    cutout_defect: bool = False  # the authors' code: squares on the diagonal or the left edge only
+    mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha of the Beta distribution; 0: none
+    cutmix: Annotated[float, Field(ge=0)] = 0.0  # alpha of the Beta distribution; 0: none
+
+    @model_validator(mode="after")
+    def _one_mixing(self) -> Self:
+        if self.mixup and self.cutmix:
+            raise SpecError(f"mixup = {self.mixup} and cutmix = {self.cutmix}: only one of them may be above 0")
+        if self.cutout_defect and not self.cutout:
+            raise SpecError("cutout_defect = True needs cutout >= 1")
+        return self
+
+
+class Recipe(Strict):
+    """How to train: SGD with momentum, a schedule, augmentation and a loss; named after its paper."""
+
+    name: str
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive  # the peak, where the schedule warms up
+    momentum: Share = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay_on: Literal["all", "weights"] = "all"  # "weights": convolutions and linear layers, no 1-d parameter
+    label_smoothing: Share = 0.0
+    schedule: Schedule
+    augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if isinstance(self.schedule, Steps) and self.schedule.milestones[-1] >= self.epochs:
+            raise SpecError(f"schedule.milestones end at {self.schedule.milestones[-1]}: must be below epochs = {self.epochs}")
+        if self.nesterov and not self.momentum:
+            raise SpecError("nesterov = True needs momentum > 0")
+        return self
+
+
+class Data(Strict):
+    """Which images: a data set, perhaps its first part, perhaps with a validation split or noisy labels."""
+
+    name: str
+    train_images: Count | None = None  # the first N of a fixed class-balanced order; None: all
+    test_images: Count | None = None  # likewise of the test set
+    validation_images: Annotated[int, Field(ge=0)] = 0  # carved from the training images by a fixed seed
+    label_noise: Share = 0.0  # share of training labels replaced by a uniformly drawn class, by the run's seed
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The data set's fixed facts."""
+        return dataset_info(self.name)
+
+    @property
+    def training_images(self) -> int:
+        """Images that an epoch visits."""
+        return (self.train_images or self.info.train) - self.validation_images
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        info = self.info
+        for field, asked, there in (("train", self.train_images, info.train), ("test", self.test_images, info.test)):
+            if asked is not None and asked > there:
+                raise SpecError(f"{field}_images = {asked}: {self.name} has {there}")
+        if self.training_images < 1:
+            raise SpecError(f"validation_images = {self.validation_images}: leaves no training image of {self.name}")
+        return self
+
+
+class Named(Strict):
+    """A registered network or training method with its options."""
+
+    name: str
+    options: dict[str, JsonValue] = {}
+
+
+class Run(Strict):
+    """One training: network + data + recipe + seed (and a method, where a paper changes training itself).
+
+    Options are checked by the class that the network's paper registers, and stored complete, so the id says everything.
+    ``Run.recorded`` reads a run back without importing the papers: its id proves that nothing changed.
+
+    Raises:
+        SpecError: names the field, the value and what is allowed.
+    """
+
+    network: Named
+    data: Data
+    recipe: Recipe
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    method: Named | None = None
+    parent: str | None = None  # id of the run whose outcome this network was derived from
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any, info: ValidationInfo) -> Any:
+        """Fill in every option, so that equal runs are equal text."""
+        if (info.context or {}).get("recorded") or not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if values.get("network") is not None and values.get("data") is not None:
+            network, data = _named(values["network"]), values["data"]
+            data = data if isinstance(data, Data) else Data.model_validate(data)
+            options = find(NetworkOptions, network.name).model_validate(network.options)
+            resolved = options.resolve(data.info.image_shape, len(data.info.classes))
+            values["network"] = Named(name=network.name, options=resolved.model_dump(mode="json"))
+        if values.get("method") is not None:
+            method = _named(values["method"])
+            options = find(MethodOptions, method.name).model_validate(method.options)
+            values["method"] = Named(name=method.name, options=options.model_dump(mode="json"))
+        return values
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.recipe.batch_size > self.data.training_images:
+            raise SpecError(
+                f"recipe.batch_size = {self.recipe.batch_size}: larger than the data set "
+                f"({self.data.training_images} training images of {self.data.name})"
+            )
+        schedule = self.recipe.schedule
+        if isinstance(schedule, Plateau) and schedule.monitor == "validation_loss" and not self.data.validation_images:
+            raise SpecError("recipe.schedule.monitor = 'validation_loss': needs data.validation_images >= 1")
+        return self
+
+    @classmethod
+    def recorded(cls, data: dict[str, Any]) -> Self:
+        """The run of a record, as it was written; no paper is imported."""
+        return cls.model_validate(data, context={"recorded": True})
+
+    def canonical(self) -> str:
+        """The JSON text whose hash is the id: sorted keys, no spaces, shortest exact floats."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def id(self) -> str:
+        """The first 12 hexadecimal digits of the canonical JSON's SHA-256: the same on every machine."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+
+    @property
+    def configuration(self) -> str:
+        """The id that all seeds of this run share."""
+        return self.model_copy(update={"seed": 0}).id
+
+    @property
+    def options(self) -> NetworkOptions:
+        """The network's options as their own class (imports its paper, and so torch)."""
+        return find(NetworkOptions, self.network.name).model_validate(self.network.options)
+
+    def with_seed(self, seed: int) -> Self:
+        """The same run from another seed."""
+        return type(self).model_validate({**self.model_dump(), "seed": seed})
+
+    def __hash__(self) -> int:
+        return hash(self.canonical())
+
+
+def _named(value: Any) -> Named:
+    return value if isinstance(value, Named) else Named.model_validate(value)
+
+
+def parse_seeds(text: str | int) -> list[int]:
+    """``"0"`` -> [0]; ``"0,3"`` -> [0, 3]; ``"0-4"`` -> [0, 1, 2, 3, 4].
+
+    Raises:
+        SpecError: not of that form, or a seed twice.
+    """
+    seeds: list[int] = []
+    for part in str(text).split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise SpecError(f"seeds = {text!r}: must be numbers and ranges such as '0', '0,3' or '0-4'")
+        seeds += range(int(first), int(last if dash else first) + 1)
+    if len(set(seeds)) != len(seeds):
+        raise SpecError(f"seeds = {text!r}: names a seed twice")
+    return seeds

@@ -1,0 +1,43 @@
+"""The hooks through which a paper changes training; the engine calls them and knows nothing else of any paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Method:
+    """Training as usual: subclass it beside a paper's network and override what the paper changes.
+
+    A method is made anew for each run by its :class:`thriftylib.options.MethodOptions`. Whatever it must remember across
+    a kill goes through :meth:`state` and :meth:`restore`.
+    """
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """The network that is trained in place of ``network`` (expanded, narrowed, ...); called once, before the optimiser is made."""
+        return network
+
+    def epoch_starts(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> None:
+        """Before the first step of ``epoch`` (from 0): reset momentum, narrow layers with their optimiser state, ..."""
+
+    def after_step(self, network: nn.Module, optimizer: Optimizer, learning_rate: float) -> None:
+        """After each optimiser step, with the rate it used: a proximal step on the weights, ..."""
+
+    def epoch_ends(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> Mapping[str, float]:
+        """After the epoch's evaluation: numbers for the record's own series (neurons alive, entropies, ...)."""
+        return {}
+
+    def finish(self, network: nn.Module) -> nn.Module:
+        """The network that is evaluated last and whose weights are kept (contracted, ...)."""
+        return network
+
+    def state(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """What a checkpoint must keep: tensors by name, and JSON values."""
+        return {}, {}
+
+    def restore(self, network: nn.Module, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> nn.Module:
+        """Undo :meth:`state`; returns the network with the shape it had then (layers may have been narrowed)."""
+        return network
