@@ -1,0 +1,50 @@
+"""Where the project's files lie: claims, records and weights that are committed, and what this machine makes for itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from thriftylib.errors import ThriftyError
+
+
+def project_root() -> Path:
+    """The checkout: the nearest folder above the working directory, or above this package, that holds ``data/claims``.
+
+    Raises:
+        ThriftyError: neither lies in a checkout.
+    """
+    for start in (Path.cwd(), Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            if (folder / "data" / "claims").is_dir():
+                return folder
+    raise ThriftyError("no checkout here: run this inside a clone of the project (a folder that holds data/claims)")
+
+
+def claims_dir() -> Path:
+    """One YAML file of claims per paper."""
+    return project_root() / "data" / "claims"
+
+
+def results_dir() -> Path:
+    """Committed results: ``runs/`` (a record per run), ``bench/``, ``counts.json``."""
+    return project_root() / "data" / "results"
+
+
+def weights_dir() -> Path:
+    """Committed weights, each under 1 MB, named after its run."""
+    return project_root() / "data" / "weights"
+
+
+def local_dir() -> Path:
+    """What this machine makes for itself, never committed: ``results/``, ``weights/``, ``checkpoints/``, ``notebooks/``."""
+    return project_root() / "local"
+
+
+def data_root(explicit: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of the data sets: ``explicit``, else ``THRIFTY_DATA``, else a per-user cache folder."""
+    chosen = explicit or os.environ.get("THRIFTY_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "thriftylib"
