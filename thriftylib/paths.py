@@ -1,8 +1,9 @@
-"""Where the project's files lie: claims, records and weights that are committed, and what this machine makes for itself."""
+"""Where the project's files lie and how they are written. No torch."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from thriftylib.errors import ThriftyError
@@ -48,3 +49,18 @@ def data_root(explicit: str | os.PathLike[str] | None = None) -> Path:
         return Path(chosen).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "thriftylib"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` so that ``path`` always holds either the old or the new whole file, even if power fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

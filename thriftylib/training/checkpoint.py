@@ -1,0 +1,52 @@
+"""What a killed training needs to go on as if it had never stopped: one safetensors file per run, written atomically."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from thriftylib.errors import CheckpointError
+from thriftylib.paths import write_atomically
+
+FORMAT = "thrifty checkpoint 1"
+
+
+def checkpoint_path(folder: Path, run_id: str) -> Path:
+    """Where the checkpoint of a run lies."""
+    return folder / f"{run_id}.safetensors"
+
+
+def save_checkpoint(path: Path, run_id: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    """Write tensors and JSON values of a run in one file.
+
+    JSON keeps Python floats exactly (shortest repr), so a resumed run compares and sums the very same numbers.
+    """
+    metadata = {"format": FORMAT, "run": run_id, "values": json.dumps(values)}
+    # safetensors keeps no strides: the engine's networks get their memory format back when they are restored.
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    write_atomically(path, content)
+
+
+def load_checkpoint(path: Path, run_id: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint back.
+
+    Raises:
+        CheckpointError: the file cannot be read, is no checkpoint, or belongs to another run.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); delete it to start this run anew") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is not a checkpoint of this library ({FORMAT!r})")
+    if metadata["run"] != run_id:
+        raise CheckpointError(f"{path}: belongs to run {metadata['run']}, not to {run_id}")
+    return tensors, json.loads(metadata["values"])

@@ -1,0 +1,353 @@
+"""How any network is trained: the one loop behind every record.
+
+The order of images, their augmentation and every other random number come from streams named by run, epoch and batch
+(:mod:`thriftylib.training.streams`), and the learning rate from the finished epochs alone. So a checkpoint holds weights,
+momentum and counters, and a run that was killed at any step ends, on a CPU with a fixed number of threads, with the bits
+of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from thriftylib.errors import ThriftyError
+from thriftylib.evidence.records import Record, save_record
+from thriftylib.options import MethodOptions, find
+from thriftylib.spec import Plateau, Run
+from thriftylib.training import kernels
+from thriftylib.training.augment import augment, mix
+from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from thriftylib.training.data import Dataset, Split, load, normalise
+from thriftylib.training.method import Method
+from thriftylib.training.outcome import make_record, save_weights
+from thriftylib.training.progress import Report
+from thriftylib.training.schedules import learning_rate
+from thriftylib.training.streams import stream, stream_seed
+
+Precision = Literal["auto", "fp32", "bf16"]
+EVALUATION_BATCH = 500  # images; small enough for the caches of a CPU, large enough for a GPU
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run's record; or, when ``stopped``, none yet and a checkpoint to go on from."""
+
+    record: Record | None
+    stopped: Literal["budget", "signal"] | None = None
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``"auto"``: the first GPU, else the CPU.
+
+    Raises:
+        ThriftyError: no such device, or it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ThriftyError(f"device = {name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ThriftyError(f"device = {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; cpu works")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> Literal["fp32", "bf16"]:
+    """``"auto"``: bf16 on a GPU, fp32 on a CPU.
+
+    Raises:
+        ThriftyError: no such precision.
+    """
+    if name not in ("auto", "fp32", "bf16"):
+        raise ThriftyError(f"precision = {name!r}: must be auto, fp32 or bf16")
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return name
+
+
+def train(
+    run: Run,
+    *,
+    data: Path | None = None,
+    device: str = "auto",
+    results: Path,
+    weights: Path | None = None,
+    checkpoints: Path | None = None,
+    budget: float | None = None,
+    precision: Precision = "auto",
+    threads: int | None = None,
+    progress: bool = True,
+    checkpoint_every: float = 120.0,
+) -> Outcome:
+    """Train one run to its end, or until the budget or a signal stops it; goes on from a checkpoint if there is one.
+
+    Args:
+        data: folder of the data sets; see :func:`thriftylib.paths.data_root`.
+        device: auto, cpu, cuda or cuda:N.
+        results: folder that receives the record (``runs/<id>.json``).
+        weights: folder that receives the final weights (``<id>.safetensors``); None: not kept.
+        checkpoints: folder of checkpoints; None: a killed run starts anew.
+        budget: seconds of this call; None: to the end.
+        precision: of convolutions and activations; weights, sums of gradients and batch-norm statistics are fp32 always.
+        threads: of a CPU; None: as PyTorch is set. The last digits depend on it, so the record states it.
+        progress: report on standard error.
+        checkpoint_every: seconds between checkpoints.
+
+    Raises:
+        ThriftyError: the data, the device or a checkpoint cannot be used.
+    """
+    deadline = None if budget is None else time.monotonic() + budget
+    chosen = choose_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    dataset = load(run.data, root=data, device=chosen, seed=run.seed)
+    with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []), _signals() as received:
+        trainer = Trainer(run, dataset, chosen, choose_precision(precision, chosen))
+        path = checkpoint_path(checkpoints, run.id) if checkpoints else None
+        if path and path.exists():
+            trainer.restore(*load_checkpoint(path, run.id))
+        saved = time.monotonic()
+        with Report(run, trainer.steps * run.recipe.epochs, trainer.position, shown=progress) as report:
+            while not trainer.finished:
+                trainer.step(report)
+                now = time.monotonic()
+                stopped = "signal" if received else "budget" if deadline and now >= deadline else None
+                if path and not trainer.finished and (stopped or now - saved >= checkpoint_every):
+                    save_checkpoint(path, run.id, *trainer.state())
+                    saved = time.monotonic()
+                if stopped and not trainer.finished:
+                    report.say(f"stopped by {stopped} in epoch {trainer.epoch + 1}/{run.recipe.epochs}; {_next(path)}")
+                    return Outcome(None, stopped)
+        network = trainer.method.finish(trainer.network)
+        kept = save_weights(network, weights, run.id) if weights else None
+        record = make_record(run, trainer, threads=torch.get_num_threads(), weights=kept)
+        save_record(record, results)
+        if path:
+            path.unlink(missing_ok=True)
+        return Outcome(record)
+
+
+def _next(path: Path | None) -> str:
+    return "the same command goes on from its checkpoint" if path else "no checkpoint folder was given, so it starts anew"
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one acts as usual."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in watched}
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, before[number])
+
+    for number in watched:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """One training as a state that moves by steps; everything that a checkpoint must hold is in :meth:`state`."""
+
+    def __init__(self, run: Run, dataset: Dataset, device: torch.device, precision: Literal["fp32", "bf16"]) -> None:
+        self.run, self.recipe, self.dataset, self.device, self.precision = run, run.recipe, dataset, device, precision
+        self.method = find(MethodOptions, run.method.name).model_validate(run.method.options).start() if run.method else Method()
+        # Built on the CPU: a seed gives the same first weights on every device.
+        torch.manual_seed(stream_seed(run.seed, "weights"))
+        network = run.options.build(dataset.info.image_shape, len(dataset.info.classes))
+        self._adopt(self.method.prepare(network))
+        self.steps = math.ceil(len(dataset.train.labels) / self.recipe.batch_size)
+        self.fill = [round(255 * mean) for mean in dataset.info.mean]
+        self.epoch, self.batch = 0, 0
+        self.series: dict[str, list[float]] = {}
+        self.train_seconds, self.other_seconds, self.sittings = 0.0, 0.0, 1
+        self.diverged = False
+        self._start_epoch()
+
+    def _adopt(self, network: nn.Module) -> None:
+        """Take a network into training: device, memory format, fast kernels, optimiser."""
+        self.network = kernels.accelerate(network.to(self.device, memory_format=torch.channels_last), self.precision)
+        self.optimizer = make_optimizer(self.network, self.recipe)
+
+    def _start_epoch(self) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of loss and of correct answers
+        order = torch.randperm(len(self.dataset.train.labels), generator=stream("cpu", self.run.seed, "order", self.epoch))
+        self.order = order.to(self.device)
+
+    @property
+    def position(self) -> int:
+        """Steps done since the first epoch's first."""
+        return self.epoch * self.steps + self.batch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or the loss is no number any more."""
+        return self.diverged or self.epoch == self.recipe.epochs
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images per second of training time, evaluation left out."""
+        images = self.epoch * len(self.dataset.train.labels) + self.batch * self.recipe.batch_size
+        return images / max(self.train_seconds, 1e-9)
+
+    def step(self, report: Report) -> None:
+        """One optimiser step, and the epoch's evaluation after its last."""
+        started = time.monotonic()
+        if self.batch == 0:
+            self.method.epoch_starts(self.network, self.optimizer, self.epoch)
+        rate = learning_rate(self.recipe, self.epoch, self.batch, self.steps, self._monitored())
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        index = self.order[self.batch * self.recipe.batch_size : (self.batch + 1) * self.recipe.batch_size]
+        self._learn(index)
+        self.method.after_step(self.network, self.optimizer, rate)
+        self.batch += 1
+        report.done = self.position
+        last = self.batch == self.steps
+        if last or report.due:
+            seen = min(self.batch * self.recipe.batch_size, len(self.order))
+            loss, accuracy = (self.sums / seen).tolist()  # waits for a GPU
+            self.train_seconds += time.monotonic() - started
+            report.step(self.epoch, loss, 100 * accuracy, self.images_per_second)
+            if last:
+                self._end_epoch(loss, 100 * accuracy, rate, report)
+        else:
+            self.train_seconds += time.monotonic() - started
+
+    def _learn(self, index: Tensor) -> None:
+        names = (self.epoch, self.batch)
+        generator = stream(self.device, self.run.seed, "augment", *names)
+        # For layers that draw numbers of their own (rrelu, dropout); reset each step, so resuming needs no state of it.
+        torch.manual_seed(stream_seed(self.run.seed, "network", *names))
+        labels = self.dataset.train.labels[index]
+        pixels = augment(self.dataset.train.images[index], self.recipe.augment, generator, self.fill)
+        images = normalise(pixels, self.dataset.info).contiguous(memory_format=torch.channels_last)
+        images, partners, share = mix(images, labels, self.recipe.augment, generator)
+        self.network.train()
+        with autocast(self.device, self.precision):
+            logits = self.network(images)
+        logits = logits.float()
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        answers = logits.detach().argmax(1)
+        correct = (answers == labels).double()
+        if self.recipe.augment.mixup or self.recipe.augment.cutmix:
+            loss = share * loss + (1 - share) * F.cross_entropy(logits, partners, label_smoothing=smoothing)
+            correct = share * correct + (1 - share) * (answers == partners).double()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.sums += torch.stack((loss.detach().double() * len(index), correct.sum()))
+
+    def _monitored(self) -> list[float]:
+        schedule = self.recipe.schedule
+        return self.series.get(schedule.monitor, []) if isinstance(schedule, Plateau) else []
+
+    def _end_epoch(self, loss: float, accuracy: float, rate: float, report: Report) -> None:
+        started = time.monotonic()
+        numbers = {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate}
+        if self.dataset.validation is not None:
+            numbers["validation_loss"], numbers["validation_accuracy"] = self.evaluate(self.dataset.validation)
+        numbers["test_loss"], numbers["test_accuracy"] = self.evaluate(self.dataset.test)
+        numbers |= self.method.epoch_ends(self.network, self.optimizer, self.epoch)
+        self.other_seconds += time.monotonic() - started
+        numbers["seconds"] = self.train_seconds + self.other_seconds
+        for name, value in numbers.items():
+            self.series.setdefault(name, []).append(value)
+        self.diverged = not math.isfinite(loss)
+        self.epoch, self.batch = self.epoch + 1, 0
+        report.epoch(self.epoch - 1, numbers, self.images_per_second)
+        if not self.finished:
+            self._start_epoch()
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy in percent."""
+        return evaluate(self.network, split, self.dataset, self.device, self.precision)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """What a checkpoint holds: weights, momentum and running sums; counters, series and the method's own values."""
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum/{name}"] = momentum
+        tensors["sums"] = self.sums
+        method_tensors, method_values = self.method.state()
+        tensors |= {f"method/{name}": tensor for name, tensor in method_tensors.items()}
+        values = {name: getattr(self, name) for name in COUNTERS} | {"series": self.series, "method": method_values}
+        return tensors, values
+
+    def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
+        """Undo :meth:`state`."""
+        own = {name.removeprefix("method/"): tensor for name, tensor in tensors.items() if name.startswith("method/")}
+        self._adopt(self.method.restore(self.network, own, values["method"]))
+        self.network.load_state_dict({n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")})
+        for name, parameter in self.network.named_parameters():
+            if (momentum := tensors.get(f"momentum/{name}")) is not None:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+        for name in COUNTERS:
+            setattr(self, name, values[name])
+        self.series = values["series"]
+        self.sittings += 1
+        self._start_epoch()
+        self.sums.copy_(tensors["sums"])
+
+
+COUNTERS = ("epoch", "batch", "train_seconds", "other_seconds", "sittings")
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD as the recipe says; "weights" keeps decay off everything but convolution and linear kernels."""
+    weights = {m.weight for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    decayed = [p for p in network.parameters() if recipe.weight_decay_on == "all" or p in weights]
+    others = [p for p in network.parameters() if recipe.weight_decay_on == "weights" and p not in weights]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+    )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 for convolutions and activations where asked for; batch norm keeps fp32 statistics by itself."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module, split: Split, dataset: Dataset, device: torch.device, precision: str = "fp32"
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in percent over a split; no augmentation, batch norm in evaluation mode."""
+    network.eval()
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    for images, labels in zip(split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH), strict=True):
+        with autocast(device, precision):
+            logits = network(normalise(images, dataset.info).contiguous(memory_format=torch.channels_last))
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, reduction="sum").double()
+        sums += torch.stack((loss, (logits.argmax(1) == labels).sum().double()))
+    loss, correct = (sums / len(split.labels)).tolist()
+    return loss, 100 * correct

@@ -1,0 +1,120 @@
+"""From a finished training to what is kept of it: the record and the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from thriftylib.errors import RecordError
+from thriftylib.evidence.records import Counted, Point, Record, Weights
+from thriftylib.paths import project_root, write_atomically
+from thriftylib.spec import Run
+
+if TYPE_CHECKING:
+    from thriftylib.training.engine import Trainer
+
+
+def make_record(run: Run, trainer: Trainer, *, threads: int, weights: Weights | None) -> Record:
+    """The record of a finished trainer: all that a verdict, a figure or a doubter may ask."""
+    info = run.data.info
+    cost = run.options.cost(info.image_shape, len(info.classes))
+    series = {name: [value if math.isfinite(value) else None for value in values] for name, values in trainer.series.items()}
+    accuracies = trainer.series["test_accuracy"]
+    best = max(range(len(accuracies)), key=accuracies.__getitem__)  # the first of equals
+    return Record(
+        format=1,
+        id=run.id,
+        run=run,
+        status="diverged" if trainer.diverged else "complete",
+        epochs=trainer.epoch,
+        series=series,
+        best=_point(series, best),
+        final=_point(series, trainer.epoch - 1),
+        cost=Counted(
+            parameters=cost.parameters,
+            macs=cost.macs,
+            ptflops_macs=cost.ptflops_macs,
+            weight_bytes=cost.weight_bytes(),
+            activation_bytes=cost.activation_bytes(),
+        ),
+        images_per_second=round(trainer.images_per_second, 1),
+        seconds=round(trainer.train_seconds + trainer.other_seconds, 1),
+        device=device_name(trainer.device),
+        precision=trainer.precision,
+        threads=threads,
+        versions=versions(),
+        commit=commit(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        sittings=trainer.sittings,
+        weights=weights,
+    )
+
+
+def _point(series: dict[str, list[float | None]], epoch: int) -> Point:
+    return Point(epoch=epoch, test_accuracy=series["test_accuracy"][epoch], test_loss=series["test_loss"][epoch])
+
+
+def save_weights(network: nn.Module, folder: Path, run_id: str) -> Weights:
+    """Write the network's weights and statistics as ``<run id>.safetensors``."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    content = save(tensors, {"format": "pt", "run": run_id})
+    path = folder / f"{run_id}.safetensors"
+    write_atomically(path, content)
+    return Weights(file=path.name, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+
+
+def load_weights(network: nn.Module, record: Record, folder: Path) -> None:
+    """Load a record's weights into its network, checked against the record's SHA-256.
+
+    Raises:
+        RecordError: the record names no weights, or the file is missing or not the one that the record names.
+    """
+    if record.weights is None:
+        raise RecordError(f"record {record.id}: names no weight file")
+    path = folder / record.weights.file
+    if not path.is_file():
+        raise RecordError(f"{path}: missing, though record {record.id} names it")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != record.weights.sha256:
+        raise RecordError(f"{path}: SHA-256 is {found}, record {record.id} says {record.weights.sha256}")
+    network.load_state_dict(load_file(path))
+
+
+def device_name(device: torch.device) -> str:
+    """The device as its maker calls it, such as "NVIDIA H200", or the processor with its architecture."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model} (CPU)"
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were made with."""
+    packages = {name: version(name) for name in ("torch", "torchvision", "thriftylib")}
+    return {"python": platform.python_version(), **packages}
+
+
+def commit() -> str | None:
+    """The checkout's commit, with ``+`` where tracked files differ from it; None outside a git checkout."""
+    try:
+        git = ["git", "-C", str(project_root())]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        # Only the code counts: records that this very call writes do not make it another one.
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "thriftylib"], check=False).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+" if changed else "")
