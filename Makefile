@@ -1,0 +1,57 @@
+# Two commands matter: `make book` (install, train small networks, render the site) and `make test` (every check).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SITE := book/_build/html
+WORKERS ?= 2
+
+# One thread a process: the checks run side by side, and fixed threads fix the last digits of every sum.
+test smoke: export OMP_NUM_THREADS := 1
+export MPLBACKEND := Agg
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lint unit smoke nbval site clean lock
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+book: $(READY)  ## train small networks on the embedded digits and render the site
+	$(BIN)/thrifty run --preset smoke
+	$(MAKE) --no-print-directory site
+	@echo "The book: $(SITE)/book/index.html"
+
+test: lint smoke unit nbval  ## every check (the site is built strictly and looked at inside `unit`)
+
+lint: $(READY)  ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+unit: $(READY)  ## pytest, with the strict site build, link check and headless browser
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+smoke: $(READY)  ## every notebook through papermill on the embedded digits
+	$(BIN)/thrifty run --preset smoke
+
+nbval: $(READY)  ## every committed notebook, compared output by output
+	$(BIN)/python -m pytest --nbval --nbval-current-env -n $(WORKERS) --dist loadscope notebooks
+
+site: $(READY)  ## the site alone, from what is recorded
+	$(BIN)/thrifty book
+
+# The environment is made once, and again only when what it is made from changes.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+lock: $(READY)  ## write the versions of the environment into constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed -E 's/\+[a-z0-9.]+$$//' > constraints.new
+	mv constraints.new constraints.txt
+	@touch $(READY)
+
+clean:  ## remove the site and what this machine made for itself; the environment stays
+	rm -rf book/_build local build dist .pytest_cache .ruff_cache .hypothesis
