@@ -1,0 +1,1 @@
+"""What is claimed and what came out: claims, records, counts, bench records, verdicts, tables. No torch."""

@@ -1,0 +1,267 @@
+"""Records: what came out of one run, one JSON file each. No torch.
+
+A record is refused, with its file and its fault named, when it is not JSON, has an unknown or missing field, a value of
+the wrong type, a number that is not finite, an id that is not its run's hash or its file's name, or points and series
+that disagree. Nothing is skipped in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from thriftylib.errors import RecordError, SpecError
+from thriftylib.options import Strict
+from thriftylib.spec import Run
+
+SERIES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate", "seconds")
+"""The series that every record has, one value per epoch; accuracies in percent, times in seconds."""
+
+VERSIONS = ("python", "torch", "torchvision", "thriftylib")
+"""The versions that every record names."""
+
+Series = dict[str, list[float | None]]
+Amount = Annotated[float, Field(ge=0)]
+Whole = Annotated[int, Field(ge=0)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Text = Annotated[str, Field(min_length=1)]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}(-dirty)?$")]
+Model = TypeVar("Model", bound=Strict)
+
+
+class Point(Strict):
+    """The test accuracy (percent) and loss after one epoch; ``epoch`` counts the epochs done, so the first is 1."""
+
+    epoch: Annotated[int, Field(ge=1)]
+    test_accuracy: Percent
+    test_loss: float | None = None
+
+
+class Counted(Strict):
+    """What the trained network costs, as :mod:`thriftylib.cost` counts it, for one image."""
+
+    parameters: Whole
+    macs: Whole
+    ptflops_macs: Whole
+    weight_bytes: Whole
+    activation_bytes: Whole
+
+
+class Weights(Strict):
+    """The file of the trained weights, beside its checksum."""
+
+    file: Annotated[str, Field(pattern=r"^[^/\\]+\.safetensors$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=1)]
+
+
+def points(series: Mapping[str, Sequence[float | None]]) -> tuple[Point | None, Point | None]:
+    """The best point (highest test accuracy, the earliest of equals) and the last epoch's; None: none measured."""
+    losses = series["test_loss"]
+    measured = [
+        Point(epoch=epoch, test_accuracy=accuracy, test_loss=loss)
+        for epoch, (accuracy, loss) in enumerate(zip(series["test_accuracy"], losses, strict=True), start=1)
+        if accuracy is not None
+    ]
+    best = max(measured, key=lambda point: point.test_accuracy, default=None)
+    return best, measured[-1] if measured and measured[-1].epoch == len(losses) else None
+
+
+class Record(Strict):
+    """One run's outcome: the run, its series, and where, when and with what it was trained.
+
+    ``complete`` means that every epoch of the recipe was done; ``diverged`` that a loss was not finite and training
+    ended there. ``seconds`` is all training and evaluation over all sittings.
+
+    Raises:
+        SpecError: a field is missing, unknown, of the wrong type or impossible.
+        RecordError: the record is at odds with itself.
+    """
+
+    format: Literal[1] = 1
+    id: str
+    run: Run
+    status: Literal["complete", "diverged"]
+    epochs: Whole
+    series: Series
+    best: Point | None
+    final: Point | None
+    cost: Counted
+    images_per_second: Amount
+    seconds: Amount
+    device: Text
+    precision: Literal["fp32", "bf16"]
+    threads: Annotated[int, Field(ge=1)]
+    versions: dict[str, Text]
+    commit: Commit | None
+    finished: str
+    sittings: Annotated[int, Field(ge=1)]
+    weights: Weights | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.id != self.run.id:
+            raise RecordError(
+                f"id = {self.id!r}: the run's own id is {self.run.id!r}, so the run or its id was changed"
+            )
+        self._check_series()
+        best, final = points(self.series)
+        for name, said, shown in (("best", self.best, best), ("final", self.final, final)):
+            if said != shown:
+                raise RecordError(f"{name} = {_show(said)}: the series say {_show(shown)}")
+        wanted = self.run.recipe.epochs
+        if self.status == "complete" and (self.epochs != wanted or final is None):
+            raise RecordError(f"status = 'complete' with {self.epochs} epochs measured: the recipe has {wanted}")
+        if self.epochs > wanted:
+            raise RecordError(f"epochs = {self.epochs}: the recipe has {wanted}")
+        if missing := [name for name in VERSIONS if name not in self.versions]:
+            raise RecordError(f"versions: lacks {', '.join(missing)}")
+        if self.weights is not None and self.weights.file != f"{self.id}.safetensors":
+            raise RecordError(f"weights.file = {self.weights.file!r}: must be '{self.id}.safetensors'")
+        _check_utc("finished", self.finished)
+        return self
+
+    def _check_series(self) -> None:
+        if missing := [name for name in SERIES if name not in self.series]:
+            raise RecordError(f"series: lacks {', '.join(missing)}")
+        for name, values in self.series.items():
+            if len(values) != self.epochs:
+                raise RecordError(f"series.{name} has {len(values)} values: epochs = {self.epochs}")
+            known = [value for value in values if value is not None]
+            if name.endswith("_accuracy") and not all(0 <= value <= 100 for value in known):
+                raise RecordError(f"series.{name}: must be percent, 0 to 100")
+            if name in ("learning_rate", "seconds") and (len(known) < len(values) or any(value < 0 for value in known)):
+                raise RecordError(f"series.{name}: must be 0 or more in each epoch")
+        # Work that a kill threw away is in the total but in no epoch, so the total may only be larger.
+        parts = math.fsum(self.series["seconds"])
+        if self.seconds < 0.99 * parts - 0.1:
+            raise RecordError(f"seconds = {self.seconds}: less than its epochs together ({parts:.1f})")
+
+
+def _show(point: Point | None) -> str:
+    return "none" if point is None else f"{point.test_accuracy} in epoch {point.epoch} (loss {point.test_loss})"
+
+
+def _check_utc(field: str, text: str) -> None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or (len(text) > 10 and moment.utcoffset() != timedelta(0)):
+        raise RecordError(f"{field} = {text!r}: must be an ISO date or time in UTC such as '2026-01-31T12:00:00+00:00'")
+
+
+def load_record(path: str | os.PathLike[str]) -> Record:
+    """The record in one file.
+
+    Raises:
+        RecordError: names the file and what is wrong with it.
+    """
+    path = Path(path)
+    record = read_model(path, Record, context={"recorded": True})
+    if record.id != path.stem:
+        raise RecordError(f"{path}: holds the record {record.id!r}, so its name must be '{record.id}.json'")
+    return record
+
+
+def load_records(folder: str | os.PathLike[str]) -> list[Record]:
+    """Every record of ``folder/runs/*.json`` (or of ``folder/*.json`` where there is no ``runs``), sorted by id.
+
+    A folder that does not exist holds none.
+
+    Raises:
+        RecordError: one of the files is corrupt or foreign.
+    """
+    folder = Path(folder)
+    paths = (folder / "runs").glob("*.json") if (folder / "runs").is_dir() else folder.glob("*.json")
+    return [load_record(path) for path in sorted(paths) if path.name != "counts.json"]
+
+
+def save_record(record: Record, folder: str | os.PathLike[str]) -> Path:
+    """Write ``folder/runs/<id>.json`` atomically; the same record is always the same text."""
+    content = record.model_dump(mode="json")
+    own = sorted(set(content["series"]) - set(SERIES))
+    content["series"] = {name: content["series"][name] for name in (*SERIES, *own)}
+    content["versions"] = dict(sorted(content["versions"].items()))
+    return write_json(content, Path(folder) / "runs" / f"{record.id}.json")
+
+
+def read_model(path: Path, model: type[Model], context: dict[str, Any] | None = None) -> Model:
+    """A strict model from a JSON file.
+
+    Raises:
+        RecordError: names the file and what is wrong with it.
+    """
+    content = read_json(path)
+    try:
+        return model.model_validate(content, context=context)
+    except (SpecError, RecordError) as error:
+        raise RecordError(f"{path}: {error}") from None
+
+
+def read_json(path: Path) -> Any:
+    """JSON without NaN, infinities or a key given twice.
+
+    Raises:
+        RecordError: names the file and what is wrong with it.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: is not JSON, perhaps cut short ({error})") from None
+    except (_Refused, RecursionError) as error:
+        raise RecordError(f"{path}: {error}") from None
+
+
+class _Refused(Exception):
+    """JSON that Python reads but that no file of ours may hold."""
+
+
+def _refuse_constant(name: str) -> None:
+    raise _Refused(f"holds {name}; numbers must be finite")
+
+
+def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Refused(f"holds the key {key!r} twice")
+        found[key] = value
+    return found
+
+
+def write_json(content: Any, path: Path) -> Path:
+    """Write atomically, one line per value and per list of numbers, so that diffs stay readable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(_layout(content) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _layout(value: Any, indent: str = "") -> str:
+    deeper = indent + "  "
+    if isinstance(value, dict) and value:
+        lines = (f"{deeper}{json.dumps(key)}: {_layout(item, deeper)}" for key, item in value.items())
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "[\n" + ",\n".join(deeper + _layout(item, deeper) for item in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
