@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import Field, model_validator
 
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.options import Strict
+from thriftylib.paths import write_atomically
 from thriftylib.spec import Run
 
 SERIES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate", "seconds")
@@ -33,14 +33,14 @@ Amount = Annotated[float, Field(ge=0)]
 Whole = Annotated[int, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Text = Annotated[str, Field(min_length=1)]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}(-dirty)?$")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}\+?$")]  # +: the code differed from that commit
 Model = TypeVar("Model", bound=Strict)
 
 
 class Point(Strict):
-    """The test accuracy (percent) and loss after one epoch; ``epoch`` counts the epochs done, so the first is 1."""
+    """The test accuracy (percent) and loss after ``epoch``, which counts from 0 as everywhere."""
 
-    epoch: Annotated[int, Field(ge=1)]
+    epoch: Whole
     test_accuracy: Percent
     test_loss: float | None = None
 
@@ -68,11 +68,11 @@ def points(series: Mapping[str, Sequence[float | None]]) -> tuple[Point | None, 
     losses = series["test_loss"]
     measured = [
         Point(epoch=epoch, test_accuracy=accuracy, test_loss=loss)
-        for epoch, (accuracy, loss) in enumerate(zip(series["test_accuracy"], losses, strict=True), start=1)
+        for epoch, (accuracy, loss) in enumerate(zip(series["test_accuracy"], losses, strict=True))
         if accuracy is not None
     ]
     best = max(measured, key=lambda point: point.test_accuracy, default=None)
-    return best, measured[-1] if measured and measured[-1].epoch == len(losses) else None
+    return best, measured[-1] if measured and measured[-1].epoch == len(losses) - 1 else None
 
 
 class Record(Strict):
@@ -242,18 +242,7 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def write_json(content: Any, path: Path) -> Path:
     """Write atomically, one line per value and per list of numbers, so that diffs stay readable."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(_layout(content) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, (_layout(content) + "\n").encode())
     return path
 
 
