@@ -272,7 +272,7 @@ class Trainer:
         numbers["test_loss"], numbers["test_accuracy"] = self.evaluate(self.dataset.test)
         numbers |= self.method.epoch_ends(self.network, self.optimizer, self.epoch)
         self.other_seconds += time.monotonic() - started
-        numbers["seconds"] = self.train_seconds + self.other_seconds
+        numbers["seconds"] = self.train_seconds + self.other_seconds - sum(self.series.get("seconds", []))
         for name, value in numbers.items():
             self.series.setdefault(name, []).append(value)
         self.diverged = not math.isfinite(loss)

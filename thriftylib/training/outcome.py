@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from thriftylib.errors import RecordError
-from thriftylib.evidence.records import Counted, Point, Record, Weights
+from thriftylib.evidence.records import Counted, Record, Weights, points
 from thriftylib.paths import project_root, write_atomically
 from thriftylib.spec import Run
 
@@ -29,8 +29,7 @@ def make_record(run: Run, trainer: Trainer, *, threads: int, weights: Weights | 
     info = run.data.info
     cost = run.options.cost(info.image_shape, len(info.classes))
     series = {name: [value if math.isfinite(value) else None for value in values] for name, values in trainer.series.items()}
-    accuracies = trainer.series["test_accuracy"]
-    best = max(range(len(accuracies)), key=accuracies.__getitem__)  # the first of equals
+    best, final = points(series)
     return Record(
         format=1,
         id=run.id,
@@ -38,8 +37,8 @@ def make_record(run: Run, trainer: Trainer, *, threads: int, weights: Weights | 
         status="diverged" if trainer.diverged else "complete",
         epochs=trainer.epoch,
         series=series,
-        best=_point(series, best),
-        final=_point(series, trainer.epoch - 1),
+        best=best,
+        final=final,
         cost=Counted(
             parameters=cost.parameters,
             macs=cost.macs,
@@ -58,10 +57,6 @@ def make_record(run: Run, trainer: Trainer, *, threads: int, weights: Weights | 
         sittings=trainer.sittings,
         weights=weights,
     )
-
-
-def _point(series: dict[str, list[float | None]], epoch: int) -> Point:
-    return Point(epoch=epoch, test_accuracy=series["test_accuracy"][epoch], test_loss=series["test_loss"][epoch])
 
 
 def save_weights(network: nn.Module, folder: Path, run_id: str) -> Weights:
@@ -109,7 +104,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with ``+`` where tracked files differ from it; None outside a git checkout."""
+    """The checkout's commit, with ``-dirty`` where the library differs from it; None outside a git checkout."""
     try:
         git = ["git", "-C", str(project_root())]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -117,4 +112,4 @@ def commit() -> str | None:
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "thriftylib"], check=False).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("+" if changed else "")
+    return head + ("-dirty" if changed else "")
