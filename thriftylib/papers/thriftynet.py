@@ -12,6 +12,7 @@ figure leaves open (order of the coefficients, their initial values, the history
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
@@ -25,9 +26,9 @@ from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, NetworkOptions
+from thriftylib.spec import Count
 
-Count = Annotated[int, Field(ge=1)]
-Pool = int | tuple[int, ...] | None
+Pool = int | Annotated[tuple[int, ...], Field(strict=False)] | None
 Activation = Literal["tanh", "relu", "leaky", "softplus", "rrelu", "celu", "tanhshrink", "swish", "hswish", "retanh"]
 
 
@@ -66,7 +67,7 @@ class ThriftyNet(nn.Module):
         self.filters, self.iterations, self.pools = filters, iterations, options.pools
         # Until 19 June 2020 the authors' code shifted its history from index 1 on: the oldest slot stayed empty.
         self.kept_states = history - 1 if options.history_bug and history > 1 else history
-        self.convs = nn.ModuleList(_conv(filters, options.conv) for _ in range(1 if options.shared else iterations))
+        self.convs = nn.ModuleList(_conv(options) for _ in range(1 if options.shared else iterations))
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(filters, affine=options.norm_affine)
             for _ in range(1 if options.norm == "shared" else iterations)
@@ -101,29 +102,28 @@ class ThriftyNet(nn.Module):
 
 
 class GlobalMaxPool(nn.Module):
-    """(N, f, H, W) to (N, f). ``AdaptiveMaxPool2d`` has no deterministic backward on CUDA; here ties share the gradient."""
+    """(N, f, H, W) to (N, f); unlike ``AdaptiveMaxPool2d``'s, the backward pass is deterministic on CUDA."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.amax((2, 3))
 
 
-def make_head(kind: str, filters: int, size: Size, classes: int) -> nn.Module:
-    """Global max-pool or flatten, then a linear layer: (N, filters, *size) to (N, classes)."""
-    if kind == "max":
-        return nn.Sequential(GlobalMaxPool(), nn.Linear(filters, classes))
-    return nn.Sequential(nn.Flatten(), nn.Linear(filters * size[0] * size[1], classes))
+def make_head(kind: Literal["max", "flatten"], shape: ImageShape, classes: int) -> nn.Module:
+    """Global max-pool or flatten, then a linear layer with bias: (N, *shape) to (N, classes)."""
+    pool = GlobalMaxPool() if kind == "max" else nn.Flatten()
+    return nn.Sequential(pool, nn.Linear(shape[0] if kind == "max" else math.prod(shape), classes))
 
 
-def head_term(kind: str, filters: int, size: Size, classes: int) -> Term:
+def head_term(kind: Literal["max", "flatten"], shape: ImageShape, classes: int) -> Term:
     """The cost of :func:`make_head`."""
-    return cost.linear("head", filters if kind == "max" else filters * size[0] * size[1], classes)
+    return cost.linear("head", shape[0] if kind == "max" else math.prod(shape), classes)
 
 
-def _conv(filters: int, mode: str) -> nn.Module:
+def _conv(options: ThriftyNetOptions) -> nn.Module:
     """W: 3x3 (classic), or grouped 3x3 from f to f/k channels and then 1x1 back to f (mb_k), nothing between."""
-    if mode == "classic":
+    filters, narrow = options.filters, options.filters // options.reduction
+    if options.conv == "classic":
         return nn.Conv2d(filters, filters, 3, padding=1, bias=False)
-    narrow = filters // int(mode[2:])
     return nn.Sequential(
         nn.Conv2d(filters, narrow, 3, padding=1, groups=narrow, bias=False),
         nn.Conv2d(narrow, filters, 1, bias=False),
@@ -146,8 +146,8 @@ class RecursionOptions(NetworkOptions):
 
     recursion: Literal["augmented", "plain"] = "augmented"
     shared: bool = True  # False: the un-factorised control, a convolution of its own for each iteration
-    history: Count = Field(  # h, x_t included
-        default_factory=lambda given: 5 if given["shared"] and given["recursion"] == "augmented" else 1
+    history: Count = Field(  # h, x_t included; left out: 5, but 1 for the plain recursion and the control
+        default_factory=lambda given: 5 if given.get("shared") and given.get("recursion") == "augmented" else 1
     )
     alpha_main: Literal["oldest", "newest"] = "oldest"  # which state's coefficient starts at 0.9; authors: the oldest
     alpha_init: Literal["main", "half", "one"] = "main"  # 0.1, 0.9 and else 0; 0.5 everywhere; 1.0 everywhere
@@ -169,7 +169,7 @@ class RecursionOptions(NetworkOptions):
 
     @property
     def reduction(self) -> int:
-        """k of conv mode mb_k: ``filters`` must be a multiple of it."""
+        """k of mb_k, of which ``filters`` must be a multiple; 1 for classic."""
         return 1 if self.conv == "classic" else int(self.conv[2:])
 
 
@@ -178,14 +178,12 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
 
     ``pool``: an integer p pools after each iteration t with t % p == p - 1; a list names the iterations, from 0 on;
     ``None`` never pools. Left out, it is ``iterations // 5`` (the authors' benches), and ``None`` below 5 iterations.
-
-    ``history`` left out is 5, but 1 for the plain recursion (which has no other) and for the un-factorised control.
     """
 
     n_params: Count | None = None
     filters: Annotated[Count | None, Field(validate_default=True)] = None
     iterations: Count = 20
-    pool: Pool = Field(default_factory=lambda given: given["iterations"] // 5 or None)
+    pool: Pool = Field(default_factory=lambda given: given.get("iterations", 0) // 5 or None)
 
     @field_validator("filters")
     @classmethod
@@ -198,13 +196,13 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
     @field_validator("pool", mode="before")
     @classmethod
     def _pool_is_possible(cls, pool: Any, info: ValidationInfo) -> Any:
-        iterations = info.data.get("iterations")
-        if iterations is None or pool is None or (type(pool) is int and pool >= 1):
-            return pool  # wrong iterations are an error of their own
-        if isinstance(pool, list | tuple) and pool and all(type(t) is int and 0 <= t < iterations for t in pool):
-            pool = tuple(pool)
-            if pool == tuple(sorted(set(pool))):
-                return pool
+        if "iterations" not in info.data:
+            return None  # they are wrong themselves, and that error comes first
+        iterations = info.data["iterations"]
+        if pool is None or (type(pool) is int and pool >= 1):
+            return pool
+        if isinstance(pool, list | tuple) and pool and list(pool) == [t for t in range(iterations) if t in pool]:
+            return pool
         raise SpecError(
             f"pool = {pool!r}: must be a period >= 1, a rising list of iterations from 0 to {iterations - 1}, or None"
         )
@@ -222,23 +220,27 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
             return tuple(range(self.pool - 1, self.iterations, self.pool))
         return self.pool or ()
 
-    def sizes(self, size: Size) -> list[Size]:
+    def sizes(self, image_shape: ImageShape) -> list[Size]:
         """(H, W) of x_0, ..., x_T; halves are rounded down.
 
         Raises:
             SpecError: a pool would meet a map smaller than 2x2.
         """
-        sizes = [size]
+        _, height, width = image_shape
+        sizes = [(height, width)]
         for t in range(self.iterations):
-            height, width = sizes[-1]
             if t in self.pools:
                 if min(height, width) < 2:
                     raise SpecError(
-                        f"pool = {self.pool}: iteration {t} meets a {height}x{width} map; needs at least 2x2"
+                        f"pool = {self.pool}: iteration {t} meets a {height}x{width} map, needs 2x2 or more"
                     )
                 height, width = height // 2, width // 2
             sizes.append((height, width))
         return sizes
+
+    def output_shape(self, image_shape: ImageShape) -> ImageShape:
+        """(f, H', W') of x_T."""
+        return (self.filters, *self.sizes(image_shape)[-1])
 
     def recursion_terms(self, image_shape: ImageShape) -> list[Term]:
         """The cost of the iterations, without a head: conv + 2fT + T(h+1) parameters where nothing else is asked for.
@@ -246,11 +248,10 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         Raises:
             SpecError: fewer filters than channels, or a pool that meets a map smaller than 2x2.
         """
-        channels, *size = image_shape
         f, narrow = self.filters, self.filters // self.reduction
-        if f < channels:
-            raise SpecError(f"filters = {f}: must be at least the {channels} channels of the input")
-        *sizes, _ = self.sizes((size[0], size[1]))
+        if f < image_shape[0]:
+            raise SpecError(f"filters = {f}: must be at least {image_shape[0]}, the channels of the input")
+        *sizes, _ = self.sizes(image_shape)
         terms = []
         for t, uses in enumerate([sizes] if self.shared else [[size] for size in sizes]):
             name = "conv" if self.shared else f"conv {t}"
@@ -282,14 +283,11 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         def at(filters: int) -> Self:
             return self.model_copy(update={"filters": filters, "n_params": None})
 
-        def parameters(filters: int) -> int:
-            return at(filters).cost(image_shape, classes).parameters
-
         least = self.least_filters(image_shape)
         widths = range(least, max(least, self.n_params) + 1, self.reduction)  # each filter costs at least one parameter
-        fitting = bisect_right(widths, self.n_params, key=parameters)
+        fitting = bisect_right(widths, self.n_params, key=lambda f: at(f).cost(image_shape, classes).parameters)
         if not fitting:
-            needed = parameters(least)
+            needed = at(least).cost(image_shape, classes).parameters
             raise SpecError(f"n_params = {self.n_params}: must be at least {needed}, the count with {least} filters")
         return at(widths[fitting - 1])
 
@@ -298,10 +296,9 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         if self.n_params is not None:
             return self.resolve(image_shape, classes).cost(image_shape, classes)
         terms = self.recursion_terms(image_shape)
-        return Cost((*terms, head_term(self.head, self.filters, self.sizes(image_shape[1:])[-1], classes)))
+        return Cost((*terms, head_term(self.head, self.output_shape(image_shape), classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """A :class:`ThriftyNet` with PyTorch's default initial weights."""
         options = self.resolve(image_shape, classes)
-        size = options.sizes(image_shape[1:])[-1]
-        return ThriftyNet(options, make_head(options.head, options.filters, size, classes))
+        return ThriftyNet(options, make_head(options.head, options.output_shape(image_shape), classes))
