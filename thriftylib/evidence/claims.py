@@ -1,0 +1,301 @@
+"""Claims: the numbers that papers state, one YAML file per paper under ``data/claims``. No torch.
+
+A file holds the paper's ``title``, its ``groups`` of claims, the numbers that only we ``counted`` (checks of our own
+arithmetic, never shown as claims) and what could not be read (``unread``). A group gives the fields that its claims
+share; each of its ``claims`` adds its own, and ``columns`` with ``rows`` does the same as a table, where a column named
+``options.x`` is the setting's option x. ``{...}`` in a statement stands for a field or an option of the claim. A number
+that is not in the file is not a claim.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, JsonValue, model_validator
+
+from thriftylib.errors import RecordError, SpecError
+from thriftylib.options import Strict, suggest
+from thriftylib.spec import Data, Run
+
+Quantity = Literal[
+    "test_accuracy", "train_accuracy", "parameters", "filters", "ptflops_macs", "macs", "minutes_per_epoch"
+]
+ACCURACIES = ("test_accuracy", "train_accuracy")
+COUNTS = ("parameters", "filters", "ptflops_macs", "macs")
+UNITS = {
+    "test_accuracy": ("%",),
+    "train_accuracy": ("%",),
+    "parameters": ("",),
+    "filters": ("",),
+    "ptflops_macs": ("MMAC",),
+    "macs": ("MMAC",),
+    "minutes_per_epoch": ("min",),
+}
+
+Mark = Literal["ABSTRACT", "FIGURE", "AUTHORS' LOG", "AUTHORS' CODE", "COUNTED"]
+Statistic = Literal[
+    "mean over runs of the best epoch",
+    "best epoch of one run",
+    "best epoch of the best run",
+    "last epoch of one run",
+    "count",
+    "duration",
+]
+Text = Annotated[str, Field(min_length=1)]
+Values = Annotated[tuple[float, ...], Field(strict=False)]
+
+
+class Setting(Strict):
+    """Which runs answer a claim: all that it says must agree, and what it leaves out may be anything.
+
+    ``any_of`` lists alternatives, sets of options of which one must agree. Counts need no ``recipe`` and ``epochs``.
+    """
+
+    network: Text
+    dataset: Text
+    recipe: Text | None = None
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    options: dict[str, JsonValue] = {}
+    any_of: Annotated[list[dict[str, JsonValue]] | None, Field(min_length=1)] = None
+    method: Text | None = None
+
+    def has_options(self, options: dict[str, JsonValue]) -> bool:
+        """Whether a network's options agree with this setting's."""
+        alternatives = self.any_of or [{}]
+        return _agree(self.options, options) and any(_agree(choice, options) for choice in alternatives)
+
+    def fits(self, run: Run) -> bool:
+        """Whether a run agrees in network, data and method; its recipe may be another."""
+        return (
+            run.network.name == self.network
+            and run.data == Data(name=self.dataset)
+            and (run.method.name if run.method else None) == self.method
+            and (run.parent is None or self.method is not None)
+            and self.has_options(run.network.options)
+        )
+
+    def has_recipe(self, run: Run) -> bool:
+        """Whether a run follows the recipe, to its last epoch: a shortened recipe of the same name is another one."""
+        return run.recipe.name == self.recipe and run.recipe.epochs == (self.epochs or run.recipe.epochs)
+
+
+def _agree(wanted: dict[str, JsonValue], options: dict[str, JsonValue]) -> bool:
+    return all(name in options and _same(value, options[name]) for name, value in wanted.items())
+
+
+def _same(wanted: JsonValue, value: JsonValue) -> bool:
+    return wanted == value and isinstance(wanted, bool) == isinstance(value, bool)
+
+
+class Claim(Strict):
+    """One number that a paper states.
+
+    ``value`` and ``spread`` (the paper's own standard deviation over its ``runs``) are in ``unit``; ``values`` are the
+    single runs where they are known. ``error`` is how far the reading, or the rounding, may be off. ``reading`` says
+    what of the setting is our inference. ``not_testable`` says why no run of ours can decide it.
+
+    Raises:
+        SpecError: a field is missing, unknown, of the wrong type or impossible.
+        RecordError: the claim is at odds with itself.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+){2}$")]
+    paper: Text
+    figure: Text
+    statement: Text
+    quantity: Quantity
+    value: float
+    unit: str
+    bound: Literal["equals", "at least", "more than", "at most"] = "equals"
+    error: Annotated[float, Field(gt=0)] | Literal["exact"]
+    statistic: Statistic
+    runs: Annotated[int, Field(ge=1)] | None = None
+    spread: Annotated[float, Field(ge=0)] | None = None
+    values: Values = ()
+    mark: Mark
+    source: Text
+    how: Text
+    confidence: Literal["certain", "high", "medium", "low"]
+    reading: str = ""
+    setting: Setting | None = None
+    experiment: Text | None = None
+    not_testable: Text | None = None
+
+    @property
+    def reading_error(self) -> float:
+        """``error`` as a number."""
+        return 0.0 if self.error == "exact" else self.error
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.id.split("/")[0] != self.paper:
+            raise RecordError(f"claim {self.id}: must begin with its paper, {self.paper!r}")
+        if self.unit not in UNITS[self.quantity]:
+            raise RecordError(f"claim {self.id}: unit = {self.unit!r}: must be {UNITS[self.quantity][0]!r}")
+        if self.quantity in ACCURACIES and not 0 <= self.value <= 100:
+            raise RecordError(f"claim {self.id}: value = {self.value}: must be percent, 0 to 100")
+        if (self.statistic == "count") != (self.quantity in COUNTS):
+            raise RecordError(f"claim {self.id}: statistic = {self.statistic!r}: does not go with {self.quantity}")
+        if self.mark == "FIGURE" and self.error == "exact":
+            raise RecordError(f"claim {self.id}: error = 'exact': a number read from a figure has a reading error")
+        self._check_runs()
+        if self.not_testable is None:
+            needed = {"setting": self.setting, "setting.recipe": self.setting and self.setting.recipe}
+            needed["experiment"] = self.experiment
+            if self.quantity in COUNTS:
+                needed = {"setting": self.setting}
+            if missing := [name for name, value in needed.items() if not value]:
+                raise RecordError(f"claim {self.id}: lacks {', '.join(missing)}, or not_testable with the reason")
+        return self
+
+    def _check_runs(self) -> None:
+        if self.spread is not None and (self.runs or 0) < 2:
+            raise RecordError(f"claim {self.id}: spread = {self.spread}: needs runs >= 2")
+        if not self.values:
+            return
+        if len(self.values) != self.runs:
+            raise RecordError(f"claim {self.id}: values has {len(self.values)} runs: runs = {self.runs}")
+        room = self.reading_error + 0.006  # two decimals
+        if abs(statistics.fmean(self.values) - self.value) > room:
+            raise RecordError(f"claim {self.id}: value = {self.value}: the mean of values is another")
+        if self.spread is not None and abs(statistics.stdev(self.values) - self.spread) > room:
+            raise RecordError(f"claim {self.id}: spread = {self.spread}: the deviation of values is another")
+
+
+class Unread(Strict):
+    """Something that the paper shows and that could not be read: named, so that its absence is not taken for a zero."""
+
+    paper: Text
+    figure: Text
+    what: Text
+    why: Text
+    known: str = ""
+
+
+class Sheet(Strict):
+    """All that one paper's file says."""
+
+    paper: Text
+    title: Text
+    claims: dict[str, Claim]
+    counted: dict[str, Claim]
+    unread: tuple[Unread, ...]
+
+
+def matches(claim: Claim, run: Run) -> bool:
+    """Whether a run answers a claim: network, whole data set, every option that the claim names, and the recipe."""
+    return claim.setting is not None and claim.setting.fits(run) and claim.setting.has_recipe(run)
+
+
+def load_claims(folder: str | os.PathLike[str]) -> dict[str, Claim]:
+    """Every claim of every paper by its id, in the order of the files.
+
+    Raises:
+        RecordError: a file is corrupt; names it, the claim and the field.
+    """
+    return {key: claim for sheet in load_sheets(folder).values() for key, claim in sheet.claims.items()}
+
+
+def load_sheets(folder: str | os.PathLike[str]) -> dict[str, Sheet]:
+    """Each paper's file ``folder/<paper>.yaml`` by the paper's name.
+
+    Raises:
+        RecordError: a file is corrupt, or there is none; names it, the claim and the field.
+    """
+    paths = sorted(Path(folder).glob("*.yaml"))
+    if not paths:
+        raise RecordError(f"{folder}: holds no claims (no *.yaml)")
+    return {path.stem: load_sheet(path) for path in paths}
+
+
+def load_sheet(path: str | os.PathLike[str]) -> Sheet:
+    """One paper's file.
+
+    Raises:
+        RecordError: names the file, the claim and the field.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text("utf-8"), _Loader)
+        _known(content, {"title", "groups", "counted", "unread"}, "the file")
+        claims, counted = (list(_expand(path.stem, content.get(part, []))) for part in ("groups", "counted"))
+        seen: set[str] = set()
+        for claim in (*claims, *counted):
+            if claim.id in seen:
+                raise RecordError(f"claim {claim.id}: is there twice")
+            seen.add(claim.id)
+        for claim in claims:
+            if claim.mark == "COUNTED":
+                raise RecordError(f"claim {claim.id}: mark = 'COUNTED': our own arithmetic belongs under counted")
+        return Sheet(
+            paper=path.stem,
+            title=content.get("title"),
+            claims={claim.id: claim for claim in claims},
+            counted={claim.id: claim for claim in counted},
+            unread=tuple(Unread(paper=path.stem, **item) for item in content.get("unread", [])),
+        )
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    except (SpecError, RecordError) as error:
+        raise RecordError(f"{path}: {error}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise RecordError(f"line {node.start_mark.line + 1}: the key {key!r} is there twice")
+        return super().construct_mapping(node, deep)
+
+
+def _known(content: Any, known: set[str], where: str) -> None:
+    if not isinstance(content, dict):
+        raise RecordError(f"{where} must be a mapping of {', '.join(sorted(known))}")
+    for key in content:
+        if key not in known:
+            raise RecordError(f"unknown key {key!r} in {where}" + suggest(key, known))
+
+
+def _expand(paper: str, groups: list[dict[str, Any]]) -> Iterator[Claim]:
+    fields = set(Claim.model_fields) - {"id", "paper"}
+    for group in groups:
+        name = group.get("group") if isinstance(group, dict) else None
+        where = f"group {name!r}"
+        _known(group, fields | {"group", "columns", "rows", "claims"}, where)
+        shared = {key: value for key, value in group.items() if key in fields}
+        columns = group.get("columns", [])
+        _known(
+            dict.fromkeys(c for c in columns if not c.startswith("options.")), fields | {"id"}, f"columns of {where}"
+        )
+        for row in group.get("rows", []):
+            if len(row) != len(columns):
+                raise RecordError(f"{where}: a row has {len(row)} values for {len(columns)} columns: {row}")
+            yield _claim(paper, name, shared, dict(zip(columns, row, strict=True)))
+        for own in group.get("claims", []):
+            _known({key: 0 for key in own if not key.startswith("options.")}, fields | {"id"}, f"a claim of {where}")
+            yield _claim(paper, name, shared, own)
+
+
+def _claim(paper: str, group: str, shared: dict[str, Any], own: dict[str, Any]) -> Claim:
+    values = copy.deepcopy({**shared, **own, "id": f"{paper}/{group}/{own.get('id')}", "paper": paper})
+    for key in [key for key in values if key.startswith("options.")]:
+        values.setdefault("setting", {}).setdefault("options", {})[key.removeprefix("options.")] = values.pop(key)
+    options = (values.get("setting") or {}).get("options", {})
+    try:
+        values["statement"] = str(values.get("statement", "")).format_map({**values, **options})
+        return Claim.model_validate(values)
+    except KeyError as error:
+        raise RecordError(f"claim {values['id']}: statement names {error}, which is no field or option of it") from None
+    except SpecError as error:
+        raise RecordError(f"claim {values['id']}: {error}") from None
