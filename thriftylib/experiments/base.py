@@ -1,0 +1,96 @@
+"""An experiment: one figure, table or statement of a paper as a grid of runs. No torch until a grid is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from inspect import getdoc
+
+from thriftylib.errors import SpecError
+from thriftylib.evidence.claims import load_claims, matches
+from thriftylib.options import suggest
+from thriftylib.paths import claims_dir
+from thriftylib.spec import Run
+
+PRESETS = ("recorded", "smoke", "fast", "paper")
+"""recorded: train nothing, show what is committed; smoke: digits, seconds; fast: our recipe; paper: the authors'."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a figure: a run from seed 0, the labels it is plotted by, and the claims that it answers.
+
+    ``headline`` marks the runs that the rest of a paper stands on: a plan begins with them.
+    """
+
+    run: Run
+    labels: Mapping[str, str | int | float] = field(default_factory=dict)
+    headline: bool = False
+    claims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One figure, table or statement of a paper.
+
+    ``source`` says where the paper has it, ``question`` what it asks and how; ``grid`` gives the cells of the presets
+    that train (smoke, fast, paper).
+    """
+
+    name: str
+    paper: str
+    title: str
+    source: str
+    question: str
+    grid: Callable[[str], list[Cell]]
+
+    def cells(self, preset: str) -> list[Cell]:
+        """The grid of a preset, each cell with the claims that its run answers; ``recorded``: paper and fast together.
+
+        Raises:
+            SpecError: no such preset.
+        """
+        if preset not in PRESETS:
+            raise SpecError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
+        return list(_cells(self.name, preset))
+
+    def runs(self, preset: str, seeds: list[int]) -> list[Run]:
+        """Every run of a preset: seed by seed, so that a training cut short has the whole figure once."""
+        return [cell.run.with_seed(seed) for seed in seeds for cell in self.cells(preset)]
+
+
+EXPERIMENTS: dict[str, Experiment] = {}
+"""Every experiment by its name, in the order of the papers' modules."""
+
+
+def register(*, name: str, paper: str, title: str, source: str) -> Callable[[Callable[[str], list[Cell]]], Experiment]:
+    """Make a grid function an experiment; the function's docstring is the experiment's question."""
+
+    def decorate(grid: Callable[[str], list[Cell]]) -> Experiment:
+        EXPERIMENTS[name] = Experiment(name, paper, title, source, getdoc(grid) or "", grid)
+        return EXPERIMENTS[name]
+
+    return decorate
+
+
+def experiment(name: str) -> Experiment:
+    """An experiment by its name.
+
+    Raises:
+        SpecError: no such experiment; names the known ones.
+    """
+    if name not in EXPERIMENTS:
+        raise SpecError(f"unknown experiment {name!r}" + suggest(name, EXPERIMENTS))
+    return EXPERIMENTS[name]
+
+
+@cache
+def _cells(name: str, preset: str) -> tuple[Cell, ...]:
+    if preset == "recorded":
+        return _cells(name, "paper") + _cells(name, "fast")
+    claims = load_claims(claims_dir())
+    return tuple(
+        replace(cell, claims=tuple(claim.id for claim in claims.values() if matches(claim, cell.run)))
+        for cell in EXPERIMENTS[name].grid(preset)
+    )
