@@ -211,7 +211,8 @@ def _missing(name: str, root: Path) -> str:
         for release, paths in begun or found
     )
     fetch = f"run `thrifty data {name} --data {root}`, or " if name in _DOWNLOADS else ""
-    return f"{name}: missing below {root}: {looked}; to get them, {fetch}put the official files there{_HINTS.get(name, '')}"
+    hint = _HINTS.get(name, "")
+    return f"{name}: missing below {root}: {looked}; to get them, {fetch}put the official files there{hint}"
 
 
 def _enumerate(files: list[str]) -> str:
