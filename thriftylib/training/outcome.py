@@ -104,7 +104,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with ``-dirty`` where the library differs from it; None outside a git checkout."""
+    """The checkout's commit, with ``+`` where the library differs from it; None outside a git checkout."""
     try:
         git = ["git", "-C", str(project_root())]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -112,4 +112,4 @@ def commit() -> str | None:
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "thriftylib"], check=False).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("-dirty" if changed else "")
+    return head + ("+" if changed else "")
