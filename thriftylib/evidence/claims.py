@@ -54,13 +54,13 @@ Values = Annotated[tuple[float, ...], Field(strict=False)]
 class Setting(Strict):
     """Which runs answer a claim: all that it says must agree, and what it leaves out may be anything.
 
-    ``any_of`` lists alternatives, sets of options of which one must agree. Counts need no ``recipe`` and ``epochs``.
+    ``recipes`` gives each recipe that counts as the claim's own, with its epochs; counts need none. ``any_of`` lists
+    alternatives, sets of options of which one must agree.
     """
 
     network: Text
     dataset: Text
-    recipe: Text | None = None
-    epochs: Annotated[int, Field(ge=1)] | None = None
+    recipes: dict[str, Annotated[int, Field(ge=1)]] = {}
     options: dict[str, JsonValue] = {}
     any_of: Annotated[list[dict[str, JsonValue]] | None, Field(min_length=1)] = None
     method: Text | None = None
@@ -82,7 +82,7 @@ class Setting(Strict):
 
     def has_recipe(self, run: Run) -> bool:
         """Whether a run follows the recipe, to its last epoch: a shortened recipe of the same name is another one."""
-        return run.recipe.name == self.recipe and run.recipe.epochs == (self.epochs or run.recipe.epochs)
+        return self.recipes.get(run.recipe.name) == run.recipe.epochs
 
 
 def _agree(wanted: dict[str, JsonValue], options: dict[str, JsonValue]) -> bool:
@@ -146,10 +146,9 @@ class Claim(Strict):
             raise RecordError(f"claim {self.id}: error = 'exact': a number read from a figure has a reading error")
         self._check_runs()
         if self.not_testable is None:
-            needed = {"setting": self.setting, "setting.recipe": self.setting and self.setting.recipe}
-            needed["experiment"] = self.experiment
-            if self.quantity in COUNTS:
-                needed = {"setting": self.setting}
+            needed: dict[str, Any] = {"setting": self.setting}
+            if self.quantity not in COUNTS:
+                needed |= {"setting.recipes": self.setting and self.setting.recipes, "experiment": self.experiment}
             if missing := [name for name, value in needed.items() if not value]:
                 raise RecordError(f"claim {self.id}: lacks {', '.join(missing)}, or not_testable with the reason")
         return self
