@@ -177,13 +177,13 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
     """A ThriftyNet of width ``filters``, or the widest that fits ``n_params`` parameters (neither: 128 filters).
 
     ``pool``: an integer p pools after each iteration t with t % p == p - 1; a list names the iterations, from 0 on;
-    ``None`` never pools. Left out, it is ``iterations // 5`` (the authors' benches), and ``None`` below 5 iterations.
+    ``None`` never pools. Left out, it is ``iterations / 5`` rounded up: at most 5 pools, as in the authors' benches.
     """
 
     n_params: Count | None = None
     filters: Annotated[Count | None, Field(validate_default=True)] = None
     iterations: Count = 20
-    pool: Pool = Field(default_factory=lambda given: given.get("iterations", 0) // 5 or None)
+    pool: Pool = Field(default_factory=lambda given: -(-given.get("iterations", 1) // 5))
 
     @field_validator("filters")
     @classmethod

@@ -88,11 +88,11 @@ class EmbeddedThriftyNetOptions(ThriftyNetOptions, network="embedded-thriftynet"
     """A ThriftyNet that sees, in place of the image, the 128 channels at half size which a ResNet's first blocks make.
 
     The stem, which counts in ``n_params``: 3x3 convolution to 64 channels, ``BasicBlock(64)``, ``BasicBlock(128)`` with
-    stride 2. T = 18 and p = 6 are the authors' ImageNet script's (July 2020); ``pool`` left out is ``iterations // 3``.
+    stride 2. T = 18 and p = 6 are the authors' ImageNet script's (July 2020); left out, ``pool`` is T / 3 rounded up.
     """
 
     iterations: Count = 18
-    pool: Pool = Field(default_factory=lambda given: given.get("iterations", 0) // 3 or None)
+    pool: Pool = Field(default_factory=lambda given: -(-given.get("iterations", 1) // 3))
 
     @property
     def recursion_options(self) -> ThriftyNetOptions:
