@@ -1,0 +1,161 @@
+"""An experiment's outcome as one tidy table: what a notebook shows and a figure draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thriftylib.errors import SpecError
+from thriftylib.evidence.claims import Claim, load_claims
+from thriftylib.evidence.records import Record, load_records
+from thriftylib.experiments.base import Cell, Experiment, experiment
+from thriftylib.experiments.execute import Places, parse_budget, train_missing
+from thriftylib.options import suggest
+from thriftylib.paths import claims_dir, results_dir
+from thriftylib.spec import Recipe, Run, parse_seeds
+
+if TYPE_CHECKING:
+    import pandas
+
+Where = Mapping[str, Sequence[str | int | float]]
+
+
+def collect(
+    name: str,
+    *,
+    preset: str = "recorded",
+    seeds: str | int = "0",
+    device: str = "auto",
+    budget: str | float | None = None,
+    data: str | Path | None = None,
+    results: str | Path | None = None,
+    where: Where | None = None,
+    epochs: int | None = None,
+    progress: bool = True,
+) -> pandas.DataFrame:
+    """One row per cell and seed of an experiment; trains what has no record yet, unless ``preset`` is ``recorded``.
+
+    ``recorded`` shows the paper and the fast grid with every committed seed, whatever ``seeds`` says; a cell without a
+    record is one row whose status is ``missing``. The other presets stop at the budget and leave the rest ``missing``.
+
+    Args:
+        seeds: such as ``"0"``, ``"0,3"`` or ``"0-4"``.
+        budget: such as ``"9m"``, for all runs together; empty: to the end.
+        data: folder of the data sets; empty: see :func:`thriftylib.paths.data_root`.
+        results: folder of the records; empty: ``data/results`` for ``recorded``, else ``local/results``.
+        where: keep the cells whose label is one of the values, such as ``{"filters": [32, 64]}``.
+        epochs: train that long instead of as long as the recipe says; the recipe's name then says so.
+
+    Returns:
+        Columns experiment, preset, recipe, claim, run, seed, the cells' labels, parameters, macs, ptflops_macs,
+        best_accuracy and final_accuracy (percent), epochs, seconds, device, claimed and claim_error (percent), and
+        status: complete, diverged or missing.
+
+    Raises:
+        ThriftyError: a name or value that cannot be; data, device or a record that cannot be used.
+    """
+    chosen = experiment(name)
+    presets = ("paper", "fast") if preset == "recorded" else (preset,)
+    cells = [(grid, cell) for grid in presets for cell in select(chosen, grid, where, epochs)]
+    if preset == "recorded":
+        committed: dict[str, dict[int, Record | None]] = {}
+        for record in load_records(Path(results) if results else results_dir()):
+            committed.setdefault(record.run.configuration, {})[record.run.seed] = record
+        return _table(chosen, [(grid, cell, committed.get(cell.run.id) or {0: None}) for grid, cell in cells])
+    numbers = parse_seeds(seeds)
+    sitting = train_missing(
+        [cell.run.with_seed(seed) for seed in numbers for _, cell in cells],
+        Places.below(results),
+        data=Path(data) if data else None,
+        device=device,
+        budget=parse_budget(budget),
+        progress=progress,
+    )
+    records = sitting.records.get
+    return _table(
+        chosen, [(grid, cell, {seed: records(cell.run.with_seed(seed).id) for seed in numbers}) for grid, cell in cells]
+    )
+
+
+def select(chosen: Experiment, preset: str, where: Where | None = None, epochs: int | None = None) -> list[Cell]:
+    """The cells of a preset that ``where`` keeps, with ``epochs`` in place of the recipe's own.
+
+    Raises:
+        SpecError: no such label, or no cell has such a value.
+    """
+    cells = chosen.cells(preset)
+    for label, values in (where or {}).items():
+        known = {key for cell in cells for key in cell.labels}
+        if label not in known:
+            raise SpecError(f"experiment {chosen.name} has no label {label!r}" + suggest(label, known))
+        there = list(dict.fromkeys(cell.labels[label] for cell in cells if label in cell.labels))
+        cells = [cell for cell in cells if cell.labels.get(label) in values]
+        if not cells:
+            raise SpecError(f"{label} = {list(values)}: experiment {chosen.name} ({preset}) has {there}")
+    if epochs is None:
+        return cells
+    return [replace(cell, run=_shortened(cell, epochs), claims=()) for cell in cells]
+
+
+def _shortened(cell: Cell, epochs: int) -> Run:
+    """Another length is another recipe: it must not pass for the one that a claim names."""
+    recipe = cell.run.recipe
+    changed = Recipe.model_validate({**recipe.model_dump(), "epochs": epochs, "name": f"{recipe.name}-{epochs}-epochs"})
+    return cell.run.model_copy(update={"recipe": changed})
+
+
+def _table(chosen: Experiment, cells: Iterable[tuple[str, Cell, Mapping[int, Record | None]]]) -> pandas.DataFrame:
+    import pandas
+
+    claims = load_claims(claims_dir())
+    rows = [
+        {**_shared(chosen, preset, cell, claims), **_outcome(records[seed], cell, seed)}
+        for preset, cell, records in cells
+        for seed in sorted(records)
+    ]
+    first = ["experiment", "preset", "recipe", "claim", "run", "seed"]
+    last = ["parameters", "macs", "ptflops_macs", "best_accuracy", "final_accuracy", "epochs", "seconds", "device"]
+    last += ["claimed", "claim_error", "status"]
+    labels = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in first + last]
+    return pandas.DataFrame(rows, columns=first + labels + last)
+
+
+def _shared(chosen: Experiment, preset: str, cell: Cell, claims: Mapping[str, Claim]) -> dict[str, Any]:
+    info = cell.run.data.info
+    cost = cell.run.options.cost(info.image_shape, len(info.classes))
+    claim = claim_of(cell, chosen, claims)
+    return {
+        "experiment": chosen.name,
+        "preset": preset,
+        "recipe": cell.run.recipe.name,
+        "claim": claim.id if claim else None,
+        **cell.labels,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "ptflops_macs": cost.ptflops_macs,
+        "claimed": claim.value if claim else None,
+        "claim_error": claim.reading_error if claim else None,
+    }
+
+
+def claim_of(cell: Cell, chosen: Experiment, claims: Mapping[str, Claim]) -> Claim | None:
+    """The test accuracy that the paper states for a cell: of several, the first that belongs to this experiment."""
+    stated = [claims[key] for key in cell.claims if claims[key].quantity == "test_accuracy"]
+    return min(stated, key=lambda claim: claim.experiment != chosen.name, default=None)
+
+
+def _outcome(record: Record | None, cell: Cell, seed: int) -> dict[str, Any]:
+    if record is None:
+        return {"run": cell.run.with_seed(seed).id, "seed": seed, "status": "missing"}
+    return {
+        "run": record.id,
+        "seed": seed,
+        "best_accuracy": record.best.test_accuracy if record.best else None,
+        "final_accuracy": record.final.test_accuracy if record.final else None,
+        "epochs": record.epochs,
+        "seconds": record.seconds,
+        "device": record.device,
+        "status": record.status,
+    }

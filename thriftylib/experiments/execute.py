@@ -1,0 +1,123 @@
+"""Train what is missing of a list of runs, one after the other, until they are done or the time is up."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from thriftylib.errors import SpecError
+from thriftylib.evidence.records import Record, load_records
+from thriftylib.paths import local_dir, results_dir
+from thriftylib.spec import Run
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+
+
+def parse_budget(text: str | float | None) -> float | None:
+    """``"9m"``, ``"90s"``, ``"1h30m"`` or a number of seconds -> seconds; nothing -> None.
+
+    Raises:
+        SpecError: not of that form, or not above 0.
+    """
+    if text is None or text == "":
+        return None
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
+    seconds = sum(float(n) * unit for n, unit in zip(parts.groups(), _UNITS.values(), strict=True) if n) if parts else 0
+    if not seconds:
+        raise SpecError(f"budget = {text!r}: must be a time above 0 such as '90s', '9m' or '1h30m'")
+    return seconds
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a training writes: records (``results/runs``), final weights and checkpoints."""
+
+    results: Path
+    weights: Path
+    checkpoints: Path
+
+    @classmethod
+    def below(cls, out: str | Path | None) -> Places:
+        """Everything below ``out``, or in the checkout's ``local`` folder where none is given."""
+        if out:
+            folder = Path(out).expanduser()
+            return cls(folder, folder / "weights", folder / "checkpoints")
+        return cls(local_dir() / "results", local_dir() / "weights", local_dir() / "checkpoints")
+
+
+def known_records(*folders: Path) -> dict[str, Record]:
+    """The committed records and those of ``folders``, by run id.
+
+    Raises:
+        RecordError: a file is corrupt or foreign.
+    """
+    return {record.id: record for folder in (results_dir(), *folders) for record in load_records(folder)}
+
+
+@dataclass
+class Sitting:
+    """What came of one call: the records by run id, the runs still missing, and what stopped it (None: all done)."""
+
+    records: dict[str, Record]
+    missing: list[Run] = field(default_factory=list)
+    stopped: Literal["budget", "signal"] | None = None
+
+
+def train_missing(
+    runs: Iterable[Run],
+    places: Places,
+    *,
+    data: Path | None = None,
+    device: str = "auto",
+    budget: float | None = None,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    threads: int | None = None,
+    progress: bool = True,
+    announce: Callable[[Run, int, int], None] | None = None,
+) -> Sitting:
+    """Train every run that has no record yet, in the order given; a run that was stopped goes on from its checkpoint.
+
+    Args:
+        budget: seconds for all of them together.
+        announce: called before each training with the run, its number and how many there are.
+
+    Raises:
+        ThriftyError: the data, the device, a record or a checkpoint cannot be used.
+    """
+    deadline = None if budget is None else time.monotonic() + budget
+    known = known_records(places.results)
+    wanted: Sequence[Run] = list({run.id: run for run in runs}.values())
+    sitting = Sitting({run.id: known[run.id] for run in wanted if run.id in known})
+    todo = [run for run in wanted if run.id not in known]
+    for number, run in enumerate(todo):
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            sitting.stopped = "budget"
+        else:
+            from thriftylib.training.engine import train  # imports torch
+
+            if announce:
+                announce(run, number + 1, len(todo))
+            outcome = train(
+                run,
+                data=data,
+                device=device,
+                results=places.results,
+                weights=places.weights,
+                checkpoints=places.checkpoints,
+                budget=left,
+                precision=precision,
+                threads=threads,
+                progress=progress,
+            )
+            sitting.stopped = outcome.stopped
+            if outcome.record:
+                sitting.records[run.id] = outcome.record
+        if sitting.stopped:
+            sitting.missing = list(todo[number:])
+            break
+    return sitting
