@@ -109,7 +109,7 @@ class GlobalMaxPool(nn.Module):
 
 
 def make_head(kind: Literal["max", "flatten"], shape: ImageShape, classes: int) -> nn.Module:
-    """Global max-pool or flatten, then a linear layer with bias: (N, *shape) to (N, classes)."""
+    """Global max-pool or flatten, then a linear layer with bias: (N, C, H, W) to (N, classes)."""
     pool = GlobalMaxPool() if kind == "max" else nn.Flatten()
     return nn.Sequential(pool, nn.Linear(shape[0] if kind == "max" else math.prod(shape), classes))
 
