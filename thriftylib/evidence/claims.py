@@ -132,6 +132,11 @@ class Claim(Strict):
         """``error`` as a number."""
         return 0.0 if self.error == "exact" else self.error
 
+    @property
+    def deviation(self) -> float | None:
+        """The paper's own standard deviation over its runs, given or from ``values``; None where it is not known."""
+        return statistics.stdev(self.values) if self.spread is None and len(self.values) > 1 else self.spread
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.id.split("/")[0] != self.paper:
@@ -146,6 +151,8 @@ class Claim(Strict):
             raise RecordError(f"claim {self.id}: error = 'exact': a number read from a figure has a reading error")
         self._check_runs()
         if self.not_testable is None:
+            if self.quantity not in (*ACCURACIES, *COUNTS):
+                raise RecordError(f"claim {self.id}: {self.quantity} cannot be tested; not_testable must say why")
             needed: dict[str, Any] = {"setting": self.setting}
             if self.quantity not in COUNTS:
                 needed |= {"setting.recipes": self.setting and self.setting.recipes, "experiment": self.experiment}

@@ -126,7 +126,7 @@ class Record(Strict):
             raise RecordError(f"versions: lacks {', '.join(missing)}")
         if self.weights is not None and self.weights.file != f"{self.id}.safetensors":
             raise RecordError(f"weights.file = {self.weights.file!r}: must be '{self.id}.safetensors'")
-        _check_utc("finished", self.finished)
+        check_utc("finished", self.finished)
         return self
 
     def _check_series(self) -> None:
@@ -150,7 +150,7 @@ def _show(point: Point | None) -> str:
     return "none" if point is None else f"{point.test_accuracy} in epoch {point.epoch} (loss {point.test_loss})"
 
 
-def _check_utc(field: str, text: str) -> None:
+def check_utc(field: str, text: str) -> None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

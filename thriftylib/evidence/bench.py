@@ -1,0 +1,88 @@
+"""Bench records: how fast variants of one thing ran beside each other in one process. No torch."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from thriftylib.errors import RecordError
+from thriftylib.evidence.records import Commit, Text, check_utc, read_model, write_json
+from thriftylib.options import Strict, suggest
+
+
+class Variant(Strict):
+    """One way of doing it: a speed for each round, and the most memory it held."""
+
+    what: Text
+    precision: Literal["fp32", "bf16"]
+    images_per_second: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
+    peak_bytes: Annotated[int, Field(ge=1)] | None = None
+
+
+class BenchRecord(Strict):
+    """Variants measured round by round in one process, so that a slow moment of the machine hits all of them.
+
+    Raises:
+        SpecError: a field is missing, unknown, of the wrong type or impossible.
+        RecordError: the record is at odds with itself.
+    """
+
+    format: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    what: Text
+    baseline: str
+    variants: dict[str, Variant]
+    device: Text
+    threads: Annotated[int, Field(ge=1)]
+    versions: dict[str, Text]
+    commit: Commit | None
+    date: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.baseline not in self.variants:
+            raise RecordError(f"baseline = {self.baseline!r}: no such variant" + suggest(self.baseline, self.variants))
+        rounds = {len(variant.images_per_second) for variant in self.variants.values()}
+        if len(rounds) > 1:
+            raise RecordError(f"variants: have {sorted(rounds)} rounds; each must have the same number")
+        check_utc("date", self.date)
+        return self
+
+    def ratio(self, variant: str) -> float:
+        """How many times as fast as the baseline: the median over the rounds of the ratio within a round."""
+        rounds = zip(self._of(variant).images_per_second, self._of(self.baseline).images_per_second, strict=True)
+        return statistics.median(ours / theirs for ours, theirs in rounds)
+
+    def memory_ratio(self, variant: str) -> float | None:
+        """The variant's peak memory over the baseline's; None where one of them was not measured."""
+        ours, theirs = self._of(variant).peak_bytes, self._of(self.baseline).peak_bytes
+        return ours / theirs if ours and theirs else None
+
+    def _of(self, variant: str) -> Variant:
+        if variant not in self.variants:
+            raise RecordError(f"bench {self.name}: no variant {variant!r}" + suggest(variant, self.variants))
+        return self.variants[variant]
+
+
+def load_bench(folder: str | os.PathLike[str]) -> dict[str, BenchRecord]:
+    """Every ``folder/bench/<name>.json`` by its name.
+
+    Raises:
+        RecordError: a file is corrupt or foreign.
+    """
+    found = {}
+    for path in sorted((Path(folder) / "bench").glob("*.json")):
+        record = read_model(path, BenchRecord)
+        if record.name != path.stem:
+            raise RecordError(f"{path}: holds the bench {record.name!r}, so its name must be '{record.name}.json'")
+        found[record.name] = record
+    return found
+
+
+def save_bench(record: BenchRecord, folder: str | os.PathLike[str]) -> Path:
+    """Write ``folder/bench/<name>.json`` atomically."""
+    return write_json(record.model_dump(mode="json"), Path(folder) / "bench" / f"{record.name}.json")

@@ -1,0 +1,110 @@
+"""Counts: what a network costs in closed form, kept so that claims about counts are judged without torch.
+
+``counts.json`` has a row for each claim about a parameter, filter or MAC count; :func:`count_claims` makes them anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+from thriftylib.datasets import dataset_info
+from thriftylib.errors import RecordError
+from thriftylib.evidence.claims import COUNTS, Claim
+from thriftylib.evidence.records import Text, Whole, read_model, write_json
+from thriftylib.options import NetworkOptions, Strict, find
+
+FILE = "counts.json"
+
+
+class Count(Strict):
+    """One network's cost for one image of a data set, as :mod:`thriftylib.cost` counts it.
+
+    ``asked`` is what the claim says of the network (a parameter budget, say), ``options`` everything it came to.
+    """
+
+    network: Text
+    dataset: Text
+    asked: dict[str, JsonValue]
+    options: dict[str, JsonValue]
+    parameters: Whole
+    macs: Whole
+    ptflops_macs: Whole
+    weight_bytes: Whole
+
+
+class _File(Strict):
+    format: Literal[1] = 1
+    counts: list[Count]
+
+
+def count(network: str, options: dict[str, JsonValue], dataset: str) -> Count:
+    """Count one network in closed form; imports its paper, and so torch.
+
+    Raises:
+        SpecError: no such network or data set, or options that cannot be.
+    """
+    info = dataset_info(dataset)
+    shape, classes = info.image_shape, len(info.classes)
+    resolved = find(NetworkOptions, network).model_validate(options).resolve(shape, classes)
+    cost = resolved.cost(shape, classes)
+    return Count(
+        network=network,
+        dataset=dataset,
+        asked=options,
+        options=resolved.model_dump(mode="json"),
+        parameters=cost.parameters,
+        macs=cost.macs,
+        ptflops_macs=cost.ptflops_macs,
+        weight_bytes=cost.weight_bytes(),
+    )
+
+
+def count_claims(claims: Iterable[Claim]) -> list[Count]:
+    """A count for each network that a claim about a count names, each once; imports torch."""
+    counts: list[Count] = []
+    for claim in claims:
+        if claim.quantity in COUNTS and claim.not_testable is None:
+            row = count(claim.setting.network, claim.setting.options, claim.setting.dataset)
+            if row not in counts:
+                counts.append(row)
+    return counts
+
+
+def answer(claim: Claim, counts: Iterable[Count]) -> float | None:
+    """Our number for a claim about a count, in the claim's unit; None where nothing was counted.
+
+    Raises:
+        RecordError: networks of different counts fit the claim's setting.
+    """
+    fitting = [
+        row
+        for row in counts
+        if (row.network, row.dataset) == (claim.setting.network, claim.setting.dataset)
+        and claim.setting.has_options({**row.options, **row.asked})
+    ]
+    found = {
+        row.options.get("filters") if claim.quantity == "filters" else getattr(row, claim.quantity) for row in fitting
+    }
+    if len(found) > 1:
+        raise RecordError(f"claim {claim.id}: its setting fits networks of different {claim.quantity}: {sorted(found)}")
+    return next((number / 1e6 if claim.unit == "MMAC" else float(number) for number in found), None)
+
+
+def load_counts(folder: str | os.PathLike[str]) -> list[Count]:
+    """The rows of ``folder/counts.json``; none where there is no such file.
+
+    Raises:
+        RecordError: the file is corrupt or foreign.
+    """
+    path = Path(folder) / FILE
+    return read_model(path, _File).counts if path.exists() else []
+
+
+def save_counts(counts: Iterable[Count], folder: str | os.PathLike[str]) -> Path:
+    """Write ``folder/counts.json`` atomically; the same counts are always the same text."""
+    return write_json(_File(counts=list(counts)).model_dump(mode="json"), Path(folder) / FILE)
