@@ -74,7 +74,7 @@ class BlockThriftyNetOptions(RecursionOptions, network="block-thriftynet"):
         return Cost((*terms, head_term(self.head, shape, classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """One :class:`ThriftyNet` without a head for each block, then the head."""
+        """One :class:`~thriftylib.papers.thriftynet.ThriftyNet` without a head for each block, then the head."""
         self.cost(image_shape, classes)
         shape = image_shape
         for block in self.blocks:
@@ -119,7 +119,7 @@ class EmbeddedThriftyNetOptions(ThriftyNetOptions, network="embedded-thriftynet"
         return Cost((*terms, *self.recursion_options.cost(shape, classes).terms))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """The stem with torchvision's blocks, then a :class:`ThriftyNet`."""
+        """The stem with torchvision's blocks, then a :class:`~thriftylib.papers.thriftynet.ThriftyNet`."""
         options = self.resolve(image_shape, classes)
         _, shape = self._stem(image_shape)
         return nn.Sequential(
