@@ -8,7 +8,7 @@ from functools import cache
 from inspect import getdoc
 
 from thriftylib.errors import SpecError
-from thriftylib.evidence.claims import load_claims, matches
+from thriftylib.evidence.claims import Claim, load_claims, matches
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir
 from thriftylib.spec import Run
@@ -89,8 +89,13 @@ def experiment(name: str) -> Experiment:
 def _cells(name: str, preset: str) -> tuple[Cell, ...]:
     if preset == "recorded":
         return _cells(name, "paper") + _cells(name, "fast")
-    claims = load_claims(claims_dir())
+    claims = _claims()
     return tuple(
         replace(cell, claims=tuple(claim.id for claim in claims.values() if matches(claim, cell.run)))
         for cell in EXPERIMENTS[name].grid(preset)
     )
+
+
+@cache
+def _claims() -> dict[str, Claim]:
+    return load_claims(claims_dir())

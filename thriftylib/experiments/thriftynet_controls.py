@@ -115,7 +115,6 @@ def protocol(preset: str) -> list[Cell]:
             forty_k(20, 5) | options,
             "cifar10",
             recipe,
-            headline=aspect == "reference",
             aspect=aspect,
             variant=variant,
         )
@@ -135,9 +134,7 @@ def protocol(preset: str) -> list[Cell]:
             "norm": "shared",
         }
         audit += [
-            cell(
-                forty_k(20, 5), "cifar10", recipes.A, headline=True, aspect="schedule", variant="plateau on test loss"
-            ),
+            cell(forty_k(20, 5), "cifar10", recipes.A, aspect="schedule", variant="plateau on test loss"),
             cell(forty_k(20, 5), "cifar10", recipes.C, aspect="schedule", variant="steps, 200 epochs"),
             cell(logged, "cifar10", recipes.A, aspect="authors' log", variant="shared batch norm, classic"),
         ]
