@@ -1,0 +1,500 @@
+"""Data sets: every official format, every way a file can be wrong, and the cuts that runs ask for.
+
+Small files of the official formats are written here; the real ones are read only where THRIFTY_DATA has them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import os
+import pickle
+import struct
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from thriftylib.datasets import DATASETS, dataset_info
+from thriftylib.errors import DataError
+from thriftylib.spec import Data
+from thriftylib.training import formats, official
+from thriftylib.training.data import load, normalise
+
+TRAIN, TEST = 40, 20  # images of the small sets
+
+
+def python2_batch(label_key: bytes, images: np.ndarray, labels: np.ndarray) -> bytes:
+    """The CIFAR batches as Python 2 wrote them: protocol 2, byte strings, numpy's old module names."""
+
+    def text(value: bytes) -> bytes:
+        return b"U" + bytes([len(value)]) + value
+
+    data = images.tobytes()
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|")
+    dtype += b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R(K\x01"
+    array += b"K" + bytes([len(images)]) + b"M" + struct.pack("<H", images[0].size) + b"\x86" + dtype
+    array += b"\x89T" + struct.pack("<i", len(data)) + data + b"tb"
+    numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels.tolist()) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + text(label_key) + numbers + b"u."
+
+
+def python3_batch(images: np.ndarray, labels: np.ndarray) -> bytes:
+    return pickle.dumps(
+        {"data": images.reshape(len(images), -1), "labels": (labels + 1).tolist(), "mean": images.mean(0)}
+    )
+
+
+def npz_batch(images: np.ndarray, labels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, data=images.reshape(len(images), -1), labels=labels + 1)
+    return file.getvalue()
+
+
+def idx_file(values: np.ndarray) -> bytes:
+    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
+
+
+def mat_file(images: np.ndarray, labels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    ten_for_zero = np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]
+    scipy.io.savemat(file, {"X": images.transpose(2, 3, 1, 0), "y": ten_for_zero}, do_compression=True)
+    return file.getvalue()
+
+
+def records(images: np.ndarray, *label_columns: np.ndarray) -> bytes:
+    columns = [labels.astype(np.uint8)[:, None] for labels in label_columns]
+    return np.concatenate([*columns, images.reshape(len(images), -1)], 1).tobytes()
+
+
+def write_cifar10_bin(folder, train, test):
+    for number, part in enumerate(np.split(np.arange(TRAIN), 5), 1):
+        yield folder / f"cifar-10-batches-bin/data_batch_{number}.bin", records(train[0][part], train[1][part])
+    yield folder / "cifar-10-batches-bin/test_batch.bin", records(*test)
+
+
+def write_cifar10_py(folder, train, test):
+    for number, part in enumerate(np.split(np.arange(TRAIN), 5), 1):
+        content = python2_batch(b"labels", train[0][part], train[1][part])
+        yield folder / f"cifar-10-batches-py/data_batch_{number}", content
+    yield folder / "cifar-10-batches-py/test_batch", python2_batch(b"labels", *test)
+
+
+def write_cifar100_bin(folder, train, test):
+    for name, (images, labels) in (("train", train), ("test", test)):
+        yield folder / f"cifar-100-binary/{name}.bin", records(images, labels // 5, labels)
+
+
+def write_cifar100_py(folder, train, test):
+    for name, part in (("train", train), ("test", test)):
+        yield folder / f"cifar-100-python/{name}", python2_batch(b"fine_labels", *part)
+
+
+def write_svhn(folder, train, test):
+    for name, part in (("train", train), ("test", test)):
+        yield folder / f"svhn/{name}_32x32.mat", mat_file(*part)
+
+
+def write_mnist(folder, train, test):
+    for name, (images, labels) in (("train", train), ("t10k", test)):
+        yield folder / f"MNIST/raw/{name}-images-idx3-ubyte", idx_file(images[:, 0])
+        yield folder / f"MNIST/raw/{name}-labels-idx1-ubyte", idx_file(labels)
+
+
+def write_fashion_gz(folder, train, test):
+    for path, content in write_mnist(folder, train, test):
+        yield folder / "fashion-mnist" / f"{path.name}.gz", gzip.compress(content)
+
+
+def write_stl10(folder, train, test):
+    for name, (images, labels) in (("train", train), ("test", test)):
+        yield folder / f"stl10_binary/{name}_X.bin", images.transpose(0, 1, 3, 2).tobytes()
+        yield folder / f"stl10_binary/{name}_y.bin", (labels + 1).astype(np.uint8).tobytes()
+
+
+def write_stl10_train(folder, train, test):
+    pool = tuple(np.concatenate(parts) for parts in zip(train, test, strict=True))
+    return [file for file in write_stl10(folder, pool, test) if "train" in file[0].name]
+
+
+def write_imagenet32(suffix, write):
+    def files(folder, train, test):
+        for number, part in enumerate(np.split(np.arange(TRAIN), 10), 1):
+            yield folder / f"Imagenet32_train/train_data_batch_{number}{suffix}", write(train[0][part], train[1][part])
+        yield folder / f"Imagenet32_val/val_data{suffix}", write(*test)
+
+    return files
+
+
+WRITERS = {
+    "cifar10-bin": ("cifar10", write_cifar10_bin),
+    "cifar10-py": ("cifar10", write_cifar10_py),
+    "cifar100-bin": ("cifar100", write_cifar100_bin),
+    "cifar100-py": ("cifar100", write_cifar100_py),
+    "svhn": ("svhn", write_svhn),
+    "mnist": ("mnist", write_mnist),
+    "fashionmnist-gz": ("fashionmnist", write_fashion_gz),
+    "stl10": ("stl10", write_stl10),
+    "stl10-split": ("stl10-split", write_stl10_train),
+    "imagenet32-pickle": ("imagenet32", write_imagenet32("", python3_batch)),
+    "imagenet32-npz": ("imagenet32", write_imagenet32(".npz", npz_batch)),
+}
+
+
+def part_of(info, count, seed):
+    random = np.random.RandomState(seed)
+    images = random.randint(0, 256, (count, *info.image_shape)).astype(np.uint8)
+    return images, random.permutation(np.arange(count) % len(info.classes)).astype(np.int64)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Writes a small set in one of the official forms, and lets the tables know its sizes and MD5 sums."""
+
+    def write(kind):
+        name, files = WRITERS[kind]
+        info = dataclasses.replace(DATASETS[name], train=TRAIN, test=TEST)
+        monkeypatch.setitem(DATASETS, name, info)
+        train, test = part_of(info, TRAIN, 1), part_of(info, TEST, 2)
+        md5 = {}
+        for path, content in files(tmp_path, train, test):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            plain = gzip.decompress(content) if path.suffix == ".gz" else content
+            md5[path.name.removesuffix(".gz")] = hashlib.md5(plain).hexdigest()
+        # Only a sum that the table holds is replaced: where none is known, none is checked.
+        known = [
+            dataclasses.replace(release, md5={file: md5.get(file, sum_) for file, sum_ in release.md5.items()})
+            for release in official.RELEASES[name]
+        ]
+        monkeypatch.setitem(official.RELEASES, name, tuple(known))
+        return name, tmp_path, train, test
+
+    return write
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_each_official_form_is_read_as_written(small, kind):
+    name, root, train, test = small(kind)
+    data = load(Data(name=name), root=root)
+    if name == "stl10-split":
+        pool = np.concatenate([train[0], test[0]])
+        assert sorted(i.tobytes() for i in pool) == sorted(
+            i.numpy().tobytes() for part in (data.train, data.test) for i in part.images
+        )
+        assert data.test.labels.bincount().tolist() == [TEST // 10] * 10
+        return
+    for found, (images, labels) in ((data.train, train), (data.test, test)):
+        assert found.images.dtype == torch.uint8
+        assert found.images.is_contiguous()
+        np.testing.assert_array_equal(found.images, images)
+        np.testing.assert_array_equal(found.labels, labels)
+    assert data.validation is None
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if not kind.startswith("imagenet32")])
+@pytest.mark.parametrize("damage", ["a changed byte", "cut short", "empty"])
+def test_a_damaged_file_is_named_with_both_checksums(small, kind, damage):
+    name, root, *_ = small(kind)
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        changed = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+        path.write_bytes({"a changed byte": changed, "cut short": whole[:-1], "empty": b""}[damage])
+        with pytest.raises(DataError) as caught:
+            load(Data(name=name), root=root)
+        message = str(caught.value)
+        assert str(path) in message
+        official_sum = hashlib.md5(gzip.decompress(whole) if path.suffix == ".gz" else whole).hexdigest()
+        assert official_sum in message
+        assert hashlib.md5(path.read_bytes()).hexdigest() in message or path.suffix == ".gz"
+        assert "\n" not in message
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", ["imagenet32-pickle", "imagenet32-npz"])
+def test_imagenet32_without_checksums_is_still_checked(small, kind):
+    name, root, train, _ = small(kind)
+    path = next(root.rglob("train_data_batch_3*"))
+    write = python3_batch if kind.endswith("pickle") else npz_batch
+    images, labels = train[0][:4], train[1][:4]
+    for content, reason in (
+        (path.read_bytes()[:-40], "corrupt or truncated"),
+        (write(images, labels + 1000), "labels outside the 1000 classes"),
+        (write(images[:3], labels[:3]), "39 images"),
+        (write(np.repeat(images, 20, 0), np.repeat(labels, 20)), "more than the 40 images"),
+        (write(images, labels[:3]), "3 labels"),
+        (write(images[:, :2], labels), "corrupt or truncated"),
+        (write(images.astype(np.float32), labels), "no array of unsigned bytes"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=reason) as caught:
+            load(Data(name=name), root=root)
+        assert str(path) in str(caught.value)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(small):
+    name, root, *_ = small("imagenet32-pickle")
+    mark = root / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(mark),)
+
+    path = root / "Imagenet32_val/val_data"
+    path.write_bytes(pickle.dumps({"data": Evil(), "labels": []}))
+    with pytest.raises(DataError, match="val_data.*asks for (posix|nt).mkdir"):
+        load(Data(name=name), root=root)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
+def test_missing_files_are_one_line_that_says_what_where_and_how(tmp_path, name):
+    with pytest.raises(DataError) as caught:
+        load(Data(name=name), root=tmp_path)
+    message = str(caught.value)
+    release = official.RELEASES[name][0]
+    for part in (
+        name,
+        release.files[0],
+        release.files[-1],
+        release.folders[0],
+        str(tmp_path),
+        "put the official files",
+    ):
+        assert part in message
+    assert (f"`thrifty data {name} --data {tmp_path}`" in message) == (name != "imagenet32")
+    assert "\n" not in message
+
+
+def test_a_half_present_set_names_just_what_is_missing(small):
+    name, root, *_ = small("cifar10-bin")
+    (root / "cifar-10-batches-bin/data_batch_4.bin").unlink()
+    with pytest.raises(DataError) as caught:
+        load(Data(name=name), root=root)
+    assert "data_batch_4.bin in cifar-10-batches-bin;" in str(caught.value)
+    assert "data_batch_3.bin" not in str(caught.value)
+    assert "batches-py" not in str(caught.value)
+
+
+def test_stl10_without_its_test_images_points_to_our_split(small):
+    _, root, *_ = small("stl10-split")
+    with pytest.raises(DataError, match="test_X.bin, test_y.bin in stl10_binary.*'stl10-split'"):
+        load(Data(name="stl10"), root=root)
+
+
+def test_the_data_root_is_the_environment_variable_unless_given(small, monkeypatch):
+    name, root, *_ = small("mnist")
+    monkeypatch.setenv("THRIFTY_DATA", str(root))
+    assert len(load(Data(name=name)).train) == TRAIN
+    with pytest.raises(DataError, match="elsewhere"):
+        load(Data(name=name), root=root / "elsewhere")
+
+
+def test_torchvision_downloads_only_what_is_missing_and_only_when_asked(small, monkeypatch, tmp_path):
+    name, root, *_ = small("cifar10-py")
+    asked = []
+
+    class Fake:
+        def __init__(self, folder, download):
+            asked.append((Path(folder), download))
+            raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Fake)
+    load(Data(name=name), root=root, download=True)
+    assert asked == []
+    with pytest.raises(DataError, match="missing below"):
+        load(Data(name=name), root=tmp_path / "new")
+    assert asked == []
+    with pytest.raises(DataError, match="cifar10: the download to .*new failed: .*no route to host"):
+        load(Data(name=name), root=tmp_path / "new", download=True)
+    assert asked == [(tmp_path / "new", True)]
+    with pytest.raises(DataError, match="imagenet32: missing below"):
+        load(Data(name="imagenet32"), root=tmp_path / "new", download=True)
+
+
+def test_checksums_are_those_of_torchvision():
+    for name, kind in (("cifar10", "CIFAR10"), ("cifar100", "CIFAR100"), ("stl10", "STL10")):
+        theirs = getattr(torchvision.datasets, kind)
+        listed = {file: md5 for file, md5 in theirs.train_list + theirs.test_list if "unlabeled" not in file}
+        release = official.RELEASES[name][-1]
+        assert release.md5 == listed
+        assert release.folders == (theirs.base_folder,)
+    svhn = {file: md5 for _, file, md5 in torchvision.datasets.SVHN.split_list.values() if "extra" not in file}
+    assert official.RELEASES["svhn"][0].md5 == svhn
+    for releases in official.RELEASES.values():
+        for release in releases:
+            assert not release.md5 or set(release.files) <= set(release.md5)
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=4).flatmap(
+        lambda sizes: st.tuples(st.just(sizes), st.binary(min_size=int(np.prod(sizes)), max_size=int(np.prod(sizes))))
+    )
+)
+def test_idx_files_are_read_as_written(sizes_and_values):
+    sizes, values = sizes_and_values
+    array = np.frombuffer(values, np.uint8).reshape(sizes)
+    np.testing.assert_array_equal(formats.idx(idx_file(array)), array)
+
+
+@given(st.binary(max_size=40), st.booleans())
+@settings(max_examples=300)
+def test_an_idx_file_is_read_whole_or_refused(content, plausible):
+    content = b"\x00\x00\x08" + content if plausible else content
+    try:
+        array = formats.idx(content)
+    except ValueError:
+        return
+    assert content == idx_file(array)
+
+
+@given(st.integers(1, 2), st.binary(max_size=60))
+def test_cifar_records_are_read_whole_or_refused(label_bytes, content):
+    shape = (3, 2, 2)
+    try:
+        images, labels = formats.cifar_binary(label_bytes)([content], shape)
+    except ValueError:
+        assert len(content) % (label_bytes + 12)
+        return
+    assert len(images) * (label_bytes + 12) == len(content)
+    assert [content[start + label_bytes - 1] for start in range(0, len(content), label_bytes + 12)] == labels.tolist()
+
+
+def pool_of_digits():
+    data = load(Data(name="digits"))
+    return torch.cat([data.train.images, data.test.images]), torch.cat([data.train.labels, data.test.labels])
+
+
+def test_digits_are_scikit_learns_with_our_fixed_stratified_split():
+    from sklearn.datasets import load_digits
+
+    data = load(Data(name="digits"))
+    assert (len(data.train), len(data.test)) == (1437, 360)
+    images, labels = pool_of_digits()
+    assert images.shape == (1797, 1, 8, 8)
+    assert (images.min(), images.max()) == (0, 255)
+    levels = (images.float() * 16 / 255).round().to(torch.uint8)
+    theirs = load_digits()
+    ours = sorted((i.numpy().tobytes(), int(label)) for i, label in zip(levels, labels, strict=True))
+    assert ours == sorted(
+        (i.astype(np.uint8).tobytes(), int(label)) for i, label in zip(theirs.images, theirs.target, strict=True)
+    )
+    share = labels.bincount() * 360 / 1797
+    assert ((data.test.labels.bincount() - share).abs() <= 1).all()
+    # Whoever changes the split changes every record made with it.
+    assert hashlib.sha256(data.test.images.numpy().tobytes()).hexdigest()[:16] == "7e74657bc1ebe78f"
+
+
+def test_subsets_are_nested_balanced_and_fixed():
+    def train(count):
+        return load(Data(name="digits", train_images=count, test_images=count)).train
+
+    def keys(split):
+        return [image.numpy().tobytes() for image in split.images]
+
+    whole = load(Data(name="digits"))
+    previous = set()
+    for count in (1, 10, 25, 100, 300):
+        chosen = train(count)
+        assert len(chosen) == count
+        sizes = chosen.labels.bincount(minlength=10)
+        assert sizes.max() - sizes.min() <= 1
+        assert previous <= set(keys(chosen))
+        previous = set(keys(chosen))
+    assert torch.equal(train(100).images, train(100).images)
+    test = load(Data(name="digits", test_images=50)).test
+    assert test.labels.bincount().tolist() == [5] * 10
+    assert torch.equal(load(Data(name="digits", train_images=1437)).train.images, whole.train.images)
+
+
+def test_a_subset_of_unequal_classes_is_balanced_until_a_class_runs_out(small, monkeypatch):
+    name, root, train, _ = small("svhn")
+    labels = np.repeat([1, 2, 3], [30, 8, 2])
+    path = root / "svhn/train_32x32.mat"
+    path.write_bytes(mat_file(train[0], labels))
+    (release,) = official.RELEASES[name]
+    md5 = release.md5 | {path.name: hashlib.md5(path.read_bytes()).hexdigest()}
+    monkeypatch.setitem(official.RELEASES, name, (dataclasses.replace(release, md5=md5),))
+    subset = load(Data(name=name, train_images=16), root=root).train
+    assert subset.labels.bincount(minlength=4).tolist() == [0, 7, 7, 2]
+    validation = load(Data(name=name, validation_images=20), root=root).validation
+    assert validation.labels.bincount(minlength=4).tolist() == [0, 15, 4, 1]
+
+
+def test_the_validation_split_is_stratified_disjoint_and_fixed():
+    data = load(Data(name="digits", train_images=800, validation_images=200), seed=1)
+    again = load(Data(name="digits", train_images=800, validation_images=200), seed=2)
+    subset = load(Data(name="digits", train_images=800))
+    assert (len(data.train), len(data.validation)) == (600, 200)
+    assert torch.equal(data.validation.images, again.validation.images)
+    sizes = data.validation.labels.bincount()
+    assert sizes.tolist() == [20] * 10
+    parts = [image.numpy().tobytes() for split in (data.train, data.validation) for image in split.images]
+    assert sorted(parts) == sorted(image.numpy().tobytes() for image in subset.train.images)
+
+
+def test_label_noise_replaces_that_share_by_the_runs_seed():
+    clean = load(Data(name="digits", validation_images=200))
+    noisy = load(Data(name="digits", validation_images=200, label_noise=0.5), seed=3)
+    again = load(Data(name="digits", validation_images=200, label_noise=0.5), seed=3)
+    other = load(Data(name="digits", validation_images=200, label_noise=0.5), seed=4)
+    assert torch.equal(noisy.train.labels, again.train.labels)
+    assert not torch.equal(noisy.train.labels, other.train.labels)
+    assert torch.equal(noisy.train.images, clean.train.images)
+    for split in ("validation", "test"):
+        assert torch.equal(getattr(noisy, split).labels, getattr(clean, split).labels)
+    # Of n / 2 replaced labels, 9 in 10 change: 4 standard deviations on either side.
+    count = len(clean.train)
+    changed = int((noisy.train.labels != clean.train.labels).sum())
+    assert abs(changed - 0.45 * count) < 4 * (count * 0.5 * 0.9 * 0.1) ** 0.5
+    assert changed <= round(0.5 * count)
+    replaced = noisy.train.labels[noisy.train.labels != clean.train.labels].bincount(minlength=10)
+    assert (replaced > 0.5 * changed / 10).all()
+
+
+def test_normalise_is_totensor_and_normalize():
+    info = dataset_info("cifar10")
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = torchvision.transforms.Normalize(info.mean, info.std)(images.double() / 255)
+    torch.testing.assert_close(normalise(images, info).double(), expected, rtol=0, atol=1e-6)
+    assert normalise(images, info, torch.bfloat16).dtype == torch.bfloat16
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    assert normalise(channels_last, info).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(normalise(channels_last, info), normalise(images, info))
+    assert images.dtype == torch.uint8
+
+
+def test_digits_constants_are_those_of_the_training_images():
+    images = load(Data(name="digits")).train.images
+    values = normalise(images, dataset_info("digits")).double()
+    assert abs(values.mean()) < 3e-4  # constants have four digits
+    assert abs(values.std() - 1) < 3e-4
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in ("digits", "imagenet32")])
+def test_the_real_files(name):
+    """Sizes, class counts and constants of the real set."""
+    root = os.environ.get("THRIFTY_DATA")
+    if root is None or not official.present(name, Path(root)):
+        pytest.skip(f"THRIFTY_DATA holds no {name}")
+    data = load(Data(name=name))
+    info = data.info
+    assert (len(data.train), len(data.test)) == (info.train, info.test)
+    if name not in ("svhn", "mnist"):
+        for split in (data.train, data.test):
+            assert split.labels.bincount().tolist() == [len(split) // len(info.classes)] * len(info.classes)
+    images = data.train.images.double() / 255
+    if name != "svhn":  # the authors' 0.5
+        torch.testing.assert_close(images.mean((0, 2, 3)), torch.tensor(info.mean).double(), rtol=0, atol=1e-4)
+    deviation = images.std((2, 3)).mean(0) if name == "cifar10" else images.std((0, 2, 3))
+    if name != "svhn":
+        torch.testing.assert_close(deviation, torch.tensor(info.std).double(), rtol=0, atol=1e-4)
