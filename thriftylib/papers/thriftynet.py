@@ -1,5 +1,7 @@
 """ThriftyNets (Coiffier, Boukli Hacene, Gripon, 2020; arXiv 2007.10106): one convolution W used at every depth.
 
+::
+
     x_0     = PAD(image)                                       zero channels appended up to f filters; no learned stem
     x_{t+1} = D_t(BN_t(sigma(W * x_t) + x_t))                                           plain, figure 1 left
     x_{t+1} = D_t(BN_t(a[t,0] sigma(W * x_t) + sum_{i=1..h} a[t,i] x_{t-h+i}))          augmented, figure 1 right

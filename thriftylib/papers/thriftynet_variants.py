@@ -33,10 +33,7 @@ class BlockThriftyNetOptions(RecursionOptions, network="block-thriftynet"):
 
     filters: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (200, 500)
     iterations: Annotated[tuple[int, ...], Field(strict=False)] = (30, 40)
-    pool: Annotated[tuple[Pool, ...], Field(strict=False)] = (
-        (14, 29),
-        (14, 29),
-    )  # of each block, as in ThriftyNetOptions
+    pool: Annotated[tuple[Pool, ...], Field(strict=False)] = ((14, 29), (14, 29))  # each as in ThriftyNetOptions
     head: Literal["max", "flatten"] = "flatten"
 
     @model_validator(mode="after")
@@ -46,7 +43,7 @@ class BlockThriftyNetOptions(RecursionOptions, network="block-thriftynet"):
                 f"iterations = {self.iterations} and pool = {self.pool}: "
                 f"must each have {len(self.filters)} entries, as filters = {self.filters} has"
             )
-        _ = self.blocks
+        _ = self.blocks  # each checks itself
         return self
 
     @property
