@@ -97,8 +97,8 @@ class Claim(Strict):
     """One number that a paper states.
 
     ``value`` and ``spread`` (the paper's own standard deviation over its ``runs``) are in ``unit``; ``values`` are the
-    single runs where they are known. ``at`` is the place on the figure's x axis, where no setting gives it. ``error`` is
-    how far the reading, or the rounding, may be off. ``reading`` says what of the setting is our inference.
+    single runs where they are known. ``at`` is the place on the figure's x axis, where no setting gives it. ``error``
+    is how far the reading, or the rounding, may be off. ``reading`` says what of the setting is our inference.
     ``not_testable`` says why no run of ours can decide it.
 
     Raises:

@@ -1,35 +1,36 @@
-"""Verdicts: a claim against the records, by one rule. No torch, and never typed by hand.
+r"""Verdicts: a claim against the records, by one rule. No torch, and never typed by hand.
 
 **Which records count.** Those whose network, whole data set, method and every option that the claim names agree. The
 claim's own recipes, run to their last epoch, decide; each seed is one run. A run that diverged counts with the accuracy
-it reached (chance level, 100 / classes, if it reached none). The claim's own statistic decides: for ThriftyNets the best
-test epoch, which looks at the test set. The last epoch is always reported beside it.
+it reached (chance level, 100 / classes, if it reached none). The claim's own statistic decides: for ThriftyNets that is
+the best test epoch, which looks at the test set. The last epoch is always reported beside it.
 
 **Numbers.** The claim is c with reading error e; our n runs have mean m and deviation s; the paper's n' runs have
-deviation s'. Where the paper's spread is not known it is taken to be ours (S = s, v = n - 1), and one run where n' is
-not known. Else S pools both: S^2 = ((n-1) s^2 + (n'-1) s'^2) / v with v = n + n' - 2. The tolerance is
+deviation s'. Where the paper's spread is not known it is taken to be ours (S = s, v = n - 1), and n' to be 1 where it
+is not known. Else S pools both, with v = n + n' - 2 degrees of freedom. The tolerance is such that of 100 differences
+with nothing but chance behind them 95 stay below it::
 
-    e + t(0.975, v) S sqrt(1/n + 1/n')
+    S^2       = ((n - 1) s^2 + (n' - 1) s'^2) / v
+    tolerance = e + t(0.975, v) S sqrt(1/n + 1/n')
 
-so that, with nothing but chance between the two, 95 of 100 differences |m - c| stay below it.
+**Enough seeds** are at least two whose mean is known to one point: t(0.975, v) S / sqrt(n) is at most 1. With fewer, a
+single seed above all, only the weak words *consistent* and *at odds* are used, and the tolerance is e + max(1, 2 s').
 
-**Enough seeds** are at least two whose mean is known to one point: t(0.975, v) S / sqrt(n) <= 1. With fewer, a single
-seed above all, only the weak words are used, and the tolerance is e + max(1, 2 s').
+**The words.**
 
-| verdict | when |
-| --- | --- |
-| reproduced | enough seeds, and the difference is within the tolerance |
-| partly | enough seeds, and the difference is beyond the tolerance but within e + 1 point; or only another recipe was run, and it reaches the claimed value less the tolerance |
-| not reproduced | enough seeds, and the difference is larger than both |
-| consistent | too few seeds to say more; the difference is within their tolerance |
-| at odds | too few seeds to say more; the difference is beyond their tolerance |
-| not run | no record of the claim's recipe; the number of another recipe, where there is one, is shown |
-| not testable | what the claim needs is not known, or not to be had; the claim says what |
+- *reproduced*: enough seeds, and the difference \|m - c\| is within the tolerance.
+- *partly*: enough seeds, and the difference is beyond the tolerance but at most e + 1 point; or only another recipe was
+  run, and it reaches the claimed value less the tolerance.
+- *not reproduced*: enough seeds, and the difference is larger than that.
+- *consistent*: too few seeds to say more; the difference is within their tolerance.
+- *at odds*: too few seeds to say more; the difference is beyond their tolerance.
+- *not run*: no record of the claim's recipe; the number of another recipe, where there is one, is shown.
+- *not testable*: what the claim needs is not known or not to be had; the claim says what.
 
-**Bounds** ("more than 91 %") are judged on one side: with n >= 2, reproduced when m - t(0.95, n-1) s / sqrt(n) meets the
-bound, not reproduced when m + t(0.95, n-1) s / sqrt(n) misses it, else consistent or at odds by the side that m is on
-(mirrored for "at most"). "The best run" of several is a maximum, so it is compared itself: reproduced from two runs on,
-not reproduced from five runs on.
+**Bounds** ("more than 91 %") are judged on one side: from two runs on, reproduced when m - t(0.95, n - 1) s / sqrt(n)
+meets the bound, not reproduced when m + t(0.95, n - 1) s / sqrt(n) misses it; else consistent or at odds by the side
+that m is on (mirrored for "at most"). "The best run" of several is a maximum, so it is compared as it is: reproduced
+from two runs on, not reproduced from five runs on.
 
 **Counts** have no spread: reproduced when ours is equal within the claim's rounding, else not reproduced.
 """
@@ -38,7 +39,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -119,6 +120,13 @@ def judge(claim: Claim, records: Iterable[Record], counts: Iterable[Count] = ())
     return Verdict(claim=claim.id, status="not run", reason=f"No record of this network with the recipe {wanted}.")
 
 
+def judge_all(
+    claims: Mapping[str, Claim], records: Sequence[Record], counts: Sequence[Count] = ()
+) -> dict[str, Verdict]:
+    """A verdict for each claim, by its id."""
+    return {key: judge(claim, records, counts) for key, claim in claims.items()}
+
+
 def compare(claim: Claim, values: Sequence[float]) -> Comparison:
     """The rule for claims about accuracies, on the claim's statistic of each of our runs."""
     if claim.bound != "equals" or claim.statistic == "best epoch of the best run":
@@ -169,7 +177,7 @@ def _compare_bound(claim: Claim, values: Sequence[float]) -> Comparison:
 
 
 def outcome(claim: Claim, record: Record) -> float:
-    """The claim's quantity in the claim's statistic for one run, in percent; chance level where nothing was measured."""
+    """The claim's quantity in the claim's statistic for one run, in percent; chance level if nothing was measured."""
     measured = [value for value in record.series[claim.quantity] if value is not None]
     if not measured:
         return 100 / len(record.run.data.info.classes)
@@ -194,15 +202,18 @@ def _verdict(claim: Claim, group: Sequence[Record], others: int = 0) -> Verdict:
     sd = statistics.stdev(values) if len(values) > 1 else None
     words = {"equals": "the claimed", "more than": "the claimed more than", "at least": "the claimed at least"}
     against = f"{words.get(claim.bound, 'the claimed at most')} {claim.value:g} {claim.unit}"
-    reason = {
-        "reproduced": f"{_ours(claim, found.ours, sd, group)} agrees with {against} within {found.tolerance:.2f}",
-        "partly": f"{_ours(claim, found.ours, sd, group)} differs from {against} by more than chance and reading "
-        f"explain ({found.tolerance:.2f}), but by no more than {CLOSE:g} point",
-        "not reproduced": f"{_ours(claim, found.ours, sd, group)} is not {against}, even within {found.tolerance:.2f}",
-        "consistent": f"{_ours(claim, found.ours, sd, group)} is consistent with {against}; "
-        "more seeds are needed to say more",
-        "at odds": f"{_ours(claim, found.ours, sd, group)} is at odds with {against}; more seeds are needed to say more",
-    }[found.status]
+    within = f"within {found.tolerance:.2f}"
+    reason = (
+        f"{_ours(claim, found.ours, sd, group)} "
+        + {
+            "reproduced": f"agrees with {against} {within}",
+            "partly": f"differs from {against} by more than chance and reading explain ({found.tolerance:.2f}), "
+            f"but by no more than {CLOSE:g} point",
+            "not reproduced": f"disagrees with {against}, which is not {within}",
+            "consistent": f"is consistent with {against} {within}; only more seeds can say more",
+            "at odds": f"is at odds with {against}, which is not {within}; only more seeds can say more",
+        }[found.status]
+    )
     if others:
         reason += f"; {others} other fitting configuration{'s' * (others > 1)} with fewer runs left out"
     if diverged := sum(record.status == "diverged" for record in group):

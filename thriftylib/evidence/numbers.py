@@ -1,0 +1,184 @@
+"""Numbers for prose, by key: a page says where a number comes from and never types it.
+
+- ``claim:<claim id>:<field>``: value, error, runs, spread of the claim; ours, sd, n, best, final, tolerance,
+  difference, verdict, reason, recipe, device, seconds of its verdict: ``claim:thriftynet/size-cifar10/t20-f32:value``.
+- ``record:<run id>:<field>``: best, best_epoch, final, epochs, seed, seconds, minutes, images_per_second, device,
+  status, recipe, parameters, macs, mmacs, ptflops_macs, weight_bytes, activation_bytes.
+- ``count:scoreboard:<verdict>``: how many claims have it; also ``claims`` (all), ``tested`` (with runs or counts of
+  ours). ``count:records:all``, ``count:records:complete``, ``count:records:diverged``, ``count:unread:all``.
+- ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), images_per_second (median), peak_mib.
+"""
+
+from __future__ import annotations
+
+import difflib
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from thriftylib.errors import RecordError
+from thriftylib.evidence.bench import BenchRecord, load_bench
+from thriftylib.evidence.claims import ACCURACIES, Claim, Sheet, load_sheets
+from thriftylib.evidence.counts import Count, load_counts
+from thriftylib.evidence.records import Record, load_records
+from thriftylib.evidence.verdicts import STATUSES, Verdict, judge_all
+from thriftylib.options import suggest
+from thriftylib.paths import claims_dir, results_dir
+
+Fields = Mapping[str, str | None]
+"""The texts of one thing by field; None where there is nothing to tell yet."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that numbers may come from."""
+
+    sheets: Mapping[str, Sheet]
+    records: Sequence[Record] = ()
+    counts: Sequence[Count] = ()
+    bench: Mapping[str, BenchRecord] | None = None
+
+    @classmethod
+    def load(cls, claims: Path, results: Path) -> Evidence:
+        """From a folder of claims and a folder of results.
+
+        Raises:
+            RecordError: a file is corrupt or foreign.
+        """
+        return cls(load_sheets(claims), load_records(results), load_counts(results), load_bench(results))
+
+    @cached_property
+    def claims(self) -> dict[str, Claim]:
+        """Every claim by its id."""
+        return {key: claim for sheet in self.sheets.values() for key, claim in sheet.claims.items()}
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdict of every claim by the claim's id."""
+        return judge_all(self.claims, self.records, self.counts)
+
+
+def lookup(key: str, evidence: Evidence | None = None) -> str:
+    """The text of a number: accuracies with two decimals, whole numbers with thousands commas; no unit.
+
+    Args:
+        key: see this module.
+        evidence: the committed claims and results, unless given.
+
+    Raises:
+        RecordError: no such key, with the nearest one; or nothing is recorded for it yet.
+    """
+    kind, *rest = key.split(":")
+    if kind not in _KINDS:
+        raise RecordError(f"{key!r}: unknown kind {kind!r}" + suggest(kind, _KINDS))
+    form, find = _KINDS[kind]
+    if len(rest) != form.count(":") or not all(rest):
+        raise RecordError(f"{key!r}: must be of the form {form}")
+    fields = find(evidence or _committed(claims_dir(), results_dir()), *rest[:-1])
+    if rest[-1] not in fields:
+        raise RecordError(f"{key!r}: unknown field {rest[-1]!r}" + suggest(rest[-1], fields))
+    text = fields[rest[-1]]
+    if text is None:
+        raise RecordError(f"{key!r}: nothing is recorded for it yet")
+    return text
+
+
+@cache
+def _committed(claims: Path, results: Path) -> Evidence:
+    return Evidence.load(claims, results)
+
+
+def _claim(evidence: Evidence, name: str) -> Fields:
+    claim = _known(evidence.claims, name, "claim")
+    verdict = evidence.verdicts[name]
+    ours = _points if claim.quantity in ACCURACIES else _plain
+    return {
+        "value": _plain(claim.value),
+        "error": "0" if claim.error == "exact" else _plain(claim.error),
+        "runs": _plain(claim.runs),
+        "spread": _points(claim.deviation),
+        "ours": ours(verdict.ours),
+        "sd": _points(verdict.sd),
+        "n": str(verdict.n),
+        "best": _points(verdict.best),
+        "final": _points(verdict.final),
+        "tolerance": _points(verdict.tolerance),
+        "difference": None if verdict.ours is None else f"{verdict.ours - claim.value:+.2f}",
+        "verdict": verdict.status,
+        "reason": verdict.reason,
+        "recipe": verdict.recipe,
+        "device": verdict.device or None,
+        "seconds": f"{verdict.seconds:,.0f}" if verdict.n else None,
+    }
+
+
+def _record(evidence: Evidence, name: str) -> Fields:
+    record = _known({record.id: record for record in evidence.records}, name, "record")
+    return {
+        "best": _points(record.best and record.best.test_accuracy),
+        "best_epoch": _plain(record.best and record.best.epoch),
+        "final": _points(record.final and record.final.test_accuracy),
+        "epochs": str(record.epochs),
+        "seed": str(record.run.seed),
+        "seconds": f"{record.seconds:,.0f}",
+        "minutes": f"{record.seconds / 60:,.1f}",
+        "images_per_second": f"{record.images_per_second:,.0f}",
+        "device": record.device,
+        "status": record.status,
+        "recipe": record.run.recipe.name,
+        "mmacs": f"{record.cost.macs / 1e6:,.1f}",
+        **{name: f"{number:,}" for name, number in record.cost.model_dump().items()},
+    }
+
+
+def _count(evidence: Evidence, name: str) -> Fields:
+    found = [verdict.status for verdict in evidence.verdicts.values()]
+    status = [record.status for record in evidence.records]
+    counts = {
+        "scoreboard": {
+            **{name: found.count(name) for name in STATUSES},
+            "claims": len(found),
+            "tested": sum(verdict.ours is not None for verdict in evidence.verdicts.values()),
+        },
+        "records": {"all": len(status), "complete": status.count("complete"), "diverged": status.count("diverged")},
+        "unread": {"all": sum(len(sheet.unread) for sheet in evidence.sheets.values())},
+    }
+    return {field: f"{number:,}" for field, number in _known(counts, name, "count").items()}
+
+
+def _bench(evidence: Evidence, name: str, variant: str) -> Fields:
+    bench = _known(evidence.bench or {}, name, "bench")
+    found = _known(bench.variants, variant, f"variant of bench {name}")
+    memory = bench.memory_ratio(variant)
+    return {
+        "ratio": f"{bench.ratio(variant):.1f}",
+        "memory_ratio": None if memory is None else f"{memory:.2f}",
+        "images_per_second": f"{statistics.median(found.images_per_second):,.0f}",
+        "peak_mib": None if found.peak_bytes is None else f"{found.peak_bytes / 2**20:,.0f}",
+    }
+
+
+_KINDS: dict[str, tuple[str, Callable[..., Fields]]] = {
+    "claim": ("claim:<claim id>:<field>", _claim),
+    "record": ("record:<run id>:<field>", _record),
+    "count": ("count:<what>:<field>", _count),
+    "bench": ("bench:<name>:<variant>:<field>", _bench),
+}
+
+
+def _known(things: Mapping, name: str, kind: str):
+    if name not in things:
+        close = difflib.get_close_matches(name, things, n=3)  # there may be hundreds
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {len(things)}, none like it"
+        raise RecordError(f"unknown {kind} {name!r}; {hint}")
+    return things[name]
+
+
+def _points(number: float | None) -> str | None:
+    return None if number is None else f"{number:.2f}"
+
+
+def _plain(number: float | None) -> str | None:
+    return None if number is None else f"{number:,.10g}"

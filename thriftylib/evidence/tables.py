@@ -1,0 +1,130 @@
+"""Claims, verdicts and records as tidy pandas frames. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas
+
+from thriftylib.datasets import dataset_info
+from thriftylib.evidence.claims import COUNTS, Claim
+from thriftylib.evidence.counts import Count
+from thriftylib.evidence.records import Record
+from thriftylib.evidence.verdicts import Verdict, judge_all
+
+SCOREBOARD = (
+    *(
+        "id",
+        "paper",
+        "figure",
+        "statement",
+        "quantity",
+        "unit",
+        "bound",
+        "claimed",
+        "error",
+        "claimed_spread",
+        "claimed_n",
+    ),
+    *("ours", "spread", "n", "difference", "tolerance", "verdict", "reason", "best", "final", "statistic", "recipe"),
+    *("cost", "seconds", "device", "seeds", "records", "experiment", "command"),
+    *("mark", "source", "how", "confidence", "reading"),
+)
+"""The columns of :func:`scoreboard`, in order."""
+
+_NUMBERS = ("claimed", "error", "claimed_spread", "claimed_n", "ours", "spread", "difference", "tolerance")
+_NUMBERS += ("best", "final", "cost", "seconds")
+
+RECORDS = (
+    *("id", "configuration", "network", "dataset", "recipe", "seed", "status", "epochs"),
+    *("best_epoch", "best", "final", "parameters", "macs", "ptflops_macs", "weight_bytes", "activation_bytes"),
+    *("images_per_second", "seconds", "device", "precision", "threads", "sittings", "finished", "commit", "weights"),
+)
+"""The columns of :func:`records_frame` before the options, in order."""
+
+
+def scoreboard(
+    claims: Mapping[str, Claim], records: Sequence[Record], counts: Sequence[Count] = ()
+) -> pandas.DataFrame:
+    """One row per claim, in the order of ``claims``.
+
+    ``claimed`` +- ``error`` (0: exact) with the paper's own ``claimed_spread`` over ``claimed_n`` runs; ``ours`` with
+    its ``spread`` over ``n`` runs, in the claim's ``statistic`` and ``unit``; ``best`` and ``final``: the same runs'
+    mean test accuracy (percent) in the best and the last epoch. ``cost``: seconds of one run, ``seconds``: of all.
+    """
+    rows = [_row(claims[key], verdict) for key, verdict in judge_all(claims, records, counts).items()]
+    return pandas.DataFrame(rows, columns=list(SCOREBOARD)).astype(dict.fromkeys(_NUMBERS, float))
+
+
+def _row(claim: Claim, verdict: Verdict) -> dict[str, Any]:
+    same = ("id", "paper", "figure", "statement", "quantity", "unit", "bound", "statistic")
+    same += ("experiment", "mark", "source", "how", "confidence", "reading")
+    return {
+        **{name: getattr(claim, name) for name in same},
+        "claimed": claim.value,
+        "error": claim.reading_error,
+        "claimed_spread": claim.deviation,
+        "claimed_n": claim.runs,
+        "ours": verdict.ours,
+        "spread": verdict.sd,
+        "n": verdict.n,
+        "difference": None if verdict.ours is None else verdict.ours - claim.value,
+        "tolerance": verdict.tolerance,
+        "verdict": verdict.status,
+        "reason": verdict.reason,
+        "best": verdict.best,
+        "final": verdict.final,
+        "recipe": verdict.recipe,
+        "cost": verdict.seconds / verdict.n if verdict.n else None,
+        "seconds": verdict.seconds if verdict.n else None,
+        "device": verdict.device,
+        "seeds": ",".join(map(str, verdict.seeds)),
+        "records": ",".join(verdict.records),
+        "command": command(claim),
+    }
+
+
+def command(claim: Claim) -> str:
+    """What to type to get our number for a claim; empty where none can be had."""
+    if claim.not_testable is not None:
+        return ""
+    if claim.quantity not in COUNTS:
+        return f"thrifty train {claim.experiment} --preset paper --only {claim.id}"
+    options = {**claim.setting.options, "classes": len(dataset_info(claim.setting.dataset).classes)}
+    words = (f"{name}={value if isinstance(value, str) else _json(value)}" for name, value in options.items())
+    return " ".join(["thrifty cost", claim.setting.network, *words])
+
+
+def records_frame(records: Sequence[Record]) -> pandas.DataFrame:
+    """One row per record; the network's options follow as ``options.<name>``, lists as JSON text.
+
+    ``best`` and ``final`` are test accuracies in percent, ``best_epoch`` counts from 0.
+    """
+    rows = [_record_row(record) for record in records]
+    options = sorted({key for row in rows for key in row} - set(RECORDS))
+    return pandas.DataFrame(rows, columns=[*RECORDS, *options])
+
+
+def _record_row(record: Record) -> dict[str, Any]:
+    run, options = record.run, record.run.network.options
+    same = ("id", "status", "epochs", "images_per_second", "seconds", "device", "precision", "threads", "sittings")
+    return {
+        **{name: getattr(record, name) for name in (*same, "finished", "commit")},
+        "configuration": run.configuration,
+        "network": run.network.name,
+        "dataset": run.data.name,
+        "recipe": run.recipe.name,
+        "seed": run.seed,
+        "best_epoch": record.best.epoch if record.best else None,
+        "best": record.best.test_accuracy if record.best else None,
+        "final": record.final.test_accuracy if record.final else None,
+        **record.cost.model_dump(),
+        "weights": record.weights.file if record.weights else None,
+        **{f"options.{key}": _json(item) if isinstance(item, list | dict) else item for key, item in options.items()},
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
