@@ -1,6 +1,7 @@
 """Counts: what a network costs in closed form, kept so that claims about counts are judged without torch.
 
-``counts.json`` has a row for each claim about a parameter, filter or MAC count; :func:`count_claims` makes them anew.
+``counts.json`` has a row for each claim about a parameter, filter or MAC count;
+``python -m thriftylib.evidence.counts`` makes it anew.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from pydantic import JsonValue
 
 from thriftylib.datasets import dataset_info
 from thriftylib.errors import RecordError
-from thriftylib.evidence.claims import COUNTS, Claim
+from thriftylib.evidence.claims import COUNTS, Claim, load_claims
 from thriftylib.evidence.records import Text, Whole, read_model, write_json
 from thriftylib.options import NetworkOptions, Strict, find
+from thriftylib.paths import claims_dir, results_dir
 
 FILE = "counts.json"
 
@@ -108,3 +110,7 @@ def load_counts(folder: str | os.PathLike[str]) -> list[Count]:
 def save_counts(counts: Iterable[Count], folder: str | os.PathLike[str]) -> Path:
     """Write ``folder/counts.json`` atomically; the same counts are always the same text."""
     return write_json(_File(counts=list(counts)).model_dump(mode="json"), Path(folder) / FILE)
+
+
+if __name__ == "__main__":
+    save_counts(count_claims(load_claims(claims_dir()).values()), results_dir())
