@@ -41,7 +41,7 @@ class DatasetInfo:
 DATASETS = {
     info.name: info
     for info in (
-        # CIFAR and SVHN: constants of the ThriftyNet authors' code, whose deviations of CIFAR-10 are the mean over images
+        # CIFAR and SVHN: constants of the ThriftyNet authors' code; its deviations of CIFAR-10 are the mean over images
         # of each image's own (0.2470, 0.2435, 0.2616 over all pixels). The others: over all training pixels.
         DatasetInfo(
             "cifar10",

@@ -1,12 +1,13 @@
 """AutoAugment's policy for CIFAR-10 on whole batches (Cubuk et al., "AutoAugment", 2019, appendix, table 7).
 
-The operations, their magnitudes and signs are those of ``torchvision.transforms.AutoAugment`` on tensors: geometric
+The operations, their magnitudes and signs are those of ``torchvision.transforms.v2.AutoAugment`` on tensors: geometric
 ones take the nearest pixel and fill with 0. (The ThriftyNet authors' code works on PIL images, shears with bicubic
 interpolation and fills with 128.)
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 
@@ -73,32 +74,31 @@ def autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
             if chances[image][step] < probability:
                 groups[operation, level, operation in SIGNED and negative[image][step]].append(image)
         for (operation, level, minus), members in groups.items():
-            value = 0.0 if level is None else magnitude(operation, level, images.shape[2:])
+            value = 0.0 if level is None else magnitude(operation, level, tuple(images.shape[2:]))
             index = torch.tensor(members, device=device)
             images[index] = apply(images[index], operation, -value if minus else value)
     return images
 
 
+@functools.lru_cache
 def magnitude(operation: str, level: int, size: tuple[int, int]) -> float:
     """The strength of ``operation`` at ``level`` 0..9 for images of ``size`` (H, W), without its sign."""
     height, width = size
-    share = level / 9
-    match operation:
-        case "ShearX" | "ShearY":
-            return 0.3 * share  # tangent of the angle
-        case "TranslateX":
-            return 150 / 331 * width * share  # pixels
-        case "TranslateY":
-            return 150 / 331 * height * share
-        case "Rotate":
-            return 30 * share  # degrees
-        case "Brightness" | "Color" | "Contrast" | "Sharpness":
-            return 0.9 * share  # distance of the factor from 1
-        case "Posterize":
-            return 8 - round(4 * share)  # bits kept
-        case "Solarize":
-            return 255 * (1 - share)  # threshold
-    raise ValueError(f"{operation} has no magnitude")
+    weakest, strongest = {
+        "ShearX": (0, 0.3),  # tangent of the angle
+        "ShearY": (0, 0.3),
+        "TranslateX": (0, 150 / 331 * width),  # pixels
+        "TranslateY": (0, 150 / 331 * height),
+        "Rotate": (0, 30),  # degrees
+        "Brightness": (0, 0.9),  # distance of the factor from 1
+        "Color": (0, 0.9),
+        "Contrast": (0, 0.9),
+        "Sharpness": (0, 0.9),
+        "Posterize": (8, 4),  # bits kept
+        "Solarize": (255, 0),  # threshold
+    }[operation]
+    value = float(torch.linspace(weakest, strongest, 10)[level])  # fp32 as in torchvision: its last bit moves pixels
+    return round(value) if operation == "Posterize" else value
 
 
 def apply(images: Tensor, operation: str, value: float) -> Tensor:
