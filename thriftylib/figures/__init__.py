@@ -1,0 +1,46 @@
+"""Every plot of the book: tidy data frame in, matplotlib axes out. Imports evidence alone, no torch.
+
+A frame of points has one row per point and these columns:
+
+- ``source``: ``claimed`` (a number of the paper), ``ours`` (one record) or ``wanted`` (a run that is not recorded yet);
+- ``series`` and the column of the x axis, which say where the point belongs;
+- ``accuracy``: test accuracy in percent; ``error``: how far a claimed value may be off (reading error, same unit);
+- ``recipe``: ``paper``, or the name of another recipe, which never counts for the paper's verdict; ``seed``.
+
+Claimed values are hollow and grey, ours filled and coloured, so that neither is ever taken for the other.
+"""
+
+from thriftylib.figures.accuracy import (
+    accuracy_against_depth,
+    accuracy_against_downsamplings,
+    accuracy_against_history,
+    accuracy_against_macs,
+    accuracy_against_parameters,
+)
+from thriftylib.figures.audit import protocol_audit
+from thriftylib.figures.display import show, status, verdicts
+from thriftylib.figures.frames import claimed_at, differences, front_points, points, stack
+from thriftylib.figures.look import style
+from thriftylib.figures.pareto import pareto
+from thriftylib.figures.training import curves, training_curves
+
+__all__ = [
+    "accuracy_against_depth",
+    "accuracy_against_downsamplings",
+    "accuracy_against_history",
+    "accuracy_against_macs",
+    "accuracy_against_parameters",
+    "claimed_at",
+    "curves",
+    "differences",
+    "front_points",
+    "pareto",
+    "points",
+    "protocol_audit",
+    "show",
+    "stack",
+    "status",
+    "style",
+    "training_curves",
+    "verdicts",
+]
