@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from inspect import getdoc
@@ -11,7 +11,10 @@ from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim, load_claims, matches
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir
-from thriftylib.spec import Run
+from thriftylib.spec import Recipe, Run
+
+Where = Mapping[str, Sequence[str | int | float]]
+"""The values of labels to keep, such as ``{"filters": (32, 64)}``."""
 
 PRESETS = ("recorded", "smoke", "fast", "paper")
 """recorded: train nothing, show what is committed; smoke: digits, seconds; fast: our recipe; paper: the authors'."""
@@ -83,6 +86,33 @@ def experiment(name: str) -> Experiment:
     if name not in EXPERIMENTS:
         raise SpecError(f"unknown experiment {name!r}" + suggest(name, EXPERIMENTS))
     return EXPERIMENTS[name]
+
+
+def select(chosen: Experiment, preset: str, where: Where | None = None, epochs: int | None = None) -> list[Cell]:
+    """The cells of a preset that ``where`` keeps, with ``epochs`` in place of the recipe's own.
+
+    Raises:
+        SpecError: no such label, or no cell has such a value.
+    """
+    cells = chosen.cells(preset)
+    for label, values in (where or {}).items():
+        known = {key for cell in cells for key in cell.labels}
+        if label not in known:
+            raise SpecError(f"experiment {chosen.name} has no label {label!r}" + suggest(label, known))
+        there = list(dict.fromkeys(cell.labels[label] for cell in cells if label in cell.labels))
+        cells = [cell for cell in cells if cell.labels.get(label) in values]
+        if not cells:
+            raise SpecError(f"{label} = {list(values)}: experiment {chosen.name} ({preset}) has {there}")
+    if epochs is None:
+        return cells
+    return [replace(cell, run=_shortened(cell, epochs), claims=()) for cell in cells]
+
+
+def _shortened(cell: Cell, epochs: int) -> Run:
+    """Another length is another recipe: it must not pass for the one that a claim names."""
+    recipe = cell.run.recipe
+    changed = Recipe.model_validate({**recipe.model_dump(), "epochs": epochs, "name": f"{recipe.name}-{epochs}-epochs"})
+    return cell.run.model_copy(update={"recipe": changed})
 
 
 @cache

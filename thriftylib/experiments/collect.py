@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim, load_claims
 from thriftylib.evidence.records import Record, load_records
-from thriftylib.experiments.base import Cell, Experiment, experiment
+from thriftylib.experiments.base import Cell, Experiment, Where, experiment, select
 from thriftylib.experiments.execute import Places, parse_budget, train_missing
-from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
-from thriftylib.spec import Recipe, Run, parse_seeds
+from thriftylib.spec import parse_seeds
 
 if TYPE_CHECKING:
     import pandas
-
-Where = Mapping[str, Sequence[str | int | float]]
 
 
 def collect(
@@ -77,33 +72,6 @@ def collect(
     return _table(
         chosen, [(grid, cell, {seed: records(cell.run.with_seed(seed).id) for seed in numbers}) for grid, cell in cells]
     )
-
-
-def select(chosen: Experiment, preset: str, where: Where | None = None, epochs: int | None = None) -> list[Cell]:
-    """The cells of a preset that ``where`` keeps, with ``epochs`` in place of the recipe's own.
-
-    Raises:
-        SpecError: no such label, or no cell has such a value.
-    """
-    cells = chosen.cells(preset)
-    for label, values in (where or {}).items():
-        known = {key for cell in cells for key in cell.labels}
-        if label not in known:
-            raise SpecError(f"experiment {chosen.name} has no label {label!r}" + suggest(label, known))
-        there = list(dict.fromkeys(cell.labels[label] for cell in cells if label in cell.labels))
-        cells = [cell for cell in cells if cell.labels.get(label) in values]
-        if not cells:
-            raise SpecError(f"{label} = {list(values)}: experiment {chosen.name} ({preset}) has {there}")
-    if epochs is None:
-        return cells
-    return [replace(cell, run=_shortened(cell, epochs), claims=()) for cell in cells]
-
-
-def _shortened(cell: Cell, epochs: int) -> Run:
-    """Another length is another recipe: it must not pass for the one that a claim names."""
-    recipe = cell.run.recipe
-    changed = Recipe.model_validate({**recipe.model_dump(), "epochs": epochs, "name": f"{recipe.name}-{epochs}-epochs"})
-    return cell.run.model_copy(update={"recipe": changed})
 
 
 def _table(chosen: Experiment, cells: Iterable[tuple[str, Cell, Mapping[int, Record | None]]]) -> pandas.DataFrame:

@@ -121,3 +121,22 @@ def train_missing(
             sitting.missing = list(todo[number:])
             break
     return sitting
+
+
+def verify_weights(record: Record, folder: Path, *, device: str = "auto", data: Path | None = None) -> float:
+    """The accuracy (percent) of a record's weights on its whole test set, evaluated now, in fp32.
+
+    Raises:
+        ThriftyError: the weights are missing or not those of the record, or the data or the device cannot be used.
+    """
+    from thriftylib.training.data import load
+    from thriftylib.training.engine import choose_device, evaluate
+    from thriftylib.training.outcome import load_weights
+
+    chosen = choose_device(device)
+    info = record.run.data.info
+    network = record.run.options.build(info.image_shape, len(info.classes))
+    load_weights(network, record, folder)
+    dataset = load(record.run.data, root=data, device=chosen, seed=record.run.seed)
+    _, accuracy = evaluate(network.to(chosen), dataset.test, dataset, chosen)
+    return accuracy

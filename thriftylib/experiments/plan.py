@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from thriftylib.evidence.claims import Claim, matches
 from thriftylib.evidence.records import Record
-from thriftylib.experiments.base import Cell, experiment
+from thriftylib.experiments.base import Cell, Where, experiment, select
 from thriftylib.spec import Run
 
 
@@ -100,13 +100,14 @@ def plan(
     device: str,
     records: Mapping[str, Record],
     claims: Mapping[str, Claim],
+    where: Where | None = None,
 ) -> list[Step]:
     """The runs of these experiments that have no record, most valuable first; the same order on every call.
 
     First come the headline runs' first seeds, in the order of the presets. Then, again and again, the run with the
     largest worth per second given the records and what is planned before it.
     """
-    cells = _distinct(names, presets)
+    cells = _distinct(names, presets, where)
     answers = _Answers(claims, records)
     steps = []
     for preset, cell, shown_in in cells:
@@ -129,12 +130,14 @@ def plan(
     return ordered
 
 
-def _distinct(names: Sequence[str], presets: Sequence[str]) -> list[tuple[str, Cell, tuple[str, ...]]]:
+def _distinct(
+    names: Sequence[str], presets: Sequence[str], where: Where | None
+) -> list[tuple[str, Cell, tuple[str, ...]]]:
     """(preset, cell, experiments) of each different run, in the order in which the experiments name them."""
     found: dict[str, tuple[str, Cell, tuple[str, ...]]] = {}
     for preset in presets:
         for name in names:
-            for cell in experiment(name).cells(preset):
+            for cell in select(experiment(name), preset, where):
                 _, before, shown_in = found.get(cell.run.id, (preset, cell, ()))
                 headline = before.headline or cell.headline
                 found[cell.run.id] = (preset, replace(cell, headline=headline), (*shown_in, name))

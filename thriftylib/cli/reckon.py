@@ -1,0 +1,201 @@
+"""Commands that reckon in advance: plan, cost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from thriftylib.cli.app import Budget, Json, Seeds, out, parse_pairs, parse_value, print_json, print_table, say
+from thriftylib.datasets import dataset_info
+from thriftylib.errors import ThriftyError
+from thriftylib.experiments import EXPERIMENTS, PRESETS
+from thriftylib.experiments.execute import Places, known_records, parse_budget
+from thriftylib.options import NetworkOptions, find, suggest
+from thriftylib.paths import claims_dir, results_dir
+from thriftylib.spec import parse_seeds
+
+
+def plan(
+    experiments: Annotated[list[str] | None, typer.Argument(help="Of these experiments; none: of all.")] = None,
+    preset: Annotated[list[str] | None, typer.Option(help="paper or fast; may be given twice. None: both.")] = None,
+    seeds: Seeds = "0",
+    budget: Budget = None,
+    device: Annotated[str, typer.Option(help="Where: auto, cpu, cuda, or a name such as 'NVIDIA H200'.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Print the missing runs with an estimated cost, most valuable first.
+
+    Example: thrifty plan --preset paper --budget 25m --device "NVIDIA H200"
+    """
+    from thriftylib.evidence.claims import load_claims
+    from thriftylib.experiments import experiment
+    from thriftylib.experiments.plan import plan as make_plan
+    from thriftylib.experiments.plan import within
+    from thriftylib.training.progress import duration
+
+    limit = parse_budget(budget)
+    presets = preset or ["paper", "fast"]
+    for name in presets:
+        if name not in PRESETS or name == "recorded":
+            known = [each for each in PRESETS if each != "recorded"]
+            raise ThriftyError(f"unknown preset {name!r}" + suggest(name, known))
+    names = [experiment(name).name for name in experiments or EXPERIMENTS]
+    machine = _machine(device)
+    records = known_records(Places.below(None).results)
+    steps = make_plan(
+        names, presets, parse_seeds(seeds), device=machine, records=records, claims=load_claims(claims_dir())
+    )
+    chosen = within(steps, limit)
+    if as_json:
+        print_json(
+            {
+                "device": machine,
+                "budget_seconds": limit,
+                "missing": len(steps),
+                "missing_seconds_estimated": sum(step.estimate.seconds for step in steps),
+                "runs": [
+                    {
+                        "run": step.run.id,
+                        "seed": step.run.seed,
+                        "preset": step.preset,
+                        "experiments": step.experiments,
+                        "claims": step.claims,
+                        "seconds_estimated": step.estimate.seconds,
+                        "basis": step.estimate.basis,
+                    }
+                    for step in chosen
+                ],
+            }
+        )
+        return
+    spent, rows = 0.0, []
+    for step in chosen:
+        spent += step.estimate.seconds
+        parameters = step.run.network.options.get("filters", "")
+        what = f"{step.run.network.name} f={parameters} {step.run.data.name}".replace(" f= ", " ")
+        rows.append(
+            [
+                step.run.id,
+                step.preset,
+                step.experiments[0],
+                what,
+                step.run.recipe.name,
+                step.run.seed,
+                len(step.claims) or None,
+                f"~{duration(step.estimate.seconds)}",
+                f"~{duration(spent)}",
+            ]
+        )
+    columns = (
+        "run",
+        "preset",
+        "experiment",
+        "what",
+        "recipe",
+        "seed",
+        "claims",
+        "takes (estimate)",
+        "until (estimate)",
+    )
+    print_table(columns, rows)
+    total = sum(step.estimate.seconds for step in steps)
+    out().print(
+        f"\n{len(chosen)} of {len(steps)} missing runs shown; all of them: ~{duration(total)} on {machine}. "
+        f"Estimates rest on: {'; '.join(sorted({step.estimate.basis for step in chosen})) or 'nothing missing'}.\n"
+        "thrifty train with the same arguments trains them in this order."
+    )
+
+
+def _machine(device: str) -> str:
+    if device == "auto" or device.partition(":")[0] in ("cpu", "cuda"):
+        from thriftylib.training.engine import choose_device
+        from thriftylib.training.outcome import device_name
+
+        return device_name(choose_device(device))
+    return device
+
+
+def cost(
+    network: Annotated[str | None, typer.Argument(help="A network; see thrifty list networks.")] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="Its options; image=CxHxW, classes=N or dataset=X."),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Instead: count each network of the claims into data/results/counts.json.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print parameters, MACs and bytes of any network by its options.
+
+    Example: thrifty cost thriftynet filters=64 iterations=20 history=5 conv=mb1 classes=10
+    """
+    if record:
+        _record_counts()
+        return
+    if network is None:
+        raise ThriftyError("which network? thrifty list networks names them")
+    kind = find(NetworkOptions, network)
+    given = parse_pairs(options or (), "option")
+    if unknown := next((key for key in given if key not in (*kind.model_fields, *_IMAGE)), None):
+        raise ThriftyError(f"{network} has no option {unknown!r}" + suggest(unknown, {*kind.model_fields, *_IMAGE}))
+    image_shape, classes = _images(given)
+    values = {key: parse_value(text) for key, text in given.items() if key not in _IMAGE}
+    resolved = kind.model_validate(values).resolve(image_shape, classes)
+    total = resolved.cost(image_shape, classes)
+    numbers = {
+        "parameters": total.parameters,
+        "macs": total.macs,
+        "ptflops_macs": total.ptflops_macs,
+        "weight_bytes": total.weight_bytes(),
+        "activation_bytes": total.activation_bytes(),
+    }
+    if as_json:
+        print_json(
+            {
+                "network": network,
+                "options": resolved.model_dump(mode="json"),
+                "image": image_shape,
+                "classes": classes,
+                **numbers,
+            }
+        )
+        return
+    layers = [[term.name, term.parameters, term.macs, 4 * term.activations] for term in total.terms]
+    layers += [["all", total.parameters, total.macs, total.activation_bytes()]]
+    print_table(("layer", "parameters", "MACs", "activation bytes"), layers)
+    out().print()
+    meanings = ("trained numbers", "of one image", "as ptflops counts: batch norm adds 2 per element")
+    meanings += ("fp32, with batch-norm statistics", "fp32, of one image in training")
+    print_table(
+        ("", "", ""), [(key, value, text) for (key, value), text in zip(numbers.items(), meanings, strict=True)]
+    )
+
+
+_IMAGE = ("image", "classes", "dataset")
+
+
+def _images(given: dict[str, str]) -> tuple[tuple[int, int, int], int]:
+    """Image shape (C, H, W) and classes: those of a data set, or as given, or CIFAR-10's."""
+    if "dataset" in given:
+        if "image" in given or "classes" in given:
+            raise ThriftyError("dataset=... says image and classes already; give it or them")
+        info = dataset_info(given["dataset"])
+        return info.image_shape, len(info.classes)
+    sides = given.get("image", "3x32x32").split("x")
+    if len(sides) != 3 or not all(side.isdecimal() and int(side) for side in sides):
+        raise ThriftyError(f"image = {given['image']!r}: must be channels x height x width such as 3x32x32")
+    classes = given.get("classes", "10")
+    if not classes.isdecimal() or not int(classes):
+        raise ThriftyError(f"classes = {classes!r}: must be a number >= 1")
+    return (int(sides[0]), int(sides[1]), int(sides[2])), int(classes)
+
+
+def _record_counts() -> None:
+    from thriftylib.evidence.claims import load_claims
+    from thriftylib.evidence.counts import count_claims, save_counts
+
+    counts = count_claims(load_claims(claims_dir()).values())
+    path = save_counts(counts, results_dir())
+    say(f"{len(counts)} networks counted in {path}")
