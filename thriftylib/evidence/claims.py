@@ -232,7 +232,10 @@ def load_sheet(path: str | os.PathLike[str]) -> Sheet:
     try:
         content = yaml.load(path.read_text("utf-8"), _Loader)
         _known(content, {"title", "groups", "counted", "unread"}, "the file")
-        claims, counted = (list(_expand(path.stem, content.get(part, []))) for part in ("groups", "counted"))
+        claims, counted = (list(_expand(path.stem, content, part)) for part in ("groups", "counted"))
+        unread = _items(content, "unread", "the file")
+        for item in unread:
+            _known(item, set(Unread.model_fields) - {"paper"}, "an entry of unread")
         seen: set[str] = set()
         for claim in (*claims, *counted):
             if claim.id in seen:
@@ -246,7 +249,7 @@ def load_sheet(path: str | os.PathLike[str]) -> Sheet:
             title=content.get("title"),
             claims={claim.id: claim for claim in claims},
             counted={claim.id: claim for claim in counted},
-            unread=tuple(Unread(paper=path.stem, **item) for item in content.get("unread", [])),
+            unread=tuple(Unread.model_validate({"paper": path.stem, **item}) for item in unread),
         )
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
@@ -271,28 +274,32 @@ def _known(content: Any, known: set[str], where: str) -> None:
     if not isinstance(content, dict):
         raise RecordError(f"{where} must be a mapping of {', '.join(sorted(known))}")
     for key in content:
-        if key not in known:
+        if key not in known and not (isinstance(key, str) and key.startswith("options.") and "id" in known):
             raise RecordError(f"unknown key {key!r} in {where}" + suggest(key, known))
 
 
-def _expand(paper: str, groups: list[dict[str, Any]]) -> Iterator[Claim]:
-    fields = set(Claim.model_fields) - {"id", "paper"}
-    for group in groups:
+def _items(content: dict[str, Any], key: str, where: str) -> list[Any]:
+    if not isinstance(items := content.get(key, []), list):
+        raise RecordError(f"{key} of {where} must be a list")
+    return items
+
+
+def _expand(paper: str, content: dict[str, Any], part: str) -> Iterator[Claim]:
+    own = set(Claim.model_fields) - {"paper"}
+    for group in _items(content, part, "the file"):
         name = group.get("group") if isinstance(group, dict) else None
         where = f"group {name!r}"
-        _known(group, fields | {"group", "columns", "rows", "claims"}, where)
-        shared = {key: value for key, value in group.items() if key in fields}
-        columns = group.get("columns", [])
-        _known(
-            dict.fromkeys(c for c in columns if not c.startswith("options.")), fields | {"id"}, f"columns of {where}"
-        )
-        for row in group.get("rows", []):
-            if len(row) != len(columns):
-                raise RecordError(f"{where}: a row has {len(row)} values for {len(columns)} columns: {row}")
+        _known(group, own - {"id"} | {"group", "columns", "rows", "claims"}, where)
+        shared = {key: value for key, value in group.items() if key in own}
+        columns = _items(group, "columns", where)
+        _known(dict.fromkeys(columns), own, f"columns of {where}")
+        for row in _items(group, "rows", where):
+            if not isinstance(row, list) or len(row) != len(columns):
+                raise RecordError(f"a row of {where} must be a list of {len(columns)} values: {row!r}")
             yield _claim(paper, name, shared, dict(zip(columns, row, strict=True)))
-        for own in group.get("claims", []):
-            _known({key: 0 for key in own if not key.startswith("options.")}, fields | {"id"}, f"a claim of {where}")
-            yield _claim(paper, name, shared, own)
+        for values in _items(group, "claims", where):
+            _known(values, own, f"a claim of {where}")
+            yield _claim(paper, name, shared, values)
 
 
 def _claim(paper: str, group: str, shared: dict[str, Any], own: dict[str, Any]) -> Claim:

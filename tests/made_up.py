@@ -1,0 +1,95 @@
+"""Runs and records made up for tests of the evidence: no network is built, nothing is trained, no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.records import Counted, Record, points
+from thriftylib.spec import Run
+
+OPTIONS = {"filters": 32, "iterations": 20, "history_bug": True, "pool": 4}
+
+
+def run(seed: int = 0, recipe: str = "paper-recipe", epochs: int = 3, options: dict | None = None, **more: Any) -> Run:
+    """A run on CIFAR-10 of a network that nobody registered: read back as from a record."""
+    return Run.recorded(
+        {
+            "network": {"name": "made-up", "options": OPTIONS if options is None else options},
+            "data": {"name": "cifar10"},
+            "recipe": {
+                "name": recipe,
+                "epochs": epochs,
+                "batch_size": 100,
+                "learning_rate": 0.1,
+                "schedule": {"kind": "constant"},
+            },
+            "seed": seed,
+            **more,
+        }
+    )
+
+
+def record(made: Run, best: float = 90.0, final: float = 89.0, **more: Any) -> Record:
+    """A record of it: the best accuracy in the last epoch but one, the final one in the last."""
+    epochs = made.recipe.epochs
+    return from_series(made, [*[10.0] * (epochs - 2), best, final], **more)
+
+
+def from_series(made: Run, accuracies: list[float | None], **more: Any) -> Record:
+    """A record with these test accuracies."""
+    epochs = len(accuracies)
+    series = {
+        "train_loss": [1.0] * epochs,
+        "train_accuracy": [50.0] * epochs,
+        "test_loss": [None if value is None else 1.5 for value in accuracies],
+        "test_accuracy": accuracies,
+        "learning_rate": [0.1] * epochs,
+        "seconds": [10.0] * epochs,
+    }
+    series.update(more.pop("series", {}))
+    best, final = points(series)
+    fields = {
+        "id": made.id,
+        "run": made,
+        "status": "complete",
+        "epochs": epochs,
+        "series": series,
+        "best": best,
+        "final": final,
+        "cost": Counted(parameters=3042, macs=7, ptflops_macs=8, weight_bytes=9, activation_bytes=10),
+        "images_per_second": 123.4,
+        "seconds": 100.0,
+        "device": "a CPU",
+        "precision": "fp32",
+        "threads": 1,
+        "versions": {"python": "3.11", "torch": "2.11", "torchvision": "0.26", "thriftylib": "0.1.0"},
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "finished": "2026-01-31T12:00:00+00:00",
+        "sittings": 1,
+        **more,
+    }
+    return Record(**fields)
+
+
+def claim(**more: Any) -> Claim:
+    """A claim that :func:`run` answers: 90 % with no reading error, one run."""
+    fields = {
+        "id": "made-up/group/one",
+        "paper": "made-up",
+        "figure": "a figure",
+        "statement": "It reaches 90 %.",
+        "quantity": "test_accuracy",
+        "value": 90.0,
+        "unit": "%",
+        "error": "exact",
+        "statistic": "best epoch of one run",
+        "mark": "AUTHORS' LOG",
+        "source": "a log",
+        "how": "read",
+        "confidence": "high",
+        "setting": {"network": "made-up", "dataset": "cifar10", "recipes": {"paper-recipe": 3}, "options": OPTIONS},
+        "experiment": "made-up-experiment",
+        **more,
+    }
+    return Claim.model_validate(fields)

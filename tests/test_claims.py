@@ -1,0 +1,343 @@
+"""Claims: the sheet's values are there, each with its source and error, and a wrong file is refused by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from made_up import OPTIONS, claim, run
+
+from thriftylib.errors import RecordError, ThriftyError
+from thriftylib.evidence.claims import COUNTS, load_claims, load_sheet, load_sheets, matches
+from thriftylib.evidence.counts import count_claims, load_counts
+from thriftylib.evidence.verdicts import judge
+from thriftylib.paths import claims_dir, results_dir
+
+SHEET = load_sheet(claims_dir() / "thriftynet.yaml")
+CLAIMS = SHEET.claims
+
+
+def value(name: str) -> float:
+    return CLAIMS[f"thriftynet/{name}"].value
+
+
+def test_complete():
+    groups = Counter(key.split("/")[1] for key in CLAIMS)
+    assert groups == {
+        "abstract": 3,
+        "size-cifar10": 21,
+        "size-svhn": 21,
+        "depth-macs": 7,
+        "depth-macs-cost": 7,
+        "irregular-pooling": 15,
+        "downsampling-40k": 4,
+        "downsampling-60k": 4,
+        "log-40k-a": 5,
+        "log-40k-b-best": 5,
+        "log-40k-b-final": 5,
+        "log-40k-b-train": 4,
+        "log-60k-best": 5,
+        "log-60k-final": 5,
+        "log-other": 10,
+        "log-parameters": 11,
+        "log-filters": 11,
+        "log-time": 16,
+    }
+    assert len(SHEET.unread) == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("abstract/cifar10-under-40k", 91),
+        ("abstract/cifar100-under-600k", 74.3),
+        ("abstract/imagenet-4-15m", 67.1),
+        ("size-cifar10/t20-f32", 75.07),
+        ("size-cifar10/t30-f96", 88.42),
+        ("size-cifar10/t40-f256", 91.63),
+        ("size-svhn/t20-2k", 87.56),
+        ("size-svhn/t30-20k", 96.77),
+        ("size-svhn/t40-40k", 96.98),
+        ("depth-macs/t15", 90.15),
+        ("depth-macs/t50", 90.71),
+        ("irregular-pooling/dot-01", 85.41),
+        ("irregular-pooling/dot-15", 90.05),
+        ("downsampling-40k/label-4", 90.93),
+        ("downsampling-60k/label-4", 91.69),
+        ("log-40k-a/p40", 45.67),
+        ("log-40k-b-best/p10", 90.32),
+        ("log-40k-b-final/p10", 90.04),
+        ("log-60k-best/p6", 91.26),
+        ("log-60k-final/p40", 46.81),
+        ("log-other/shared-norm-best", 22.6),
+        ("log-parameters/h1-t15", 39640),
+        ("log-parameters/h5-t30-60k", 59886),
+        ("log-filters/h5-t50", 148),
+        ("log-time/40k-p6", 1.95),
+    ],
+)
+def test_values_of_the_sheet(name, expected):
+    assert value(name) == expected
+
+
+def test_every_row_sums_to_the_sheet():
+    """A slip of the pen in any row changes a sum; these were summed from the fact sheet itself."""
+
+    def total(group: str) -> float:
+        return round(sum(claim.value for key, claim in CLAIMS.items() if key.split("/")[1] == group), 2)
+
+    assert total("size-cifar10") == 1837.19
+    assert total("size-svhn") == 1986.93
+    assert total("depth-macs") == 633.11
+    assert round(sum(sum(claim.values) for key, claim in CLAIMS.items() if "/depth-macs/" in key), 2) == 3165.49
+    assert total("irregular-pooling") == 1341.84
+    assert total("downsampling-40k") == 360.69
+    assert total("downsampling-60k") == 365.03
+    assert total("log-40k-a") == 406.26
+    assert total("log-40k-b-best") == 448.45
+    assert total("log-40k-b-final") == 447.17
+    assert total("log-60k-best") == 412.17
+    assert total("log-60k-final") == 410.64
+
+
+def test_reading_errors_of_the_svhn_figure():
+    errors = Counter(claim.error for key, claim in CLAIMS.items() if "/size-svhn/" in key)
+    assert errors == {0.03: 11, 0.05: 9, 0.1: 1}
+    assert CLAIMS["thriftynet/size-svhn/t20-20k"].error == 0.1
+
+
+def test_each_of_the_five_runs_is_kept():
+    claims = [claim for key, claim in CLAIMS.items() if "/depth-macs/" in key]
+    assert all(len(claim.values) == claim.runs == 5 and claim.spread for claim in claims)
+    assert CLAIMS["thriftynet/depth-macs/t40"].values == (91.58, 91.43, 91.33, 89.91, 89.89)
+
+
+def test_every_claim_says_where_from_and_how_exactly():
+    for key, stated in CLAIMS.items():
+        assert stated.source, key
+        assert stated.how, key
+        assert stated.error == "exact" or stated.error > 0, key
+        assert "{" not in stated.statement, key
+        assert stated.mark != "COUNTED", key
+    assert {claim.mark for claim in SHEET.counted.values()} == {"COUNTED"}
+    assert not CLAIMS.keys() & SHEET.counted.keys()
+
+
+def test_figures_are_not_exact_and_logged_runs_are_single():
+    assert all(claim.error != "exact" for claim in CLAIMS.values() if claim.mark == "FIGURE")
+    assert all(claim.runs == 1 for key, claim in CLAIMS.items() if "/log-40k" in key or "/log-60k" in key)
+
+
+def test_what_cannot_be_tested_says_why():
+    reasons = {key.split("/")[1]: claim.not_testable for key, claim in CLAIMS.items() if claim.not_testable}
+    assert "not known" in reasons["irregular-pooling"]
+    assert "GPU" in reasons["log-time"]
+    assert all(claim.not_testable for key, claim in CLAIMS.items() if "/irregular-pooling/" in key)
+
+
+def test_settings_of_the_figures():
+    size = CLAIMS["thriftynet/size-cifar10/t30-f64"].setting
+    assert (size.options["history_bug"], size.options["history"], size.options["pool"]) == (True, 5, 6)
+    assert size.recipes == {"thriftynet-a": 200}
+    svhn = CLAIMS["thriftynet/size-svhn/t30-2k"].setting
+    assert (svhn.options["history_bug"], svhn.options["filters"]) == (False, 18)
+    narrow = CLAIMS["thriftynet/downsampling-40k/label-3"].setting.options
+    assert (narrow["filters"], narrow["iterations"], narrow["pool"], narrow["history_bug"]) == (163, 30, 7, True)
+
+
+def test_committed_counts_are_those_of_the_counter():
+    assert load_counts(results_dir()) == count_claims(CLAIMS.values())
+
+
+def test_our_own_arithmetic_holds():
+    """Every number that the sheet calls COUNTED: parameters, widths and MMACs."""
+    counts = count_claims(SHEET.counted.values())
+    wrong = [key for key, claim in SHEET.counted.items() if judge(claim, [], counts).status != "reproduced"]
+    assert not wrong
+    assert len(SHEET.counted) == 89
+
+
+def test_every_count_that_the_logs_state_holds():
+    counts = load_counts(results_dir())
+    claims = [claim for claim in CLAIMS.values() if claim.quantity in COUNTS]
+    assert len(claims) == 29
+    assert {judge(claim, [], counts).status for claim in claims} == {"reproduced"}
+
+
+# --- what a claim matches
+
+
+def test_matches():
+    assert matches(claim(), run())
+    assert matches(claim(), run(seed=7))
+    others = [
+        run(recipe="another-recipe"),
+        run(epochs=4),
+        run(options={**OPTIONS, "filters": 33}),
+        run(options={**OPTIONS, "history_bug": 1}),
+        run(options={key: value for key, value in OPTIONS.items() if key != "pool"}),
+        run(data={"name": "svhn"}),
+        run(data={"name": "cifar10", "train_images": 50_000}),
+        run(data={"name": "cifar10", "test_images": 100}),
+        run(data={"name": "cifar10", "validation_images": 100}),
+        run(data={"name": "cifar10", "label_noise": 0.1}),
+        run(network={"name": "other", "options": OPTIONS}),
+        run(method={"name": "a-method"}),
+        run(parent="0123456789ab"),
+    ]
+    assert not any(matches(claim(), other) for other in others)
+    assert matches(claim(), run(options={**OPTIONS, "more": 1}))
+    assert not matches(claim(setting=None, not_testable="no"), run())
+
+
+def test_alternatives():
+    base = {"network": "made-up", "dataset": "cifar10", "recipes": {"paper-recipe": 3}}
+    either = claim(setting={**base, "any_of": [{"filters": 32, "iterations": 20}, {"filters": 64, "iterations": 40}]})
+    assert matches(either, run())
+    assert matches(either, run(options={**OPTIONS, "filters": 64, "iterations": 40}))
+    assert not matches(either, run(options={**OPTIONS, "filters": 64}))
+
+
+def test_a_method_must_be_the_claims_own():
+    setting = claim().setting.model_copy(update={"method": "a-method"})
+    assert matches(claim(setting=setting), run(method={"name": "a-method"}))
+    assert matches(claim(setting=setting), run(method={"name": "a-method"}, parent="0123456789ab"))
+    assert not matches(claim(setting=setting), run())
+
+
+# --- files that are refused
+
+GROUP = """
+title: A paper
+groups:
+  - group: a
+    figure: a table
+    statement: "{filters} filters reach {value} %."
+    quantity: test_accuracy
+    unit: "%"
+    error: exact
+    statistic: best epoch of one run
+    mark: AUTHORS' LOG
+    source: a log
+    how: read
+    confidence: high
+    setting: {network: n, dataset: cifar10, recipes: {r: 3}, options: {iterations: 20}}
+    experiment: e
+    columns: [id, options.filters, value]
+    rows:
+      - [one, 32, 75.0]
+      - [two, 64, 80.0]
+    claims:
+      - {id: three, options.filters: 96, value: 85.0, statement: "Another one."}
+"""
+
+
+def load(tmp_path, text: str):
+    path = tmp_path / "paper.yaml"
+    path.write_text(text)
+    return load_sheet(path)
+
+
+def test_a_group_is_expanded(tmp_path):
+    sheet = load(tmp_path, GROUP)
+    assert list(sheet.claims) == ["paper/a/one", "paper/a/two", "paper/a/three"]
+    assert sheet.claims["paper/a/two"].statement == "64 filters reach 80.0 %."
+    assert sheet.claims["paper/a/two"].setting.options == {"iterations": 20, "filters": 64}
+    assert sheet.claims["paper/a/three"].statement == "Another one."
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("unit:", "units:", "unknown key 'units' in group 'a'; did you mean 'unit'?"),
+        ("title:", "titel:", "unknown key 'titel' in the file"),
+        ("title: A paper", "", "Sheet.title"),
+        ("groups:", "groups:\ngroups:", "the key 'groups' is there twice"),
+        ("mark: AUTHORS' LOG", "mark: AUTHORS' LOG\n    mark: FIGURE", "the key 'mark' is there twice"),
+        ("[two,", "[one,", "claim paper/a/one: is there twice"),
+        ("[two,", "[Two Words,", "Claim.id"),
+        ("[two, 64, 80.0]", "[two, 64]", "a row of group 'a' must be a list of 3 values"),
+        ("80.0]", "many]", "claim paper/a/two: Claim.value = 'many'"),
+        ("80.0]", ".nan]", "claim paper/a/two: Claim.value = nan"),
+        ("80.0]", "180.0]", "must be percent"),
+        ("options.filters, value]", "option.filters, value]", "unknown key 'option.filters' in columns of group 'a'"),
+        ("{value} %", "{valeu} %", "statement names 'valeu'"),
+        ("error: exact", "error: 0", "claim paper/a/one: Claim.error"),
+        ("error: exact", "error: -0.1", "Claim.error"),
+        ("    error: exact\n", "", "Claim.error"),
+        ("    source: a log\n", "", "Claim.source: is required"),
+        ("mark: AUTHORS' LOG", "mark: FIGURE", "a number read from a figure has a reading error"),
+        ("mark: AUTHORS' LOG", "mark: COUNTED", "belongs under counted"),
+        ("mark: AUTHORS' LOG", "mark: RUMOUR", "Claim.mark = 'RUMOUR'"),
+        ('unit: "%"', "unit: points", "unit = 'points': must be '%'"),
+        ("quantity: test_accuracy", "quantity: parameters", "unit = '%': must be ''"),
+        ("    experiment: e\n", "", "lacks experiment"),
+        ("recipes: {r: 3}, ", "", "lacks setting.recipes"),
+        ("recipes: {r: 3}", "recipes: {r: 0}", "recipes"),
+        ("network: n,", "netwrok: n, network: n,", "unknown key 'netwrok'; did you mean 'network'?"),
+        ("confidence: high", "confidence: high\n    spread: 0.1", "needs runs >= 2"),
+        (
+            "confidence: high",
+            "confidence: high\n    runs: 2\n    values: [70.0, 90.0]",
+            "the mean of values is another",
+        ),
+        ("confidence: high", "confidence: high\n    runs: 3\n    values: [75.0, 75.0]", "values has 2 runs"),
+        ("- group: a", "- group: a\n   - b", "is not YAML"),
+        ("groups:", "groups: 3\nunread:", "groups of the file must be a list"),
+        ("rows:", "rows: 3\n    reading:", "rows of group 'a' must be a list"),
+        ("      - [one, 32, 75.0]", "      - one", "a row of group 'a' must be a list"),
+        ("columns: [id,", "columns: [2,", "columns of group 'a'"),
+        ("claims:\n", "claims:\n      - 5\n", "a claim of group 'a' must be a mapping"),
+    ],
+)
+def test_a_wrong_file(tmp_path, old, new, fault):
+    assert old in GROUP
+    with pytest.raises(RecordError) as caught:
+        load(tmp_path, GROUP.replace(old, new, 1))
+    message = str(caught.value)
+    assert fault in message
+    assert message.startswith(str(tmp_path / "paper.yaml"))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "title: [", "\x00"])
+def test_not_a_sheet(tmp_path, text):
+    with pytest.raises(RecordError, match=r"paper\.yaml"):
+        load(tmp_path, text)
+
+
+def test_folders(tmp_path):
+    with pytest.raises(RecordError, match="holds no claims"):
+        load_sheets(tmp_path)
+    with pytest.raises(RecordError, match="cannot be read"):
+        load_sheet(tmp_path / "none.yaml")
+    (tmp_path / "paper.yaml").write_text(GROUP)
+    assert len(load_claims(tmp_path)) == 3
+    assert list(load_sheets(tmp_path)) == ["paper"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"id": "other/group/one"}, "must begin with its paper"),
+        ({"statistic": "count"}, "does not go with test_accuracy"),
+        ({"quantity": "minutes_per_epoch", "unit": "min", "statistic": "duration"}, "not_testable must say why"),
+        ({"bound": "about"}, "Claim.bound"),
+        ({"runs": 0}, "Claim.runs"),
+        ({"runs": 2, "values": [89.0, 91.0], "spread": 0.5}, "the deviation of values is another"),
+        ({"setting": None}, "lacks setting, setting.recipes"),
+        ({"value": True}, "Claim.value"),
+        ({"value": float("inf")}, "Claim.value"),
+        ({"sauce": "x"}, "did you mean 'source'?"),
+    ],
+)
+def test_a_wrong_claim(change, fault):
+    with pytest.raises(ThriftyError) as caught:
+        claim(**change)
+    assert fault in str(caught.value)
+
+
+def test_the_deviation_comes_from_the_runs_where_it_is_not_stated():
+    assert claim(runs=2, values=[89.0, 91.0]).deviation == pytest.approx(2**0.5)
+    assert claim(runs=2, spread=0.3).deviation == 0.3
+    assert claim().deviation is None
