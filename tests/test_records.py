@@ -54,7 +54,7 @@ def test_round_trip(tmp_path):
     assert load_record(path) == written
     text = path.read_text()
     assert save_record(load_record(path), tmp_path / "again").read_text() == text
-    assert '    "test_accuracy": [10.0, 90.0, 89.0],\n' in text  # a line per series
+    assert '    "test_accuracy": [0.0, 90.0, 89.0],\n' in text  # a line per series
     assert not [other for other in path.parent.iterdir() if other != path]
 
 
