@@ -306,7 +306,7 @@ def test_torchvision_downloads_only_what_is_missing_and_only_when_asked(small, m
     class Fake:
         def __init__(self, folder, download):
             asked.append((Path(folder), download))
-            raise urllib.error.URLError("no route to host")
+            raise urllib.error.URLError("no route\nto host")
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", Fake)
     load(Data(name=name), root=root, download=True)

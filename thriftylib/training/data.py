@@ -138,10 +138,11 @@ def _first(labels: np.ndarray, count: int, name: str, *, balanced: bool) -> np.n
     ``balanced``: in turns of equal length while they last; else in proportion to the size of each class.
     """
     order = np.random.RandomState(stream_seed(0, name) % 2**32).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    sizes = np.bincount(labels)
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # within its class
     turn = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        turn[members] = np.arange(len(members)) if balanced else (np.arange(len(members)) + 0.5) / len(members)
+    turn[by_class] = place if balanced else (place + 0.5) / np.repeat(sizes, sizes)
     chosen = np.zeros(len(labels), bool)
     chosen[order[np.argsort(turn[order], kind="stable")[:count]]] = True
     return chosen

@@ -219,7 +219,13 @@ def _enumerate(files: list[str]) -> str:
     return ", ".join(files) if len(files) <= 6 else f"{files[0]} ... {files[-1]} ({len(files)} files)"
 
 
-def _read_part(release, groups, paths, info: DatasetInfo, count: int) -> formats.Arrays:
+def _read_part(
+    release: Release,
+    groups: tuple[tuple[str, ...], ...],
+    paths: Mapping[str, Path],
+    info: DatasetInfo,
+    count: int,
+) -> formats.Arrays:
     """All groups into one array that is allocated once: ImageNet32 has 3.9 GB."""
     images, labels, filled = np.empty((count, *info.image_shape), np.uint8), np.empty(count, np.int64), 0
     for group in groups:
@@ -228,7 +234,7 @@ def _read_part(release, groups, paths, info: DatasetInfo, count: int) -> formats
         try:
             some_images, some_labels = release.read(contents, info.image_shape)
         except Exception as error:  # a file without a known MD5 sum may hold anything, and break its reader in any way
-            raise DataError(f"{names}: corrupt or truncated: {error}") from error
+            raise DataError(f"{names}: corrupt or truncated: {_line(error)}") from error
         end = filled + len(some_labels)
         if some_images.shape != (len(some_labels), *info.image_shape):
             raise DataError(
@@ -252,7 +258,7 @@ def _contents(path: Path, md5: str | None) -> bytes:
         except (OSError, EOFError, zlib.error) as error:
             found = hashlib.md5(content, usedforsecurity=False).hexdigest()
             raise DataError(
-                f"{path}: corrupt or truncated, cannot be decompressed ({error}): its MD5 sum is {found}, "
+                f"{path}: corrupt or truncated, cannot be decompressed ({_line(error)}): its MD5 sum is {found}, "
                 f"that of the official contents {md5}; delete it and get it again"
             ) from error
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
@@ -262,6 +268,10 @@ def _contents(path: Path, md5: str | None) -> bytes:
             "delete it and get it again"
         )
     return content
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def download(name: str, root: Path) -> None:
@@ -280,4 +290,4 @@ def download(name: str, root: Path) -> None:
         for folder, options in calls:
             getattr(datasets, kind)(root / folder, download=True, **options)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"{name}: the download to {root} failed: {error}") from error
+        raise DataError(f"{name}: the download to {root} failed: {_line(error)}") from error
