@@ -1,0 +1,124 @@
+"""The book's Sphinx extension: numbers in prose and tables come from claims and records, never from a keyboard.
+
+- ``{num}`key` ``: one number, formatted; an unknown key is a warning, so a strict build fails.
+- ``{scoreboard}``: every claim with its verdict. ``{unread} paper``: what could not be read.
+- ``{docstring} module``: what a module's docstring says after its first line, read as Markdown.
+- ``{local-runs}``: the runs that this machine made. ``{provenance}``: where the committed records come from.
+
+Everything is read when the site is built, so a build from changed records must be a full one (``thriftylib.book.build``
+sees to that). MathJax is copied beside the pages: the site asks the network for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from importlib.metadata import files
+from inspect import getdoc
+from pathlib import Path
+
+import thrifty_tables as tables
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.fileutil import copy_asset
+
+from thriftylib.errors import ThriftyError
+from thriftylib.evidence.claims import load_sheets
+from thriftylib.evidence.counts import load_counts
+from thriftylib.evidence.numbers import lookup
+from thriftylib.evidence.records import load_records
+from thriftylib.paths import claims_dir, local_dir, results_dir
+
+logger = logging.getLogger(__name__)
+MATHJAX = "tex-svg-full.js"  # one file: SVG glyphs need no fonts, "full" needs no further files
+
+
+class Number(SphinxRole):
+    """``{num}`key` ``: the text that :func:`thriftylib.evidence.numbers.lookup` gives."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        try:
+            return [nodes.inline(self.rawtext, lookup(self.text), classes=["number"])], []
+        except ThriftyError as error:
+            logger.warning("%s", error, location=self.get_location(), type="thrifty", subtype="number")
+            return [nodes.problematic(self.rawtext, self.rawtext)], []
+
+
+class FromRecords(SphinxDirective):
+    """A directive whose HTML is made by :meth:`html`; a corrupt claim or record is a warning at its place."""
+
+    def html(self) -> str:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        try:
+            return [nodes.raw("", self.html(), format="html")]
+        except ThriftyError as error:
+            logger.warning("%s", error, location=self.get_location(), type="thrifty", subtype=self.name)
+            return []
+
+
+class Scoreboard(FromRecords):
+    """``{scoreboard}``: every claim of every paper."""
+
+    def html(self) -> str:
+        return tables.scoreboard(load_sheets(claims_dir()), load_records(results_dir()), load_counts(results_dir()))
+
+
+class UnreadTable(FromRecords):
+    """``{unread} paper``: what a paper shows and nobody here could read."""
+
+    required_arguments = 1
+
+    def html(self) -> str:
+        sheets = load_sheets(claims_dir())
+        if self.arguments[0] not in sheets:
+            raise ThriftyError(f"unread: no claims of {self.arguments[0]!r}; known: {', '.join(sheets)}")
+        return tables.unread(sheets[self.arguments[0]].unread)
+
+
+class Docstring(SphinxDirective):
+    """``{docstring} module``: a module's docstring as a part of this page, so that a rule is written down once."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        text = getdoc(import_module(self.arguments[0])) or ""
+        return self.parse_text_to_nodes(text.partition("\n\n")[2])
+
+
+class LocalRuns(FromRecords):
+    """``{local-runs}``: the records under ``local/results`` of the machine that builds the site."""
+
+    def html(self) -> str:
+        return tables.local_runs(load_records(Path(os.environ.get("THRIFTY_LOCAL", local_dir())) / "results"))
+
+
+class Provenance(FromRecords):
+    """``{provenance}``: the devices and versions behind the committed records."""
+
+    def html(self) -> str:
+        return tables.provenance(load_records(results_dir()))
+
+
+def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        source = next(path for path in files("sphinx-mathjax-offline") or () if path.name == MATHJAX)
+        copy_asset(source.locate(), app.outdir / "_static" / "mathjax")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the role, the directives and the scoreboard's script."""
+    app.add_role("num", Number())
+    for name, directive in {
+        "scoreboard": Scoreboard,
+        "unread": UnreadTable,
+        "docstring": Docstring,
+        "local-runs": LocalRuns,
+        "provenance": Provenance,
+    }.items():
+        app.add_directive(name, directive)
+    app.connect("build-finished", _copy_mathjax)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,228 @@
+"""The book's tables as HTML, made from claims and records. No Sphinx here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from itertools import groupby
+from typing import Any
+
+from thriftylib.evidence import tables
+from thriftylib.evidence.claims import Sheet, Unread
+from thriftylib.evidence.counts import Count
+from thriftylib.evidence.records import Counted, Record
+from thriftylib.evidence.verdicts import STATUSES
+
+# A verdict is told by a word and a mark; its colour (a class of thrifty.css) comes on top.
+MARKS = {
+    "reproduced": "✓",
+    "partly": "◐",
+    "consistent": "≈",
+    "at odds": "≠",
+    "not reproduced": "✗",
+    "not run": "○",
+    "not testable": "–",
+}
+SORTABLE = {"claimed": "Claimed", "ours": "Ours", "spread": "Spread", "n": "n", "verdict": "Verdict", "cost": "Cost"}
+NONE = '<span class="none">–</span>'
+
+
+def scoreboard(sheets: Mapping[str, Sheet], records: Sequence[Record], counts: Sequence[Count]) -> str:
+    """Every claim with its verdict, grouped by the figure that states it; scoreboard.js filters, sorts and folds it."""
+    claims = {key: claim for sheet in sheets.values() for key, claim in sheet.claims.items()}
+    rows = list(tables.scoreboard(claims, records, counts).astype(object).itertuples(index=False))
+    sizes = {record.id: record.cost for record in records}
+    totals = Counter(row.verdict for row in rows)
+    chips = "".join(
+        f'<button type="button" class="chip {_slug(status)}" data-verdict="{status}" aria-pressed="false">'
+        f"{_mark(status)} {status} <b>{totals[status]}</b></button>"
+        for status in STATUSES
+        if totals[status]
+    )
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: (row.paper, row.figure))]
+    body = "".join(_group(index, group, sheets, sizes) for index, group in enumerate(groups))
+    papers = "".join(f'<option value="{name}">{_short(sheet.title)}</option>' for name, sheet in sheets.items())
+    sorts = "".join(
+        f'<option value="{sign}{key}">{label}, {order}</option>'
+        for key, label in SORTABLE.items()
+        for sign, order in (("", "rising"), ("-", "falling"))
+    )
+    heads = "".join(_head(key, label) for key, label in SORTABLE.items())
+    return f"""
+<div class="scoreboard" id="scoreboard">
+<div class="chips" role="group" aria-label="Filter by verdict">{chips}</div>
+<div class="controls">
+<input type="search" placeholder="Search: SVHN, T = 30, pooling &hellip;" aria-label="Search the claims">
+<select name="paper" aria-label="Paper"><option value="">All papers</option>{papers}</select>
+<select name="sort" aria-label="Sort"><option value="">Sort by figure</option>{sorts}</select>
+<button type="button" class="fold" data-fold>Open all</button>
+<span role="status"></span>
+</div>
+<div class="sheet"><table class="board" role="table">
+<caption>Every claim: what the paper states, what we got, and the verdict</caption>
+<thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">Claim</th>{heads}
+<th role="columnheader" scope="col">Command</th></tr></thead>
+{body}
+</table></div></div>"""
+
+
+def _head(key: str, label: str) -> str:
+    kind = "" if key in ("verdict", "cost") else ' class="num"'
+    button = f'<button type="button">{label}</button>'
+    return f'<th role="columnheader" scope="col" data-sort="{key}"{kind}>{button}</th>'
+
+
+def _group(index: int, rows: Sequence[Any], sheets: Mapping[str, Sheet], sizes: Mapping[str, Counted]) -> str:
+    counts = Counter(row.verdict for row in rows)
+    told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    bar = "".join(f'<i class="{_slug(name)}" style="flex:{counts[name]}"></i>' for name in STATUSES if counts[name])
+    first = rows[0]
+    title = f"{_short(sheets[first.paper].title)}: {escape(first.figure.removeprefix('figure: '))}"
+    return f"""
+<tbody role="rowgroup" data-open="{str(first.mark == "ABSTRACT").lower()}">
+<tr role="row" class="group"><th role="rowheader" scope="rowgroup" colspan="8">
+<button type="button" aria-expanded="true"><span>{title}</span><span class="bar" role="img" aria-label="{told}" title="{told}">{bar}</span>
+<span class="count">{len(rows)} claim{"s" * (len(rows) > 1)}</span></button></th></tr>
+{"".join(_row(index, row, sizes) for row in rows)}</tbody>"""
+
+
+def _row(group: int, row: Any, sizes: Mapping[str, Counted]) -> str:
+    sortable = {key: "" if _missing(value := getattr(row, key)) else value for key in SORTABLE}
+    sortable |= {"verdict": STATUSES.index(row.verdict), "n": row.n or ""}
+    words = " ".join((row.statement, row.figure, row.id, row.mark, row.verdict, row.command)).lower()
+    data = {"group": group, "paper": row.paper, "verdict": row.verdict, "text": words}
+    data |= {f"by-{key}": value for key, value in sortable.items()}
+    attributes = " ".join(f'data-{key}="{escape(str(value))}"' for key, value in data.items())
+    badge = f'<span class="badge {_slug(row.verdict)}">{_mark(row.verdict)}{row.verdict}</span>'
+    runs = "" if _missing(row.claimed_n) or row.claimed_n < 2 else f", {row.claimed_n:.0f} runs"
+    return f"""
+<tr role="row" id="{row.id.replace("/", "-")}" {attributes}>
+<td role="cell" class="claim">{escape(row.statement)}
+<small title="{escape(row.source)}; {escape(row.how)}">{row.mark.capitalize()}; {row.statistic}{runs}</small></td>
+<td role="cell" class="num" data-label="Claimed">{_claimed(row)}</td>
+<td role="cell" class="num" data-label="Ours">{_ours(row)}</td>
+<td role="cell" class="num" data-label="Spread">{NONE if _missing(row.spread) else f"± {row.spread:.2f}"}</td>
+<td role="cell" class="num" data-label="n">{row.n or NONE}</td>
+<td role="cell" class="verdict">{badge}<small>{escape(row.reason)}</small></td>
+<td role="cell" class="cost" data-label="Cost">{_cost(row, sizes)}</td>
+<td role="cell" class="command">{_command(row.command)}</td>
+</tr>"""
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value  # NaN is not itself
+
+
+def _claimed(row: Any) -> str:
+    words = {"equals": "", "at least": "≥ ", "more than": "> ", "at most": "≤ "}
+    error = f"<small>± {row.error:g}</small>" if row.error else ""
+    return f"{words[row.bound]}{_number(row.claimed, row.unit)}{error}"
+
+
+def _ours(row: Any) -> str:
+    if _missing(row.ours):
+        return NONE
+    last = "" if _missing(row.final) else f"<small>last {row.final:.2f} %</small>"
+    return _number(row.ours, row.unit) + last
+
+
+def _number(value: float, unit: str) -> str:
+    return f"{value:,.2f}&nbsp;{unit}" if unit else f"{value:,.0f}"
+
+
+def _cost(row: Any, sizes: Mapping[str, Counted]) -> str:
+    if _missing(row.cost):
+        return NONE
+    spent = f"{row.cost / 3600:.1f} h" if row.cost >= 3600 else f"{row.cost / 60:.0f} min"
+    size = sizes[row.records.split(",")[0]]
+    return f"{spent} a run<small>{size.parameters:,} parameters<br>{size.macs / 1e6:,.0f} MMAC</small>"
+
+
+def _command(command: str) -> str:
+    if not command:
+        return NONE
+    copy = f'<button type="button" data-copy="{escape(command)}">Copy</button>'
+    return f"<details><summary>Rerun</summary><code>{escape(command)}</code>{copy}</details>"
+
+
+def _slug(status: str) -> str:
+    return status.replace(" ", "-")
+
+
+def _mark(status: str) -> str:
+    return f'<span class="mark" aria-hidden="true">{MARKS[status]}</span>'
+
+
+def _short(title: str) -> str:
+    return escape(title.split(":")[0])
+
+
+def html_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
+    """A plain table of text whose columns ``numbers`` are aligned to the right."""
+
+    def cells(values: Sequence[str], tag: str) -> str:
+        scope = ' scope="col"' if tag == "th" else ""
+        kinds = [' class="num"' if column in numbers else "" for column in range(len(values))]
+        pairs = zip(kinds, values, strict=True)
+        return "".join(f"<{tag}{scope}{kind}>{escape(value)}</{tag}>" for kind, value in pairs)
+
+    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    head = f"<thead><tr>{cells(headers, 'th')}</tr></thead>"
+    return f'<div class="table-scroll" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def unread(items: Sequence[Unread]) -> str:
+    """What a paper shows and could not be read, with what is known of it."""
+    rows = [(item.figure, item.what, item.why, item.known) for item in items]
+    return html_table(("Where", "What", "Why it is missing", "What is known"), rows)
+
+
+def local_runs(records: Sequence[Record]) -> str:
+    """The runs of this machine, or the plain statement that there are none."""
+    if not records:
+        return (
+            "<p><strong>This machine has no runs of its own yet.</strong> "
+            "<code>make book</code> trains some before it renders the site.</p>"
+        )
+    rows = [
+        (
+            record.run.network.name,
+            f"{record.run.data.info.title}",
+            record.run.recipe.name,
+            f"{record.cost.parameters:,}",
+            str(record.epochs),
+            _percent(record.best and record.best.test_accuracy),
+            _percent(record.final and record.final.test_accuracy),
+            f"{record.seconds:.1f}",
+            record.status,
+            record.id,
+        )
+        for record in records
+    ]
+    headers = ("Network", "Data", "Recipe", "Parameters", "Epochs", "Best %", "Last %", "Seconds", "Status", "Record")
+    devices = ", ".join(sorted({record.device for record in records}))
+    digits = all(record.run.data.name == "digits" for record in records)
+    note = (
+        "<p>All of them are smoke runs: tiny networks on 8x8 digits, a few epochs each. They show that this machine "
+        "can train, record and render. <strong>They prove nothing about any claim.</strong></p>"
+        if digits
+        else "<p>These runs are this machine's own; the scoreboard shows committed records alone.</p>"
+    )
+    return f"{note}<p>{len(records)} runs on {escape(devices)}.</p>" + html_table(headers, rows, numbers=range(3, 8))
+
+
+def provenance(records: Sequence[Record]) -> str:
+    """How many committed records each device and set of versions gave."""
+    if not records:
+        return "<p>No record is committed yet.</p>"
+    kinds = Counter(
+        (record.device, record.precision, *(record.versions[name] for name in ("torch", "torchvision", "python")))
+        for record in records
+    )
+    rows = [(*kind, str(number)) for kind, number in sorted(kinds.items())]
+    return html_table(("Device", "Precision", "torch", "torchvision", "Python", "Records"), rows, numbers=(5,))
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

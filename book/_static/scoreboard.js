@@ -1,0 +1,155 @@
+// Filters, sorts and folds the scoreboard. The table is complete without this script; no network, no library.
+// The state lives in the address: #verdict=reproduced&paper=thriftynet&q=svhn&sort=claimed
+(() => {
+  "use strict";
+  const board = document.querySelector(".scoreboard");
+  if (!board) return;
+
+  const table = board.querySelector("table");
+  const groups = [...table.tBodies];
+  const rows = [...table.querySelectorAll("tr[data-verdict]")];
+  const chips = [...board.querySelectorAll("button[data-verdict]")];
+  const search = board.querySelector("input[type=search]");
+  const paper = board.querySelector("select[name=paper]");
+  const order = board.querySelector("select[name=sort]");
+  const fold = board.querySelector("button[data-fold]");
+  const said = board.querySelector("[role=status]");
+  const flat = document.createElement("tbody"); // holds all rows while they are sorted across groups
+  const chosen = new Set();
+
+  const toggle = (group) => group.querySelector("button[aria-expanded]");
+  const isOpen = (group) => toggle(group).getAttribute("aria-expanded") === "true";
+  const setOpen = (group, open) => toggle(group).setAttribute("aria-expanded", String(open));
+
+  function shows(row, words) {
+    return (
+      (!chosen.size || chosen.has(row.dataset.verdict)) &&
+      (!paper.value || row.dataset.paper === paper.value) &&
+      words.every((word) => row.dataset.text.includes(word))
+    );
+  }
+
+  function sortRows(key) {
+    const [name, direction] = [key.replace(/^-/, ""), key.startsWith("-") ? -1 : 1];
+    const value = (row) => row.getAttribute(`data-by-${name}`);
+    const sorted = [...rows].sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if ((x === "") !== (y === "")) return x === "" ? 1 : -1; // what is not known comes last, either way
+      const numeric = Number(x) - Number(y);
+      return direction * (Number.isNaN(numeric) ? x.localeCompare(y) : numeric);
+    });
+    flat.append(...sorted);
+    groups.forEach((group) => group.remove());
+    table.append(flat);
+  }
+
+  function groupRows() {
+    flat.remove();
+    rows.forEach((row) => groups[Number(row.dataset.group)].append(row));
+    table.append(...groups);
+  }
+
+  function draw() {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const filtered = chosen.size > 0 || words.length > 0;
+    const sorted = order.value !== "";
+    sorted ? sortRows(order.value) : groupRows();
+
+    const found = rows.filter((row) => shows(row, words));
+    const kept = new Set(found);
+    rows.forEach((row) => {
+      const open = sorted || filtered || isOpen(groups[Number(row.dataset.group)]);
+      row.hidden = !(kept.has(row) && open);
+    });
+    groups.forEach((group, index) => {
+      const any = found.some((row) => Number(row.dataset.group) === index);
+      group.hidden = !any;
+      group.classList.toggle("forced", filtered); // a filter opens every group that has something to show
+    });
+
+    chips.forEach((chip) => chip.setAttribute("aria-pressed", String(chosen.has(chip.dataset.verdict))));
+    table.querySelectorAll("th[data-sort]").forEach((head) => {
+      const active = order.value.replace(/^-/, "") === head.dataset.sort;
+      head.setAttribute("aria-sort", active ? (order.value.startsWith("-") ? "descending" : "ascending") : "none");
+    });
+    const closed = groups.some((group) => !isOpen(group));
+    fold.textContent = closed ? "Open all" : "Close all";
+    fold.hidden = sorted || filtered;
+    said.textContent = found.length === rows.length ? `${rows.length} claims` : `${found.length} of ${rows.length} claims`;
+
+    const state = new URLSearchParams();
+    if (chosen.size) state.set("verdict", [...chosen].join(","));
+    if (paper.value) state.set("paper", paper.value);
+    if (search.value) state.set("q", search.value);
+    if (sorted) state.set("sort", order.value);
+    if (String(state) || location.hash.includes("=")) {
+      history.replaceState(null, "", String(state) ? `#${state}` : location.pathname);
+    }
+  }
+
+  function readAddress() {
+    if (!location.hash.includes("=")) return;
+    const state = new URLSearchParams(location.hash.slice(1));
+    chosen.clear();
+    const known = chips.map((chip) => chip.dataset.verdict);
+    (state.get("verdict") || "").split(",").filter((name) => known.includes(name)).forEach((name) => chosen.add(name));
+    paper.value = state.get("paper") || "";
+    search.value = state.get("q") || "";
+    order.value = state.get("sort") || "";
+  }
+
+  chips.forEach((chip) =>
+    chip.addEventListener("click", () => {
+      const name = chip.dataset.verdict;
+      chosen.has(name) ? chosen.delete(name) : chosen.add(name);
+      draw();
+    }),
+  );
+  groups.forEach((group) =>
+    toggle(group).addEventListener("click", () => {
+      setOpen(group, !isOpen(group));
+      draw();
+    }),
+  );
+  fold.addEventListener("click", () => {
+    const open = groups.some((group) => !isOpen(group));
+    groups.forEach((group) => setOpen(group, open));
+    draw();
+  });
+  table.querySelectorAll("th[data-sort] button").forEach((button) =>
+    button.addEventListener("click", () => {
+      const name = button.closest("th").dataset.sort;
+      const next = { [name]: `-${name}`, [`-${name}`]: "" }[order.value] ?? name;
+      order.value = next;
+      draw();
+    }),
+  );
+  [search, paper, order].forEach((field) => field.addEventListener("input", draw));
+  table.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-copy]");
+    if (!button) return;
+    navigator.clipboard?.writeText(button.dataset.copy).then(() => {
+      button.classList.add("done");
+      said.textContent = "Command copied";
+      setTimeout(() => button.classList.remove("done"), 1500);
+    });
+  });
+  window.addEventListener("hashchange", () => {
+    readAddress();
+    draw();
+  });
+
+  // Without this script every group is open; with it, only what the abstract says.
+  groups.forEach((group) => setOpen(group, group.dataset.open === "true"));
+  board.classList.add("live");
+  readAddress();
+  draw();
+
+  // A link to one claim opens its group.
+  const target = location.hash.length > 1 && !location.hash.includes("=") && document.getElementById(location.hash.slice(1));
+  if (target && rows.includes(target)) {
+    setOpen(groups[Number(target.dataset.group)], true);
+    draw();
+    target.scrollIntoView({ block: "center" });
+  }
+})();

@@ -1,0 +1,106 @@
+"""Build the site strictly, and check the links of what was built."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from thriftylib.errors import ThriftyError
+from thriftylib.paths import project_root
+
+_TAIL = 40  # lines of the builder's output that an error shows
+_NOISE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def build(output: Path | None = None, *, local: Path | None = None) -> Path:
+    """Render the book with every warning an error and return the folder of the pages, ``output/_build/html``.
+
+    Always a full build: pages depend on records, which Sphinx does not watch. Nothing is executed.
+
+    Args:
+        output: Where ``_build`` goes; by default the ``book`` folder.
+        local: Whose ``results`` the page of this machine's own runs shows; by default the checkout's ``local`` folder.
+
+    Raises:
+        ThriftyError: the build failed; holds the warnings, else the last lines.
+    """
+    root = project_root()
+    output = (output or root / "book").resolve()
+    environment = os.environ | ({"THRIFTY_LOCAL": str(local.resolve())} if local else {})
+    command = [
+        *(sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)),
+        *("--config", str(root / "_config.yml"), "--toc", str(root / "book" / "_toc.yml")),
+        *("--path-output", str(output), "--all", "-W", "-n", "--keep-going"),
+    ]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = _NOISE.sub("", done.stdout + done.stderr).splitlines()
+        warnings = [line for line in lines if "WARNING" in line or "ERROR" in line]
+        shown = "\n".join(warnings or lines[-_TAIL:]).replace(f"{root}/", "")
+        raise ThriftyError(f"the book was not built (exit code {done.returncode}):\n{shown}")
+    return output / "_build" / "html"
+
+
+class _Page(HTMLParser):
+    """The anchors of a page, and every address that it names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: list[str] = []  # what a reader may follow
+        self.loads: list[str] = []  # what a browser fetches by itself
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {key: value for key, value in attrs if value is not None}
+        self.anchors.update(values[key] for key in ("id", "name") if key in values)
+        if "href" in values:
+            fetched = tag == "link" and values.get("rel") not in (
+                "author",
+                "canonical",
+                "index",
+                "next",
+                "prev",
+                "search",
+            )
+            (self.loads if fetched else self.links).append(values["href"])
+        self.loads += [values[key] for key in ("src", "poster", "data") if key in values and tag != "param"]
+        self.loads += [part.split()[0] for part in values.get("srcset", "").split(",") if part.strip()]
+
+
+def _read(path: Path) -> _Page:
+    page = _Page()
+    page.feed(path.read_text("utf-8"))
+    return page
+
+
+def check_links(html: Path) -> list[str]:
+    """Every broken thing of a built site: links and anchors that lead nowhere, and files that come from the network.
+
+    Links to other sites are not followed. An empty list: all is well.
+    """
+    pages = {path.resolve(): _read(path) for path in sorted(html.rglob("*.html")) if "_static" not in path.parts}
+    if not pages:
+        raise ThriftyError(f"{html}: holds no pages; build the book first")
+    faults = []
+    for path, page in pages.items():
+        where = path.relative_to(html.resolve())
+        for address in page.loads:
+            if urlsplit(address).scheme in ("http", "https") or address.startswith("//"):
+                faults.append(f"{where}: loads {address} from the network")
+        for address in (*page.links, *page.loads):
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if target.is_dir():
+                target /= "index.html"
+            if not target.exists():
+                faults.append(f"{where}: {address} leads nowhere")
+            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
+                faults.append(f"{where}: {address} names an anchor that is not there")
+    return sorted(set(faults))
