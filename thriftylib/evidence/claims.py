@@ -304,13 +304,17 @@ def _expand(paper: str, content: dict[str, Any], part: str) -> Iterator[Claim]:
 
 def _claim(paper: str, group: str, shared: dict[str, Any], own: dict[str, Any]) -> Claim:
     values = copy.deepcopy({**shared, **own, "id": f"{paper}/{group}/{own.get('id')}", "paper": paper})
-    for key in [key for key in values if key.startswith("options.")]:
-        values.setdefault("setting", {}).setdefault("options", {})[key.removeprefix("options.")] = values.pop(key)
-    options = (values.get("setting") or {}).get("options", {})
+    inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
+    setting = values.get("setting") or {}
+    if not isinstance(setting, dict) or not isinstance(setting.setdefault("options", {}), dict):
+        raise RecordError(f"claim {values['id']}: setting and its options must be mappings")
+    setting["options"] |= inline
+    if inline:
+        values["setting"] = setting
     try:
-        values["statement"] = str(values.get("statement", "")).format_map({**values, **options})
+        values["statement"] = str(values.get("statement", "")).format_map({**values, **setting["options"]})
         return Claim.model_validate(values)
-    except KeyError as error:
-        raise RecordError(f"claim {values['id']}: statement names {error}, which is no field or option of it") from None
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        raise RecordError(f"claim {values['id']}: statement: {error} is no field or option of it") from None
     except SpecError as error:
         raise RecordError(f"claim {values['id']}: {error}") from None
