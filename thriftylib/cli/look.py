@@ -230,6 +230,11 @@ def status(
         print_json(rows)
         return
     shown = ("id", "claimed", "error", "ours", "spread", "n", "unit", "verdict")
-    print_table(shown, [[row[column] for column in shown] for row in rows])
+    print_table(shown, [[_brief(row[column], row["unit"]) for column in shown] for row in rows])
     counted = board["verdict"].value_counts()
     out().print("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
+
+
+def _brief(value: Any, unit: str) -> Any:
+    """Counts without decimals, and nothing for no runs."""
+    return int(value) if isinstance(value, float) and not unit else value or None

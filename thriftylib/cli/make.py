@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -119,18 +120,23 @@ def _missing(
     device: str,
     places: Places,
 ) -> list[Run]:
+    if not presets:
+        raise ThriftyError("which preset? --preset smoke (seconds), fast (minutes on a GPU) or paper (the authors')")
+    if "recorded" in presets:
+        raise ThriftyError("preset recorded trains nothing; --preset smoke, fast or paper do")
+    for preset in presets:
+        if preset not in PRESETS:
+            raise ThriftyError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
     from thriftylib.evidence.claims import load_claims
     from thriftylib.experiments.plan import plan
     from thriftylib.training.engine import choose_device
     from thriftylib.training.outcome import device_name
 
-    if not presets:
-        raise ThriftyError("which preset? --preset smoke (seconds), fast (minutes on a GPU) or paper (the authors')")
-    if "recorded" in presets:
-        raise ThriftyError("preset recorded trains nothing; --preset smoke, fast or paper do")
     claims = load_claims(claims_dir())
     if only is not None and only not in claims:
-        raise ThriftyError(f"unknown claim {only!r}" + suggest(only, claims))
+        close = get_close_matches(only, claims, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ThriftyError(f"unknown claim {only!r}{hint}; thrifty status lists them")
     machine = device_name(choose_device(device))
     steps = plan(
         names,

@@ -1,11 +1,17 @@
-"""The papers' figures, tables and statements as grids of runs: one module per paper, found by itself."""
+"""The papers' figures, tables and statements as grids of runs.
+
+``experiments/<paper>*.py`` belongs to ``papers/<paper>.py`` and is found by its name; the other modules serve them all.
+"""
 
 import importlib
 import pkgutil
 
+from thriftylib import papers
 from thriftylib.experiments.base import EXPERIMENTS, PRESETS, Cell, Experiment, experiment
 
+_PAPERS = {module.name for module in pkgutil.iter_modules(papers.__path__)}
 for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+    if _module.name.partition("_")[0] in _PAPERS:
+        importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["EXPERIMENTS", "PRESETS", "Cell", "Experiment", "experiment"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +15,6 @@ from thriftylib.evidence.records import Record, load_records
 from thriftylib.paths import local_dir, results_dir
 from thriftylib.spec import Run
 
-_UNITS = {"h": 3600, "m": 60, "s": 1}
-
 
 def parse_budget(text: str | float | None) -> float | None:
     """``"9m"``, ``"90s"``, ``"1h30m"`` or a number of seconds -> seconds; nothing -> None.
@@ -25,9 +24,13 @@ def parse_budget(text: str | float | None) -> float | None:
     """
     if text is None or text == "":
         return None
-    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
-    seconds = sum(float(n) * unit for n, unit in zip(parts.groups(), _UNITS.values(), strict=True) if n) if parts else 0
-    if not seconds:
+    if isinstance(text, str):
+        parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+        numbers = parts.groups("0") if parts else ()
+        seconds = sum(float(number) * unit for number, unit in zip(numbers, (3600, 60, 1), strict=False))
+    else:
+        seconds = text
+    if not 0 < seconds < math.inf:
         raise SpecError(f"budget = {text!r}: must be a time above 0 such as '90s', '9m' or '1h30m'")
     return seconds
 

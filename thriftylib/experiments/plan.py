@@ -8,7 +8,7 @@ with a third of the image term for each test image: a training step computes thr
 gradient of the input, gradient of the weights), touches its activations about four times, and starts its kernels layer
 by layer, which small batches on a GPU mostly wait for. The three constants are rough. So where there are records
 of the same device, the model is scaled by measured over modelled seconds of one of them: the one whose run is modelled
-closest in seconds per image. Another seed of a recorded run is thereby expected to take as long.
+closest in seconds per image, within a factor of ten. So another seed of a recorded run is expected to take as long.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class Machine:
     bandwidth: float
 
 
-CPU = Machine(launch=0.0, compute=50e9, bandwidth=5e9)  # two cores of a server
+CPU = Machine(launch=500e-6, compute=50e9, bandwidth=5e9)  # two cores of a server
 GPU = Machine(launch=250e-6, compute=100e12, bandwidth=1e12)  # one of a data centre
+NEAR = math.log(10)  # a record of a run ten times larger or smaller says nothing
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ def estimate(run: Run, device: str, records: Iterable[Record]) -> Estimate:
     """About how long ``run`` takes on ``device``, named as records name it (a processor's name ends in "(CPU)")."""
     machine = CPU if device.endswith("(CPU)") else GPU
     modelled = _modelled(run, machine)
-    same = [record for record in records if record.device == device and record.epochs]
-    if not same:
-        return Estimate(modelled, "model, no record of this device")
 
-    def distance(record: Record) -> tuple[float, str]:
-        return abs(math.log(_per_image(record.run, machine) / _per_image(run, machine))), record.id
+    def distance(record: Record) -> float:
+        return abs(math.log(_per_image(record.run, machine) / _per_image(run, machine)))
 
-    closest = min(same, key=distance)
+    near = [record for record in records if record.device == device and record.epochs and distance(record) < NEAR]
+    if not near:
+        return Estimate(modelled, "model, no record of this device and size")
+    closest = min(near, key=lambda record: (distance(record), record.id))
     measured = closest.seconds / closest.epochs * closest.run.recipe.epochs
     basis = (
         "another seed" if closest.run.configuration == run.configuration else f"model, scaled by record {closest.id}"

@@ -1,0 +1,224 @@
+"""Experiments: grids that can be trained, claims that are answered, and tables that say what is missing."""
+
+from __future__ import annotations
+
+import pytest
+from made_up import from_series
+
+from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.evidence.claims import ACCURACIES, load_claims
+from thriftylib.evidence.counts import count_claims, load_counts
+from thriftylib.evidence.records import save_record
+from thriftylib.experiments import EXPERIMENTS, execute, experiment
+from thriftylib.experiments import thriftynet_recipes as recipes
+from thriftylib.experiments.base import select
+from thriftylib.experiments.collect import collect
+from thriftylib.experiments.execute import Places, Sitting, parse_budget, train_missing
+from thriftylib.paths import claims_dir, results_dir
+from thriftylib.spec import Plateau
+
+TRAINING = ("smoke", "fast", "paper")
+SIZE = "thriftynet-size-cifar10"
+ONE = {"filters": [8], "iterations": [4]}  # one cell of SIZE's smoke grid
+
+
+def test_the_experiments_are_those_that_the_chapter_needs():
+    assert set(EXPERIMENTS) == {
+        *("thriftynet-size-cifar10", "thriftynet-size-svhn", "thriftynet-depth-macs", "thriftynet-downsampling"),
+        *("thriftynet-depth", "thriftynet-history", "thriftynet-augmentation", "thriftynet-protocol"),
+        "thriftynet-abstract",
+    }
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_grid_has_distinct_runs_and_the_same_labels(name):
+    shown = experiment(name)
+    assert shown.question
+    for preset in TRAINING:
+        cells = shown.cells(preset)
+        assert len({cell.run.id for cell in cells}) == len(cells)
+        assert len({(cell.run.recipe.name, *cell.labels.items()) for cell in cells}) == len(cells)
+        assert all(cell.run.seed == 0 for cell in cells)
+    assert {key for cell in shown.cells("smoke") for key in cell.labels} >= {
+        key for cell in shown.cells("fast") for key in cell.labels
+    }
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_smoke_is_small_and_needs_no_file(name):
+    for cell in experiment(name).cells("smoke"):
+        assert cell.run.data.name == "digits"
+        assert cell.run.recipe.epochs <= 3
+        assert cell.run.options.cost((1, 8, 8), 10).macs < 1e6
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_recorded_is_paper_and_fast(name):
+    shown = experiment(name)
+    assert shown.cells("recorded") == shown.cells("paper") + shown.cells("fast")
+
+
+def test_each_testable_claim_is_answered_by_the_experiment_that_it_names():
+    unanswered = []
+    for claim in load_claims(claims_dir()).values():
+        if claim.quantity in ACCURACIES and claim.not_testable is None:
+            answering = [cell for cell in experiment(claim.experiment).cells("paper") if claim.id in cell.claims]
+            unanswered += [] if answering else [claim.id]
+    assert unanswered == []
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_cells_list_exactly_the_claims_whose_setting_they_have(name):
+    """The setting's fields compared by hand, not by the function that the experiments use."""
+    claims = load_claims(claims_dir())
+    for cell in experiment(name).cells("paper"):
+        run = cell.run
+        has = run.network.options.items()
+        wanted = {
+            claim.id
+            for claim in claims.values()
+            if (setting := claim.setting)
+            and (run.network.name, run.data.name) == (setting.network, setting.dataset)
+            and setting.recipes.get(run.recipe.name) == run.recipe.epochs
+            and setting.options.items() <= has
+            and any(choice.items() <= has for choice in setting.any_of or [{}])
+        }
+        assert set(cell.claims) == wanted, cell.labels
+
+
+def test_no_fast_or_smoke_run_passes_for_the_papers():
+    for shown in EXPERIMENTS.values():
+        for preset in ("smoke", "fast"):
+            assert not any(cell.claims for cell in shown.cells(preset)), (shown.name, preset)
+
+
+def test_svhn_widths_are_those_of_the_figure():
+    cells = experiment("thriftynet-size-svhn").cells("paper")
+    filters = {
+        (cell.labels["iterations"], cell.labels["budget"]): cell.run.network.options["filters"] for cell in cells
+    }
+    assert [filters[20, budget] for budget in (2_000, 5_000, 8_000, 10_000, 15_000, 20_000, 40_000)] == [
+        *(22, 46, 63, 74, 95, 114, 172)
+    ]
+    assert not any(cell.run.recipe.augment.flip for cell in cells)
+
+
+def test_period_7_pools_as_often_as_period_6():
+    labels = [cell.labels for cell in experiment("thriftynet-downsampling").cells("paper")]
+    assert [(each["period"], each["paper_label"], each["poolings"]) for each in labels[:5]] == [
+        *((40, 0, 0), (15, 1, 1), (10, 2, 2), (7, 3, 4), (6, 4, 4))
+    ]
+
+
+def test_the_authors_recipes():
+    for recipe, epochs in ((recipes.A, 200), (recipes.B, 150), (recipes.C, 200)):
+        assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.momentum) == (epochs, 100, 0.1, 0.9)
+        assert (recipe.weight_decay, recipe.weight_decay_on, recipe.nesterov) == (5e-4, "all", False)
+    assert recipes.A.schedule == Plateau(monitor="test_loss", factor=0.5, patience=7, min_learning_rate=1e-4)
+    assert (recipes.B.schedule.milestones, recipes.C.schedule.milestones) == ((50, 100, 130), (50, 100, 150))
+
+
+def test_a_recipe_name_means_one_recipe():
+    named = {}
+    for shown in EXPERIMENTS.values():
+        for preset in TRAINING:
+            for cell in shown.cells(preset):
+                assert named.setdefault(cell.run.recipe.name, cell.run.recipe) == cell.run.recipe
+
+
+def test_committed_counts_are_what_we_count_now():
+    assert load_counts(results_dir()) == count_claims(load_claims(claims_dir()).values())
+
+
+def test_recorded_shows_every_committed_seed_and_says_what_is_missing(tmp_path):
+    cell = experiment(SIZE).cells("paper")[0]
+    for seed, best in ((0, 75.0), (3, 76.0)):
+        accuracies = [0.0] * 198 + [best, 74.0]
+        save_record(from_series(cell.run.with_seed(seed), accuracies, seconds=2000.0), tmp_path)
+    table = collect(SIZE, results=tmp_path)
+    there = table[table["status"] == "complete"]
+    assert list(there["seed"]) == [0, 3]
+    assert list(there["best_accuracy"]) == [75.0, 76.0]
+    assert set(there["final_accuracy"]) == {74.0}
+    assert list(there["claimed"]) == [load_claims(claims_dir())["thriftynet/size-cifar10/t20-f32"].value] * 2
+    assert len(table) == len(experiment(SIZE).cells("recorded")) + 1
+    assert set(table["status"]) == {"complete", "missing"}
+    assert table["parameters"].notna().all()
+
+
+def test_smoke_trains_once_and_then_reads(tmp_path, monkeypatch):
+    first = collect(SIZE, preset="smoke", results=tmp_path, device="cpu", where=ONE, progress=False)
+    assert list(first["status"]) == ["complete"]
+    assert 5 < first["best_accuracy"][0] <= 100
+    monkeypatch.setattr("thriftylib.training.engine.train", None)
+    again = collect(SIZE, preset="smoke", results=tmp_path, device="cpu", where=ONE, progress=False)
+    assert again.equals(first)
+
+
+def test_a_budget_that_is_used_up_leaves_the_rest_missing(tmp_path):
+    table = collect(SIZE, preset="smoke", results=tmp_path, device="cpu", budget=1e-9, progress=False)
+    assert set(table["status"]) == {"missing"}
+    assert len(table) == len(experiment(SIZE).cells("smoke"))
+
+
+def test_what_stopped_a_training_is_told(tmp_path, monkeypatch):
+    class Outcome:
+        record, stopped = None, "signal"
+
+    monkeypatch.setattr("thriftylib.training.engine.train", lambda *args, **more: Outcome)
+    runs = [cell.run for cell in experiment(SIZE).cells("smoke")]
+    assert train_missing(runs, Places.below(tmp_path)) == Sitting({}, runs, "signal")
+
+
+def test_other_epochs_are_another_recipe_and_answer_no_claim():
+    cells = select(experiment(SIZE), "paper", {"filters": [32]}, epochs=7)
+    assert {cell.run.recipe.name for cell in cells} == {"thriftynet-a-7-epochs"}
+    assert {cell.run.recipe.epochs for cell in cells} == {7}
+    assert not any(cell.claims for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "thriftynet-sise-cifar10"}, "did you mean 'thriftynet-size-cifar10'"),
+        ({"preset": "papers"}, "did you mean 'paper'"),
+        ({"preset": "smoke", "seeds": "0-"}, "seeds = '0-'"),
+        ({"preset": "smoke", "budget": "soon"}, "budget = 'soon'"),
+        ({"preset": "smoke", "device": "tpu"}, "device = 'tpu'"),
+        ({"where": {"width": [3]}}, "no label 'width'"),
+        ({"where": {"filters": [33]}}, "has [32, 64"),
+        ({"preset": "paper", "epochs": 0}, "epochs"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, tmp_path):
+    with pytest.raises(ThriftyError) as caught:
+        collect(**{"name": SIZE, "results": tmp_path, **arguments})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("9m", 540), ("90s", 90), ("1h30m", 5400), ("1h2m3s", 3723), ("45", 45), (2.5, 2.5), ("0.5s", 0.5), ("", None)],
+)
+def test_budgets(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["9 minutes", "m", "-3m", "0", "0m", "3d", "1m1h", "nan", "inf"])
+def test_wrong_budgets(text):
+    with pytest.raises(SpecError, match="budget"):
+        parse_budget(text)
+
+
+def test_a_weight_file_is_evaluated_again(tmp_path):
+    runs = [cell.run for cell in select(experiment(SIZE), "smoke", ONE)]
+    sitting = train_missing(runs, Places.below(tmp_path), device="cpu", progress=False)
+    record = sitting.records[runs[0].id]
+    assert execute.verify_weights(record, tmp_path / "weights", device="cpu") == pytest.approx(
+        record.final.test_accuracy
+    )
+    path = tmp_path / "weights" / record.weights.file
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ThriftyError, match="SHA-256"):
+        execute.verify_weights(record, tmp_path / "weights", device="cpu")
