@@ -25,7 +25,6 @@ MARKS = {
     "not testable": "–",
 }
 SORTABLE = {"claimed": "Claimed", "ours": "Ours", "spread": "Spread", "n": "n", "verdict": "Verdict", "cost": "Cost"}
-NONE = '<span class="none">–</span>'
 
 
 def scoreboard(sheets: Mapping[str, Sheet], records: Sequence[Record], counts: Sequence[Count]) -> str:
@@ -78,12 +77,14 @@ def _group(index: int, rows: Sequence[Any], sheets: Mapping[str, Sheet], sizes: 
     told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     bar = "".join(f'<i class="{_slug(name)}" style="flex:{counts[name]}"></i>' for name in STATUSES if counts[name])
     first = rows[0]
-    title = f"{_short(sheets[first.paper].title)}: {escape(first.figure.removeprefix('figure: '))}"
+    figure = first.figure.removeprefix("figure: ")
+    title = f"<i>{_short(sheets[first.paper].title)}</i> {escape(figure[0].upper() + figure[1:])}"
+    head = f'<button type="button" aria-expanded="true"><span>{title}</span>'
+    bar = f'<span class="bar" role="img" aria-label="{told}" title="{told}">{bar}</span>'
+    count = f'<span class="count">{len(rows)} claim{"s" * (len(rows) > 1)}</span></button>'
     return f"""
 <tbody role="rowgroup" data-open="{str(first.mark == "ABSTRACT").lower()}">
-<tr role="row" class="group"><th role="rowheader" scope="rowgroup" colspan="8">
-<button type="button" aria-expanded="true"><span>{title}</span><span class="bar" role="img" aria-label="{told}" title="{told}">{bar}</span>
-<span class="count">{len(rows)} claim{"s" * (len(rows) > 1)}</span></button></th></tr>
+<tr role="row" class="group"><th role="rowheader" scope="rowgroup" colspan="8">{head}{bar}{count}</th></tr>
 {"".join(_row(index, row, sizes) for row in rows)}</tbody>"""
 
 
@@ -100,14 +101,20 @@ def _row(group: int, row: Any, sizes: Mapping[str, Counted]) -> str:
 <tr role="row" id="{row.id.replace("/", "-")}" {attributes}>
 <td role="cell" class="claim">{escape(row.statement)}
 <small title="{escape(row.source)}; {escape(row.how)}">{row.mark.capitalize()}; {row.statistic}{runs}</small></td>
-<td role="cell" class="num" data-label="Claimed">{_claimed(row)}</td>
-<td role="cell" class="num" data-label="Ours">{_ours(row)}</td>
-<td role="cell" class="num" data-label="Spread">{NONE if _missing(row.spread) else f"± {row.spread:.2f}"}</td>
-<td role="cell" class="num" data-label="n">{row.n or NONE}</td>
+{_cell("Claimed", _claimed(row), "num")}
+{_cell("Ours", _ours(row), "num")}
+{_cell("Spread", "" if _missing(row.spread) else f"± {row.spread:.2f}", "num")}
+{_cell("n", str(row.n or ""), "num")}
 <td role="cell" class="verdict">{badge}<small>{escape(row.reason)}</small></td>
-<td role="cell" class="cost" data-label="Cost">{_cost(row, sizes)}</td>
-<td role="cell" class="command">{_command(row.command)}</td>
+{_cell("Cost", _cost(row, sizes), "cost")}
+{_cell("Command", _command(row.command), "command")}
 </tr>"""
+
+
+def _cell(label: str, content: str, kind: str) -> str:
+    """A cell; an empty one shows a dash in the table and nothing on a phone's card."""
+    empty = "" if content else " empty"
+    return f'<td role="cell" class="{kind}{empty}" data-label="{label}">{content or "–"}</td>'
 
 
 def _missing(value: Any) -> bool:
@@ -122,7 +129,7 @@ def _claimed(row: Any) -> str:
 
 def _ours(row: Any) -> str:
     if _missing(row.ours):
-        return NONE
+        return ""
     last = "" if _missing(row.final) else f"<small>last {row.final:.2f} %</small>"
     return _number(row.ours, row.unit) + last
 
@@ -133,7 +140,7 @@ def _number(value: float, unit: str) -> str:
 
 def _cost(row: Any, sizes: Mapping[str, Counted]) -> str:
     if _missing(row.cost):
-        return NONE
+        return ""
     spent = f"{row.cost / 3600:.1f} h" if row.cost >= 3600 else f"{row.cost / 60:.0f} min"
     size = sizes[row.records.split(",")[0]]
     return f"{spent} a run<small>{size.parameters:,} parameters<br>{size.macs / 1e6:,.0f} MMAC</small>"
@@ -141,7 +148,7 @@ def _cost(row: Any, sizes: Mapping[str, Counted]) -> str:
 
 def _command(command: str) -> str:
     if not command:
-        return NONE
+        return ""
     copy = f'<button type="button" data-copy="{escape(command)}">Copy</button>'
     return f"<details><summary>Rerun</summary><code>{escape(command)}</code>{copy}</details>"
 
@@ -151,7 +158,7 @@ def _slug(status: str) -> str:
 
 
 def _mark(status: str) -> str:
-    return f'<span class="mark" aria-hidden="true">{MARKS[status]}</span>'
+    return f'<span class="sign" aria-hidden="true">{MARKS[status]}</span>'
 
 
 def _short(title: str) -> str:
