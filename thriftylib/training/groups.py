@@ -33,6 +33,7 @@ def _workers(threads: int) -> ThreadPoolExecutor:
 
     def start(_: int) -> None:
         torch.set_num_threads(1)
+        torch.get_num_threads()  # a thread's first question makes it take the process's setting, 1 for the moment
         torch.set_grad_enabled(False)
         all_there.wait()
 

@@ -156,9 +156,9 @@ class _Pass:
 
     def forward(self, images: Tensor, wanted: bool) -> Tensor:
         """(N, C, H, W) to x_T (N, f, H', W'), channels last."""
-        network, self.size = self.network, len(images)
+        network, self.size, self.channels = self.network, *images.shape[:2]
         value = self._take(network.filters, *images.shape[2:]).zero_()
-        value[: self.size, : images.shape[1]] = images  # x_0 = PAD(image)
+        value[: self.size, : self.channels] = images  # x_0 = PAD(image)
         self.first = _State(value, wanted=wanted)
         states = [self.first]
         for t in range(network.iterations):
@@ -260,7 +260,7 @@ class _Pass:
         images = None
         if self.first.wanted:
             used.append(self.first.gradient)
-            images = self.first.gradient[: self.size].to(self.exact, copy=True)
+            images = self.first.gradient[: self.size, : self.channels].to(self.exact, copy=True)
         for buffer in used:
             self.buffers.give(buffer)
         return images, self.gradients

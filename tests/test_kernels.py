@@ -1,0 +1,244 @@
+"""The fast path against the plain module: values, gradients, statistics; its layout, precision and determinism."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from thriftylib.papers.thriftynet import ThriftyNet, ThriftyNetOptions
+from thriftylib.training import groups
+from thriftylib.training.kernels import accelerate
+
+# Between them: every option of the recursion that the fast path serves.
+SERVED = {
+    "default": {"iterations": 7, "pool": 2},
+    "classic, never pooled": {"iterations": 6, "pool": None, "conv": "classic", "head": "flatten"},
+    "mb2, relu, pool at both ends": {"iterations": 6, "pool": (0, 2, 5), "conv": "mb2", "activation": "relu"},
+    "mb4, newest": {"iterations": 5, "pool": 2, "conv": "mb4", "alpha_main": "newest", "alpha_init": "half"},
+    "plain, leaky": {"iterations": 6, "pool": 3, "recursion": "plain", "activation": "leaky"},
+    "un-factorised": {"iterations": 6, "pool": 3, "shared": False},
+    "one norm": {"iterations": 6, "pool": 3, "norm": "shared"},
+    "history bug, no affine norm": {
+        "iterations": 6,
+        "pool": 3,
+        "norm_affine": False,
+        "history_bug": True,
+        "history": 3,
+    },
+    "one iteration": {"iterations": 1, "pool": None},
+}
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    monkeypatch.setattr(groups, "GROUP_BYTES", 2 * 8 * 12 * 10 * 4)  # two images: several groups in a batch
+
+
+def networks(dtype=torch.float64, precision="fp32", size=(12, 10), **options):
+    """A network away from its start, as it is and accelerated."""
+    torch.manual_seed(0)
+    plain = ThriftyNetOptions(**{"filters": 8, "iterations": 7, "pool": 2, **options}).build((3, *size), 10)
+    with torch.no_grad():
+        if plain.alpha is not None:
+            plain.alpha.add_(0.2 * torch.randn_like(plain.alpha))
+        for norm in plain.norms:
+            if norm.affine:
+                norm.weight.uniform_(0.5, 1.5)
+                norm.bias.normal_(0, 0.3)
+    plain = plain.to(dtype)  # only now: drawn in float64, the numbers would be others
+    return plain, accelerate(copy.deepcopy(plain), precision)
+
+
+def batch(images=5, dtype=torch.float64, size=(12, 10)):
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(images, 3, *size, dtype=dtype, generator=generator),
+        torch.randint(10, (images,), generator=generator),
+    )
+
+
+def learn(network, images, labels):
+    """Logits and every gradient of one training step."""
+    network.zero_grad()
+    logits = network(images)
+    F.cross_entropy(logits, labels).backward()
+    return {"logits": logits.detach()} | {name: p.grad for name, p in network.named_parameters()}
+
+
+def assert_same(mine, theirs, **tolerance):
+    for name, value in theirs.items():
+        torch.testing.assert_close(mine[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+@pytest.mark.parametrize("options", SERVED.values(), ids=SERVED)
+def test_equals_the_plain_module_in_float64(options):
+    plain, fast = networks(**options)
+    for images in (5, 3, 6):  # the buffers of one batch serve the next, smaller or larger
+        assert_same(learn(fast, *batch(images)), learn(plain, *batch(images)), rtol=1e-9, atol=1e-11)
+    assert_same(fast.state_dict(), plain.state_dict(), rtol=1e-9, atol=1e-11)  # running statistics among them
+    plain.eval(), fast.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(fast(batch()[0]), plain(batch()[0]), rtol=1e-9, atol=1e-11)
+
+
+def test_gradient_of_the_images():
+    plain, fast = networks(iterations=5, pool=(1, 3))
+    gradients = []
+    for network in (plain, fast):
+        images = batch()[0].requires_grad_()
+        network(images).square().sum().backward()
+        gradients.append(images.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-11)
+
+
+def test_channels_that_batch_norm_has_switched_off():
+    plain, fast = networks(iterations=5)
+    for network in (plain, fast):
+        with torch.no_grad():
+            for norm in network.norms:
+                norm.weight[::3] = 0
+                norm.weight[1::3] = 1e-9
+    assert_same(learn(fast, *batch()), learn(plain, *batch()), rtol=1e-9, atol=1e-11)
+
+
+def relative_error(mine, truth):
+    """Of everything in ``mine`` together."""
+    difference = sum((mine[name].double() - value).square().sum() for name, value in truth.items())
+    return (difference / sum(value.square().sum() for value in truth.values())).sqrt().item()
+
+
+def test_fp32_is_as_close_to_float64_as_the_plain_module():
+    truth = learn(networks(iterations=6)[0], *batch())
+    plain, fast = networks(torch.float32, iterations=6)
+    images, labels = batch()
+    theirs, mine = (relative_error(learn(network, images.float(), labels), truth) for network in (plain, fast))
+    assert mine < 3 * theirs < 1e-4
+
+
+def test_bf16_is_as_close_to_float64_as_autocast():
+    truth = learn(networks(iterations=6)[0], *batch())
+    plain, fast = networks(torch.float32, "bf16", iterations=6)
+    images, labels = batch()
+    errors = []
+    for network in (plain, fast):
+        network.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = network(images.float())
+        F.cross_entropy(logits.float(), labels).backward()
+        found = {"logits": logits.detach()} | {name: p.grad for name, p in network.named_parameters()}
+        assert all(value.dtype == torch.float32 for name, value in found.items() if name != "logits")
+        errors.append(relative_error(found, truth))
+    assert 1e-4 < errors[1] < 1.5 * errors[0]
+
+
+def trained(threads, precision="fp32"):
+    """The weights after a few steps of SGD, one of them with a smaller batch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        network = networks(torch.float32, precision, iterations=5)[1]
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        for images in (7, 7, 3, 7):
+            learn(network, *batch(images, torch.float32))
+            optimizer.step()
+        return network.state_dict()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_bits_every_time_and_on_any_number_of_threads(precision):
+    first = trained(2, precision)
+    for threads in (2, 2, 1, 3):
+        again = trained(threads, precision)
+        assert all(torch.equal(again[name], value) for name, value in first.items())
+
+
+@pytest.mark.parametrize("conv", ["classic", "mb1", "mb2"])
+def test_maps_keep_their_channels_last(conv, monkeypatch):
+    seen = []
+    forward, backward = groups.Layer.forward, groups.Layer.backward
+
+    def watch_forward(layer, x):
+        seen.extend((x, forward(layer, x)))
+        return seen[-1]
+
+    def watch_backward(layer, x, gradient, wanted):
+        result = backward(layer, x, gradient, wanted)
+        seen.extend((x, gradient, *([result[0]] if wanted else [])))
+        return result
+
+    monkeypatch.setattr(groups.Layer, "forward", watch_forward)
+    monkeypatch.setattr(groups.Layer, "backward", watch_backward)
+    _, fast = networks(torch.float32, iterations=5, conv=conv)
+    fast.head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    learn(fast, *batch(dtype=torch.float32))
+    assert len(seen) > 5 * 3 * 2
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+def test_two_maps_an_iteration_and_none_fresh_in_the_next_step(monkeypatch):
+    _, fast = networks(iterations=6, pool=None)
+    made = []
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *args, **keys: made.append(args) or empty(*args, **keys))
+    learn(fast, *batch())
+    assert len(made) <= 2 * 6 + 1 + 2  # and x_0, and a gradient or two before the first map is free again
+    made.clear()
+    learn(fast, *batch())
+    assert not made
+
+
+@pytest.mark.parametrize("activation", ["softplus", "celu", "tanhshrink", "swish", "hswish", "retanh"])
+def test_other_activations_keep_the_plain_forward(activation):
+    plain, fast = networks(iterations=4, activation=activation)
+    assert "forward" not in vars(fast)
+    assert_same(learn(fast, *batch()), learn(plain, *batch()), rtol=0, atol=0)
+
+
+def test_plain_where_the_fast_path_does_not_apply():
+    plain, fast = networks(iterations=4)
+    images, labels = batch(1)
+    assert_same(learn(fast, images, labels), learn(plain, images, labels), rtol=0, atol=0)
+    with torch.no_grad():  # training mode, no gradients
+        assert torch.equal(fast(batch()[0]), plain(batch()[0]))
+    plain.eval(), fast.eval()  # evaluation mode, gradients
+    assert_same(learn(fast, *batch()), learn(plain, *batch()), rtol=0, atol=0)
+
+
+def test_networks_that_hold_thriftynets():
+    torch.manual_seed(0)
+    options = ThriftyNetOptions(filters=8, iterations=4, pool=3)
+    blocks = [ThriftyNet(options, nn.Identity()).double() for _ in range(2)]
+    stem = nn.Conv2d(3, 5, 3).double()
+    plain = nn.Sequential(stem, *blocks, nn.Flatten(), nn.LazyLinear(10, dtype=torch.float64))
+    plain(batch(size=(24, 20))[0])
+    fast = accelerate(copy.deepcopy(plain))
+    assert all("forward" in vars(block) for block in fast[1:3])
+    assert_same(learn(fast, *batch(size=(24, 20))), learn(plain, *batch(size=(24, 20))), rtol=1e-9, atol=1e-11)
+
+
+def test_a_graph_serves_once_and_only_unchanged_weights():
+    _, fast = networks(iterations=3)
+    loss = fast(batch()[0]).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        loss.backward()
+    loss = fast(batch()[0]).sum()
+    with torch.no_grad():
+        fast.alpha.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_two_graphs_at_once():
+    plain, fast = networks(iterations=4)
+    for network in (plain, fast):
+        network.zero_grad()
+        losses = [network(batch(images)[0]).square().sum() for images in (5, 4)]
+        for loss in losses:
+            loss.backward()
+    mine, theirs = ({name: p.grad for name, p in network.named_parameters()} for network in (fast, plain))
+    assert_same(mine, theirs, rtol=1e-9, atol=1e-11)
