@@ -225,11 +225,15 @@ def verify(
     """
     folder = weights or weights_dir()
     wanted = runs or sorted(path.stem for path in folder.glob("*.safetensors"))
+    if not wanted:
+        raise ThriftyError(f"{folder}: holds no weights (*.safetensors)")
     records = {record.id: record for record in load_records(results or results_dir())}
     rows = []
     for name in wanted:
         if name not in records:
             raise ThriftyError(f"run {name!r}: no record of it in {results or results_dir()}" + suggest(name, records))
+        if records[name].final is None:
+            raise ThriftyError(f"run {name}: {records[name].status}, so there is no accuracy to confirm")
     for name in wanted:
         record = records[name]
         accuracy = verify_weights(record, folder, device=device, data=data)
@@ -244,10 +248,8 @@ def verify(
         )
     if as_json:
         print_json(rows)
-    elif rows:
-        print_table(list(rows[0]), [list(row.values()) for row in rows])
     else:
-        say(f"{folder}: holds no weights")
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
     if not all(row["agrees"] for row in rows):
         raise typer.Exit(FAILED)
 

@@ -47,10 +47,13 @@ def plan(
         names, presets, parse_seeds(seeds), device=machine, records=records, claims=load_claims(claims_dir())
     )
     chosen = within(steps, limit)
+    words = ["thrifty train", *(experiments or ()), *(f"--preset {name}" for name in presets), f"--seeds {seeds}"]
+    command = " ".join([*words, f"--budget {budget}"] if budget else words)
     if as_json:
         print_json(
             {
                 "device": machine,
+                "command": command,
                 "budget_seconds": limit,
                 "missing": len(steps),
                 "missing_seconds_estimated": sum(step.estimate.seconds for step in steps),
@@ -103,7 +106,7 @@ def plan(
     out().print(
         f"\n{len(chosen)} of {len(steps)} missing runs shown; all of them: ~{duration(total)} on {machine}. "
         f"Estimates rest on: {'; '.join(sorted({step.estimate.basis for step in chosen})) or 'nothing missing'}.\n"
-        "thrifty train with the same arguments trains them in this order."
+        f"To train them in this order: {command}"
     )
 
 

@@ -53,12 +53,12 @@ class Places:
 
 
 def known_records(*folders: Path) -> dict[str, Record]:
-    """The committed records and those of ``folders``, by run id.
+    """The committed records and those below ``folders`` (``runs/<id>.json``), by run id.
 
     Raises:
         RecordError: a file is corrupt or foreign.
     """
-    return {record.id: record for folder in (results_dir(), *folders) for record in load_records(folder)}
+    return {record.id: record for folder in (results_dir(), *folders) for record in load_records(folder / "runs")}
 
 
 @dataclass

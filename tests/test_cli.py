@@ -1,0 +1,355 @@
+"""The command line: what it prints, and how each mistake of a new user ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from typer.testing import CliRunner
+
+import thriftylib
+from thriftylib.cli import app
+from thriftylib.evidence.claims import load_claims
+from thriftylib.evidence.records import load_records
+from thriftylib.experiments import EXPERIMENTS, notebooks
+from thriftylib.paths import claims_dir
+
+SIZE = "thriftynet-size-cifar10"
+ONE = ("-w", "filters=8", "-w", "iterations=4")  # one cell of the smoke grid
+COMMANDS = ("list", "show", "status", "plan", "cost", "train", "run", "verify", "book", "data")
+
+
+def call(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+def mistake(*arguments: object) -> str:
+    """The one line on standard error with which a mistake ends, exit code 2."""
+    result = call(*arguments, code=2)
+    line = result.stderr.strip()
+    assert line.startswith("thrifty: ")
+    assert "\n" not in line
+    assert result.stdout == ""
+    return line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_that_names_it(command):
+    assert f"Example: thrifty {command}" in " ".join(call(command, "--help").stdout.split())
+
+
+def test_help_lists_every_command():
+    for arguments, code in ((("--help",), 0), ((), 2)):
+        shown = call(*arguments, code=code)
+        assert all(f" {command} " in shown.output for command in COMMANDS)
+
+
+def test_list():
+    found = json.loads(call("list", "--json").stdout)
+    assert [row["experiment"] for row in found["experiments"]] == list(EXPERIMENTS)
+    assert "thriftynet" in {row["paper"] for row in found["papers"]}
+    assert {"digits", "cifar10"} <= {row["data set"] for row in found["datasets"]}
+    assert {"thriftynet", "tiny-resnet"} <= {row["network"] for row in found["networks"]}
+    assert "cifar10" not in call("list", "networks").stdout
+
+
+def test_show_an_experiment():
+    found = json.loads(call("show", SIZE, "--json").stdout)
+    assert {row["preset"] for row in found["presets"]} == {"smoke", "fast", "paper"}
+    cells = json.loads(call("show", SIZE, "--preset", "paper", "--json").stdout)["cells"]
+    assert len(cells) == len(EXPERIMENTS[SIZE].cells("paper"))
+    assert cells[0]["claimed %"] == load_claims(claims_dir())["thriftynet/size-cifar10/t20-f32"].value
+    assert EXPERIMENTS[SIZE].title in call("show", SIZE).stdout
+
+
+def test_show_a_claim():
+    found = json.loads(call("show", "thriftynet/abstract/cifar10-under-40k", "--json").stdout)
+    assert found["mark"] == "ABSTRACT"
+
+
+def test_show_a_run_that_can_be_trained_from_what_it_prints(tmp_path):
+    run = EXPERIMENTS[SIZE].cells("smoke")[0].run.with_seed(2)
+    shown = call("show", run.id)
+    file = tmp_path / "run.json"
+    file.write_text(shown.stdout)
+    call("train", file, "--out", tmp_path, "--device", "cpu", "--threads", 1)
+    assert [record.id for record in load_records(tmp_path)] == [run.id]
+
+
+def test_status_prints_every_claim():
+    rows = json.loads(call("status", "--json").stdout)
+    assert [row["id"] for row in rows] == list(load_claims(claims_dir()))
+    table = call("status").stdout
+    assert all(row["id"] in table for row in rows)
+    some = json.loads(call("status", "--verdict", "not testable", "--json").stdout)
+    assert 0 < len(some) < len(rows)
+    assert {row["verdict"] for row in some} == {"not testable"}
+
+
+def test_plan():
+    arguments = ("plan", SIZE, "--preset", "paper", "--device", "NVIDIA H200")
+    found = json.loads(call(*arguments, "--json").stdout)
+    assert found["missing"] == len(found["runs"])
+    assert all(row["seconds_estimated"] > 0 for row in found["runs"])
+    few = json.loads(call(*arguments, "--budget", "1m", "--json").stdout)
+    assert len(few["runs"]) == 1
+    assert few["missing"] == found["missing"]
+    shown = call(*arguments, "--budget", "1m").stdout
+    assert few["runs"][0]["run"] in shown
+    assert "estimate" in shown
+
+
+def test_cost_of_the_readme_example():
+    arguments = ("filters=64", "iterations=20", "history=5", "conv=mb1", "classes=10")
+    found = json.loads(call("cost", "thriftynet", *arguments, "--json").stdout)
+    assert found["parameters"] == 9 * 64 + 64**2 + 2 * 64 * 20 + 20 * 6 + 10 * 64 + 10
+    assert f"{found['macs']:,}" in call("cost", "thriftynet", *arguments).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (("n_params=40000",), {"filters": 172}),
+        (("filters=32", "pool=3,7"), {"pool": [3, 7]}),
+        (("filters=32", "pool=3,"), {"pool": [3]}),
+        (("filters=32", "pool=[3, 7]"), {"pool": [3, 7]}),
+        (("filters=32", "pool=none", "history_bug=true"), {"pool": None, "history_bug": True}),
+        (("filters=32", "activation=relu"), {"activation": "relu"}),
+    ],
+)
+def test_cost_reads_options_as_their_type(arguments, options):
+    found = json.loads(call("cost", "thriftynet", *arguments, "--json").stdout)
+    assert options.items() <= found["options"].items()
+
+
+def test_cost_of_a_data_set():
+    digits = json.loads(call("cost", "tiny-resnet", "dataset=digits", "--json").stdout)
+    given = json.loads(call("cost", "tiny-resnet", "image=1x8x8", "classes=10", "--json").stdout)
+    assert digits == given
+
+
+def test_every_command_of_the_scoreboard_is_understood():
+    for row in json.loads(call("status", "--json").stdout):
+        match row["command"].split():
+            case ["thrifty", "cost", *arguments]:
+                assert json.loads(call("cost", *arguments, "--json").stdout)["parameters"] > 0
+            case ["thrifty", "train", name, "--preset", preset, "--only", claim]:
+                assert any(claim in cell.claims for cell in EXPERIMENTS[name].cells(preset))
+            case other:
+                assert other == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "thriftynet-size-cifar"), ("'thriftynet-size-cifar'", "did you mean", SIZE)),
+        (("show", "thriftynet-abstract", "--preset", "papers"), ("'papers'", "did you mean 'paper'")),
+        (("plan", "thriftynet-dept"), ("'thriftynet-dept'", "did you mean 'thriftynet-depth'")),
+        (("plan", "--preset", "recorded"), ("preset", "paper")),
+        (("plan", "--seeds", "4-0"), ("seeds = '4-0'", "'0-4'")),
+        (("plan", "--budget", "soon"), ("budget = 'soon'", "'9m'")),
+        (("plan", "--device", "cuda:99"), ("cuda:99", "cpu")),
+        (("status", "--verdict", "reproducd"), ("did you mean 'reproduced'",)),
+        (("status", "--paper", "thrifty"), ("unknown paper 'thrifty'", "thriftynet")),
+        (("cost",), ("thrifty list networks",)),
+        (("cost", "thriftnet"), ("did you mean 'thriftynet'",)),
+        (("cost", "thriftynet", "fliters=3"), ("did you mean 'filters'",)),
+        (("cost", "thriftynet", "clases=3"), ("did you mean 'classes'",)),
+        (("cost", "thriftynet", "64"), ("'64'", "key=value")),
+        (("cost", "thriftynet", "filters=64", "filters=32"), ("filters", "twice")),
+        (("cost", "thriftynet", "filters=sixty"), ("filters", "'sixty'", "integer")),
+        (("cost", "thriftynet", "filters=32", "pool=3,70"), ("pool", "70", "19")),
+        (("cost", "thriftynet", "filters=32", "image=32x32"), ("image", "3x32x32")),
+        (("cost", "thriftynet", "filters=32", "classes=0"), ("classes", ">= 1")),
+        (("cost", "thriftynet", "dataset=cifar"), ("data set", "cifar10")),
+        (("cost", "thriftynet", "dataset=cifar10", "classes=3"), ("dataset",)),
+        (("train",), ("--preset smoke", "fast", "paper")),
+        (("train", SIZE), ("--preset smoke", "fast", "paper")),
+        (("train", SIZE, "--preset", "recorded"), ("recorded", "--preset smoke")),
+        (("train", SIZE, "--preset", "smok"), ("did you mean 'smoke'",)),
+        (("train", "thriftynet", "--preset", "smoke"), ("unknown experiment 'thriftynet'",)),
+        (("train", SIZE, "--preset", "smoke", "--seeds", "a"), ("seeds = 'a'",)),
+        (("train", SIZE, "--preset", "smoke", "--budget", "0m"), ("budget = '0m'",)),
+        (("train", SIZE, "--preset", "smoke", "--device", "gpu"), ("device = 'gpu'", "cuda")),
+        (("train", SIZE, "--preset", "paper", "--only", "thriftynet/size-cifar10/t20-f3"), ("t20-f32", "status")),
+        (("train", SIZE, "--preset", "smoke", "-w", "width=3"), ("'width'", "filters")),
+        (("train", SIZE, "--preset", "smoke", "-w", "filters=3"), ("filters", "[8, 12, 16]")),
+        (("train", SIZE, "--preset", "smoke", "-w", "filters"), ("'filters'", "key=value")),
+        (("train", "missing.json"), ("missing.json", "cannot be read")),
+        (("run", "thriftynet-sise"), ("did you mean 'thriftynet-size'",)),
+        (("run", "--preset", "smok"), ("did you mean 'smoke'",)),
+        (("run", "--seeds", "x"), ("seeds = 'x'",)),
+        (("run", "thriftynet-size", "-p", "sizes=3"), ("no parameter 'sizes'", "epochs")),
+        (("run", "thriftynet-size", "-p", "epochs=many"), ("epochs = 'many'", "int")),
+        (("verify", "0123456789ab"), ("no record", "'0123456789ab'")),
+        (("data", "cifar"), ("cifar10",)),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_what_is_wrong_and_what_is_right(arguments, words):
+    line = mistake(*arguments)
+    assert all(word in line for word in words), line
+
+
+def test_a_mistyped_command_is_corrected():
+    assert "train" in call("trian", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", ("is not JSON",)), ("[]", ("network, data and recipe",)), ('{"netwrk": 1}', ("Run.network", "required"))],
+)
+def test_a_file_that_is_no_run(content, words, tmp_path):
+    (tmp_path / "run.json").write_text(content)
+    line = mistake("train", tmp_path / "run.json", "--out", tmp_path)
+    assert all(word in line for word in words), line
+
+
+def test_missing_data_is_one_line(tmp_path):
+    arguments = ("--preset", "fast", "-w", "filters=32", "-w", "iterations=20", "--device", "cpu")
+    result = call("train", SIZE, *arguments, "--data", tmp_path, "--out", tmp_path / "out", code=2)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("thrifty: cifar10: missing")
+    assert str(tmp_path) in last
+
+
+def test_train_writes_records_and_weights_that_verify_confirms(tmp_path):
+    arguments = ("train", SIZE, "--preset", "smoke", *ONE, "--out", tmp_path, "--device", "cpu", "--threads", 1)
+    assert "1 runs are missing" in call(*arguments, "--seeds", "0").stderr
+    assert "0 runs are missing" in call(*arguments, "--seeds", "0").stderr
+    assert "1 runs are missing" in call(*arguments, "--seeds", "0-1").stderr
+    folders = ("--weights", tmp_path / "weights", "--results", tmp_path, "--device", "cpu")
+    rows = json.loads(call("verify", *folders, "--json").stdout)
+    assert {row["run"] for row in rows} == {record.id for record in load_records(tmp_path)}
+    assert all(row["agrees"] for row in rows)
+    record = json.loads((tmp_path / "runs" / f"{rows[0]['run']}.json").read_text())
+    record["series"]["test_accuracy"][-1] = record["final"]["test_accuracy"] = 1.0
+    changed = tmp_path / "changed" / "runs" / f"{record['id']}.json"
+    changed.parent.mkdir(parents=True)
+    best = max(range(len(record["series"]["test_accuracy"])), key=record["series"]["test_accuracy"].__getitem__)
+    record["best"] = {"epoch": best, **{k: record["series"][k][best] for k in ("test_accuracy", "test_loss")}}
+    changed.write_text(json.dumps(record))
+    call("verify", record["id"], *folders[:2], "--results", tmp_path / "changed", "--device", "cpu", code=1)
+
+
+def test_train_stops_at_its_budget_and_goes_on(tmp_path):
+    arguments = ("train", SIZE, "--preset", "smoke", *ONE, "--out", tmp_path, "--device", "cpu", "--threads", 1)
+    stopped = call(*arguments, "--budget", "0.001s", code=3)
+    assert "the same command goes on" in stopped.stderr
+    assert load_records(tmp_path) == []
+    call(*arguments)
+    assert len(load_records(tmp_path)) == 1
+
+
+def test_a_terminated_training_leaves_a_checkpoint(tmp_path):
+    run = EXPERIMENTS[SIZE].cells("smoke")[0].run
+    long = run.model_copy(update={"recipe": run.recipe.model_copy(update={"epochs": 10_000})})
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(long.model_dump(mode="json")))
+    command = [*COMMAND, "train", str(file), "--out", str(tmp_path), "--device", "cpu", "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "epoch 1/" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    rest = process.stderr.read()
+    assert process.wait(60) == 3
+    assert "the same command goes on" in rest
+    assert (tmp_path / "checkpoints" / f"{long.id}.safetensors").exists()
+
+
+COMMAND = (sys.executable, "-m", "thriftylib.cli")
+
+
+def test_help_list_and_status_are_quick_to_start():
+    heavy = ("torch", "papermill", "matplotlib", "sklearn")
+    for arguments in (["--help"], ["list", "experiments"], ["status"]):
+        code = (
+            "import sys\nfrom thriftylib.cli import app\n"
+            f"app({arguments!r}, standalone_mode=False)\n"
+            f"sys.exit(', '.join(name for name in {heavy!r} if name in sys.modules) or 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (arguments, done.stderr)
+
+
+def test_train_needs_nothing_of_jupyter(tmp_path):
+    """A bare GPU box has neither; of the digits' own needs, scikit-learn with scipy, our code imports nothing else."""
+    absent = ("papermill", "IPython", "jupyter_client", "nbformat", "matplotlib", "pandas", "jupyter_book")
+    arguments = ["train", SIZE, "--preset", "smoke", *ONE, "--out", str(tmp_path), "--device", "cpu", "--threads", "1"]
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({absent!r}))\nfrom thriftylib.cli import app\n"
+        f"app({arguments!r}, standalone_mode=False)\n"
+        "sys.exit('thriftylib.evidence.verdicts' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(load_records(tmp_path)) == 1
+
+
+def test_outside_a_checkout(tmp_path):
+    shutil.copytree(
+        Path(thriftylib.__file__).parent, tmp_path / "thriftylib", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [*COMMAND, "status"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("thrifty: no checkout here")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def own_notebooks(tmp_path, monkeypatch):
+    """Two notebooks of our own, one of which fails when ``fails`` is true."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in ("first", "second"):
+        parameters = nbformat.v4.new_code_cell(
+            'preset: str = "recorded"\nfails: bool = False\ntimes: int = 1\nbudget: str = ""',
+            metadata={"tags": ["parameters"]},
+        )
+        work = nbformat.v4.new_code_cell(
+            f'experiment = "{SIZE}"\nassert not fails, "as told"\nprint(preset, times, budget)'
+        )
+        notebook = nbformat.v4.new_notebook(
+            cells=[parameters, work],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        )
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    monkeypatch.setattr(notebooks, "notebooks", lambda: {path.stem: path for path in sorted(folder.glob("*.ipynb"))})
+    return folder
+
+
+def test_run_executes_the_notebooks_that_show_an_experiment(own_notebooks, tmp_path):
+    out = tmp_path / "out"
+    result = call("run", SIZE, "--preset", "smoke", "--device", "cpu", "--out", out, "-p", "times=3", code=2)
+    assert "device" in result.stderr  # these notebooks have no such parameter
+    result = call("run", SIZE, "--preset", "smoke", "--budget", "1h", "--out", out, "-p", "times=3")
+    assert result.stderr.count(": done in ") == 2
+    for name in ("first", "second"):
+        text = nbformat.read(out / f"{name}.ipynb", as_version=4).cells[-1].outputs[0].text
+        preset, times, budget = text.split()
+        assert (preset, times) == ("smoke", "3")
+        assert 3000 < float(budget.rstrip("s")) <= 3600
+
+
+def test_run_keeps_a_failed_notebook_and_goes_on(own_notebooks, tmp_path):
+    broken = nbformat.read(own_notebooks / "first.ipynb", as_version=4)
+    broken.cells[1].source = 'raise ValueError("as told")'
+    nbformat.write(broken, own_notebooks / "first.ipynb")
+    result = call("run", "--out", tmp_path / "out", code=1)
+    assert "first: FAILED" in result.stderr
+    assert "ValueError: as told" in result.stderr
+    assert str(tmp_path / "out" / "first.ipynb") in result.stderr
+    assert "second: done" in result.stderr
+    assert "as told" in (tmp_path / "out" / "first.ipynb").read_text()
