@@ -59,7 +59,7 @@ def size_cifar10(preset: str) -> list[Cell]:
     """How does accuracy grow with width at depth 20, 30 and 40?
 
     paper: f in 32..256 at each depth, h = 5, schedule A. The plotted runs predate the fix of the history bug (READING
-    from the dates), so each point is trained as it was then and beside it with the fixed code. fast: fixed code only.
+    from the dates), so each point is trained as it was then and beside it with the fixed code.
     """
     if preset == "smoke":
         return [
@@ -77,7 +77,7 @@ def size_cifar10(preset: str) -> list[Cell]:
             iterations=T,
             code=code,
         )
-        for code in (("released", "fixed") if preset == "paper" else ("fixed",))
+        for code in ("released", "fixed")
         for T in DEPTHS
         for f in SIZES
     ]

@@ -53,13 +53,13 @@ IMAGENET = Recipe(
 def _fast(name: str, augment: Augment = CIFAR) -> Recipe:
     return Recipe(
         name=name,
-        epochs=30,  # minutes on a GPU
-        batch_size=500,  # five times the authors': fewer, fuller kernels
-        learning_rate=0.4,  # peak; four times the authors', below linear scaling with the batch
+        epochs=16,  # minutes on a GPU; a small network ends in an hour on two cores of a CPU
+        batch_size=250,  # larger than the authors' 100: fewer, fuller kernels
+        learning_rate=0.3,  # peak; the authors' 0.1 scaled with the batch, rounded up
         momentum=0.9,
         nesterov=True,
         weight_decay=5e-4,
-        label_smoothing=0.1,
+        label_smoothing=0.05,
         schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
         augment=augment,
     )

@@ -187,8 +187,14 @@ class Trainer:
 
     def _adopt(self, network: nn.Module) -> None:
         """Take a network into training: device, memory format, fast kernels, optimiser."""
-        self.network = kernels.accelerate(network.to(self.device, memory_format=torch.channels_last), self.precision)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        kernels.accelerate(self.network, self.precision)
         self.optimizer = make_optimizer(self.network, self.recipe)
+        if self.recipe.momentum:
+            # Zero before the first step changes no value. Left to SGD, a buffer takes its gradient's strides, but after a
+            # resumed checkpoint its parameter's: the same sums in another order of instructions, so other last bits.
+            for parameter in self.network.parameters():
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def _start_epoch(self) -> None:
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of loss and of correct answers
@@ -242,7 +248,7 @@ class Trainer:
         torch.manual_seed(stream_seed(self.run.seed, "network", *names))
         labels = self.dataset.train.labels[index]
         pixels = augment(self.dataset.train.images[index], self.recipe.augment, generator, self.fill)
-        images = normalise(pixels, self.dataset.info).contiguous(memory_format=torch.channels_last)
+        images = as_input(pixels, self.dataset, self.precision)
         images, partners, share = mix(images, labels, self.recipe.augment, generator)
         self.network.train()
         with autocast(self.device, self.precision):
@@ -305,7 +311,7 @@ class Trainer:
         self.network.load_state_dict({n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")})
         for name, parameter in self.network.named_parameters():
             if (momentum := tensors.get(f"momentum/{name}")) is not None:
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+                self.optimizer.state[parameter]["momentum_buffer"].copy_(momentum)
         for name in COUNTERS:
             setattr(self, name, values[name])
         self.series = values["series"]
@@ -332,8 +338,17 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 for convolutions and activations where asked for; batch norm keeps fp32 statistics by itself."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    """bf16 for convolutions and activations where asked for; batch norm keeps fp32 statistics by itself.
+
+    No cache of cast weights: with it, the gradients of a kernel that is used many times would be summed in bf16.
+    """
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+def as_input(images: Tensor, dataset: Dataset, precision: str) -> Tensor:
+    """uint8 (N, C, H, W) as the network reads it: normalised, channels last, in the precision of its activations."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return normalise(images, dataset.info, dtype).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -345,7 +360,7 @@ def evaluate(
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     for images, labels in zip(split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH), strict=True):
         with autocast(device, precision):
-            logits = network(normalise(images, dataset.info).contiguous(memory_format=torch.channels_last))
+            logits = network(as_input(images, dataset, precision))
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, reduction="sum").double()
         sums += torch.stack((loss, (logits.argmax(1) == labels).sum().double()))

@@ -62,7 +62,7 @@ def make_record(run: Run, trainer: Trainer, *, threads: int, weights: Weights | 
 def save_weights(network: nn.Module, folder: Path, run_id: str) -> Weights:
     """Write the network's weights and statistics as ``<run id>.safetensors``."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    content = save(tensors, {"format": "pt", "run": run_id})
+    content = save(tensors, {"run": run_id})  # one key only: safetensors writes several in random order
     path = folder / f"{run_id}.safetensors"
     write_atomically(path, content)
     return Weights(file=path.name, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
