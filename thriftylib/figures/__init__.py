@@ -21,8 +21,8 @@ from thriftylib.figures.audit import protocol_audit
 from thriftylib.figures.display import show, status, verdicts
 from thriftylib.figures.frames import claimed_at, differences, front_points, points, stack
 from thriftylib.figures.look import style
-from thriftylib.figures.pareto import pareto
-from thriftylib.figures.training import curves, training_curves
+from thriftylib.figures.pareto import pareto, pareto_front
+from thriftylib.figures.training import curves, longest, run_in_words, training_curves
 
 __all__ = [
     "accuracy_against_depth",
@@ -34,9 +34,12 @@ __all__ = [
     "curves",
     "differences",
     "front_points",
+    "longest",
     "pareto",
+    "pareto_front",
     "points",
     "protocol_audit",
+    "run_in_words",
     "show",
     "stack",
     "status",

@@ -62,6 +62,7 @@ def accuracy_against_macs(frame: pd.DataFrame, *, title: str) -> Axes:
             top.set_xticks(list(columns), [f"{depth:g}" for depth in columns.index])
             top.tick_params(length=3, pad=1)
             top.set_xlabel("depth T of the paper's columns, inferred from their MACs", fontsize=8.5)
+        axes.locator_params(axis="x", nbins=7)
         axes.set_xlabel("million multiply-accumulates (MMACs) per image")
         axes.set_ylabel("test accuracy (%)")
         note = progress_note(frame, "mmacs")
@@ -81,7 +82,7 @@ def accuracy_against_history(frame: pd.DataFrame, *, title: str) -> Axes:
 
 
 def accuracy_against_downsamplings(frame: pd.DataFrame, *, title: str) -> Axes:
-    """Accuracy against ``paper_label``, the paper's word for the number of downsamplings, with what the network really does.
+    """Accuracy against ``paper_label``, the paper's number of downsamplings, with what the network really does.
 
     ``period`` is the pooling period p and ``poolings`` how often the map shrinks before the head: the label 3 stands
     for 4. Both are written below the label. A run that failed, far below all claims, is written at the lower edge.
@@ -92,7 +93,8 @@ def accuracy_against_downsamplings(frame: pd.DataFrame, *, title: str) -> Axes:
     with look.style():
         axes = look.new_axes(3.0)[0]
         plot.claimed(axes, plot.series, line=True)
-        plot.ours(axes, plot.series, line=False, floor=plot.rows("claimed")["accuracy"].min() - 2)
+        claimed = plot.rows("claimed")["accuracy"]
+        plot.ours(axes, plot.series, line=False, floor=claimed.min() - 2 if len(claimed) else -np.inf)
         plot.limits(axes)
         ticks = [f"{row.paper_label}\n$p$ = {row.period}\n{row.poolings}×" for row in labels.itertuples()]
         axes.set_xticks(range(len(ticks)), ticks)
@@ -105,9 +107,9 @@ def accuracy_against_downsamplings(frame: pd.DataFrame, *, title: str) -> Axes:
 
 
 def _against_number(frame: pd.DataFrame, x: str, title: str, xlabel: str) -> Axes:
-    plot = _Plot(frame, x)
+    plot = _Plot(frame, x, spread=0.01 * (frame[x].max() - frame[x].min()))
     with look.style():
-        axes = look.new_axes(3.1)[0]
+        axes = look.new_axes(1.2 if plot.is_empty else 3.1)[0]
         plot.claimed(axes, plot.series, line=True)
         plot.ours(axes, plot.series, line=True)
         plot.limits(axes)
@@ -224,9 +226,13 @@ class _Plot:
                     f"↓ {point}", (point.x + 0.16 * fallen[point.x] - 0.4, 0.02), xycoords=("data", "axes fraction"),
                     rotation=90, ha="center", va="bottom", color=colour, fontsize=8,
                 )  # fmt: skip
-            if line and len(seen) > 1:
-                axes.plot([p.x + shift for p in seen], [p.mean for p in seen], color=colour, linewidth=1.3, zorder=3,
-                          linestyle="--" if other else "-")  # fmt: skip
+            if line:  # across what is not recorded yet there is no line
+                means = {point.x: point.mean for point in seen}
+                places = sorted(set(self.frame.query("series == @series and recipe == @recipe")[self.x]))
+                axes.plot(
+                    [place + shift for place in places], [means.get(place, np.nan) for place in places], color=colour,
+                    linewidth=1.3, zorder=3, linestyle="--" if other else "-",
+                )  # fmt: skip
             for point in seen:
                 axes.errorbar(
                     point.x + shift, point.mean, yerr=None if point.n == 1 else point.deviation, fmt=marker,
@@ -249,7 +255,7 @@ class _Plot:
 
     def nothing(self, axes: Axes) -> None:
         """Says that there is nothing, where an empty plot would leave it to be guessed."""
-        axes.set_ylim(0, 100)
+        axes.set(ylim=(0, 1), yticks=[])
         axes.text(
             0.5, 0.5, "nothing claimed, nothing run yet", transform=axes.transAxes, ha="center", color=look.CLAIMED
         )

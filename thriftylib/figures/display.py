@@ -64,7 +64,9 @@ def verdicts(board: pd.DataFrame, folded: int = 8) -> HTML:
     )
     table = f"<div style='overflow-x:auto'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     counts = board["verdict"].value_counts(sort=False)
-    summary = f"{len(board)} claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    summary = f"{len(board)} claim{'s' * (len(board) != 1)}: " + ", ".join(
+        f"{n} {verdict}" for verdict, n in counts.items()
+    )
     is_open = " open" if len(board) <= folded else ""
     return HTML(f"<details{is_open}><summary>{summary}</summary>{table}</details>")
 

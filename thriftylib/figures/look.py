@@ -133,7 +133,7 @@ def key_marker(shape: str, colour: str | None, size: float = 6.5) -> Line2D:
 
 
 def log_error_scale(axes: Axes, low: float, high: float) -> None:
-    """Accuracies (percent), ``low`` to ``high``, spaced by the logarithm of the error: 95 to 97.5 is as far as 80 to 90."""
+    """Accuracies (percent), ``low`` to ``high``, spaced by the log of the error: 95 to 97.5 is as far as 80 to 90."""
     bottom, top = max(100 - (100 - low) * 1.12, 0), min(100 - (100 - high) * 0.85, 99.9)
     axes.set_yscale("function", functions=(_to_log_error, _from_log_error))
     axes.set_ylim(bottom, top)
@@ -166,10 +166,11 @@ def parameters_axis(axes: Axes, low: float, high: float) -> None:
     """A logarithmic x axis of parameters with labels such as 2K and 4M."""
     axes.set_xscale("log")
     axes.set_xlim(low / 1.25, high * 1.25)
-    if high / low > 200:
+    if high / low > 1000:
         ticks = [float(10**power) for power in range(2, 9)]
     else:
-        ticks = [step * 10**power for power in range(2, 8) for step in (1, 2, 4)]
+        steps = (1, 2, 4) if high / low > 4 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+        ticks = [step * 10**power for power in range(2, 8) for step in steps]
     axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if low / 1.25 <= tick <= high * 1.25]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))

@@ -13,42 +13,51 @@ def pareto(frame: pd.DataFrame, *, title: str) -> Axes:
     """Accuracy against ``parameters`` by network family, with the front of what nothing recorded beats.
 
     ``frame`` has a row per point, already a mean over seeds: ``source`` (claimed or ours), ``family``, ``parameters``,
-    ``accuracy`` (percent), ``n`` (seeds).
+    ``accuracy`` (percent), ``n`` (seeds). What lies below the whole front and all claims is only counted.
     """
     known = frame.dropna(subset=["accuracy", "parameters"])
     claimed, mine = known[known["source"] == "claimed"], known[known["source"] == "ours"]
+    front = pareto_front(mine)
     key: dict[str, Artist] = {}
     with look.style():
-        axes = look.new_axes(3.5)[0]
-        if len(claimed):
-            key["claimed by a paper"] = axes.plot(
-                claimed["parameters"], claimed["accuracy"], linestyle="none", marker="o", markersize=5,
-                markerfacecolor="none", markeredgecolor="#9A9A9A", zorder=1,
-            )[0]  # fmt: skip
+        axes = look.new_axes(3.5 if len(known) else 1.2)[0]
         for place, family in enumerate(sorted(set(mine["family"]))):
-            rows = mine[mine["family"] == family]
-            key[f"ours: {family}"] = axes.plot(
-                rows["parameters"], rows["accuracy"], linestyle="none", marker=look.MARKERS[place % len(look.MARKERS)],
-                markersize=7, color=look.COLOURS[place % len(look.COLOURS)], markeredgecolor="white",
-                markeredgewidth=0.6, zorder=3,
-            )[0]  # fmt: skip
-        front = pareto_front(mine)
+            marker, colour = look.MARKERS[place % len(look.MARKERS)], look.COLOURS[place % len(look.COLOURS)]
+            for rows, size, alpha in ((mine.drop(front.index), 5.5, 0.5), (front, 8, 1.0)):
+                some = rows[rows["family"] == family]
+                axes.plot(
+                    some["parameters"], some["accuracy"], linestyle="none", marker=marker, markersize=size,
+                    color=colour, alpha=alpha, markeredgecolor="white", markeredgewidth=0.6, zorder=3,
+                )  # fmt: skip
+            key[f"ours: {family}"] = look.key_marker(marker, colour, 8)
         if len(front):
             reach = [*front["parameters"], known["parameters"].max() * 1.25]
             key["front of ours"] = axes.step(
                 reach, [*front["accuracy"], front["accuracy"].iloc[-1]], where="post", color="#333333", linewidth=1.1,
                 zorder=2,
             )[0]  # fmt: skip
-        records = int(mine["n"].sum())
-        note = f"Ours: {len(mine)} points from {records} records." if records else "Ours: nothing recorded yet."
-        look.finish([axes], title, note, key)
+        if len(claimed):
+            key["claimed by a paper"] = axes.plot(
+                claimed["parameters"], claimed["accuracy"], linestyle="none", marker="o", markersize=4.5,
+                markerfacecolor="none", markeredgecolor="#7F7F7F", zorder=4,
+            )[0]  # fmt: skip
+        # A failed run far below would squeeze everything else together.
+        low = min((rows["accuracy"].min() for rows in (front, claimed) if len(rows)), default=0)
+        below = int((mine["accuracy"] < low).sum())
+        note = (
+            f"Ours: {len(mine)} points from {int(mine['n'].sum())} records"
+            if len(mine)
+            else "Ours: nothing recorded yet"
+        )
+        look.finish([axes], title, note + (f"; {below} below the axis." if below else "."), key)
         if len(known):
-            look.log_error_scale(axes, known["accuracy"].min(), known["accuracy"].max())
+            look.log_error_scale(axes, low, known["accuracy"].max())
             look.parameters_axis(axes, known["parameters"].min(), known["parameters"].max())
         else:
-            axes.set(xticks=[], ylim=(0, 100))
+            axes.set(xticks=[], yticks=[])
+            axes.text(0.5, 0.5, "nothing claimed, nothing recorded yet", transform=axes.transAxes, ha="center")
             axes.set_xlabel("parameters (log scale)")
-        axes.set_ylabel("test accuracy (%), spaced by log error")
+        axes.set_ylabel("test accuracy (%), spaced by log error" if len(known) else "")
     return axes
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from thriftylib.evidence.records import Record
 from thriftylib.figures import look
@@ -13,6 +16,19 @@ from thriftylib.figures import look
 def curves(record: Record) -> pd.DataFrame:
     """A record's series as a frame: ``epoch``, counted from 0, and one column per series."""
     return pd.DataFrame({"epoch": range(record.epochs), **record.series})
+
+
+def longest(records: Iterable[Record], runs: Iterable[str]) -> Record | None:
+    """The record with most epochs among these runs, the largest id of equals; None where none is recorded."""
+    wanted = set(runs)
+    return max((record for record in records if record.id in wanted), key=lambda r: (r.epochs, r.id), default=None)
+
+
+def run_in_words(record: Record) -> str:
+    """Network, size, data set, recipe and seed of a record: the line below a figure's title."""
+    run = record.run
+    size = f"{record.cost.parameters:,} parameters"
+    return f"{run.network.name}, {size}, {run.data.name}, {run.recipe.name}, seed {run.seed}; run {record.id}."
 
 
 def training_curves(frame: pd.DataFrame, *, title: str, note: str) -> list[Axes]:
@@ -37,6 +53,7 @@ def training_curves(frame: pd.DataFrame, *, title: str, note: str) -> list[Axes]
         if rates.gt(0).all() and rates.max() > 20 * rates.min():
             panels[2].set_yscale("log")
         panels[2].set_xlabel("epoch")
+        panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
         for panel, label in zip(panels, ("accuracy (%)", "loss", "learning\nrate"), strict=True):
             panel.set_ylabel(label)
         look.finish(panels, title, note, key, left=0.9)
