@@ -1,0 +1,56 @@
+"""The bench on tiny sizes: what it compares is the same, and what it gives is a record. Nothing here is timed."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.evidence.bench import load_bench, save_bench
+from thriftylib.papers.thriftynet import ThriftyNetOptions
+from thriftylib.training import bench
+from thriftylib.training.bench import AUTHORS, AuthorsFormulation, bench_train
+
+
+def test_authors_formulation_is_the_papers_network():
+    torch.manual_seed(0)
+    ours = ThriftyNetOptions(filters=6, iterations=10).build((3, 32, 32), 10).double()
+    theirs = AuthorsFormulation(6, 10, history=5, pool=2).double()
+    with torch.no_grad():
+        ours.alpha.add_(0.1 * torch.randn_like(ours.alpha))
+    theirs.load_state_dict(ours.state_dict())
+    images, labels = torch.randn(4, 3, 32, 32).double(), torch.arange(4)
+    for network in (ours, theirs):
+        F.cross_entropy(network(images), labels).backward()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_tiny_bench_gives_a_record(tmp_path):
+    lines = []
+    threads = torch.get_num_threads()
+    record = bench_train(filters=4, iterations=5, batch_size=4, rounds=2, threads=1, report=lines.append)
+    assert record.baseline == AUTHORS
+    assert {"authors", "fp32"} <= set(record.variants) <= {"authors", "fp32", "bf16"}
+    assert all(len(variant.images_per_second) == 2 for variant in record.variants.values())
+    assert record.threads == 1
+    assert torch.get_num_threads() == threads
+    assert record.ratio("fp32") > 0
+    assert "4 filters, 5 iterations, batch 4" in record.what
+    assert lines[-1].startswith("round 2/2, images/s: authors ")
+    save_bench(record, tmp_path)
+    assert load_bench(tmp_path) == {"train": record}
+
+
+def test_a_different_result_is_not_timed(monkeypatch):
+    class Wrong(AuthorsFormulation):
+        def forward(self, x):
+            return 1.01 * super().forward(x)
+
+    monkeypatch.setattr(bench, "AuthorsFormulation", Wrong)
+    with pytest.raises(ThriftyError, match="differ from the authors' formulation by"):
+        bench_train(filters=4, iterations=5, batch_size=4, rounds=1)
+
+
+def test_impossible_sizes():
+    with pytest.raises(SpecError, match="filters"):
+        bench_train(filters=2, iterations=5, batch_size=4, rounds=1)
