@@ -14,6 +14,7 @@ from thriftylib.errors import ThriftyError
 from thriftylib.paths import project_root
 
 _TAIL = 40  # lines of the builder's output that an error shows
+_IN_SCRIPT = re.compile(r"""["'](https?://[^"']+\.(?:m?js|css|json|woff2?)(?:[?#][^"']*)?)["']""")
 _NOISE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -54,6 +55,10 @@ class _Page(HTMLParser):
         self.anchors: set[str] = set()
         self.links: list[str] = []  # what a reader may follow
         self.loads: list[str] = []  # what a browser fetches by itself
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem == "script":
+            self.loads += _IN_SCRIPT.findall(data)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {key: value for key, value in attrs if value is not None}

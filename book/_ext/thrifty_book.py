@@ -2,7 +2,6 @@
 
 - ``{num}`key` ``: one number, formatted; an unknown key is a warning, so a strict build fails.
 - ``{scoreboard}``: every claim with its verdict. ``{unread} paper``: what could not be read.
-- ``{docstring} module``: what a module's docstring says after its first line, read as Markdown.
 - ``{local-runs}``: the runs that this machine made. ``{provenance}``: where the committed records come from.
 
 Everything is read when the site is built, so a build from changed records must be a full one (``thriftylib.book.build``
@@ -12,9 +11,7 @@ sees to that). MathJax is copied beside the pages: the site asks the network for
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from importlib.metadata import files
-from inspect import getdoc
 from pathlib import Path
 
 import thrifty_tables as tables
@@ -79,16 +76,6 @@ class UnreadTable(FromRecords):
         return tables.unread(sheets[self.arguments[0]].unread)
 
 
-class Docstring(SphinxDirective):
-    """``{docstring} module``: a module's docstring as a part of this page, so that a rule is written down once."""
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        text = getdoc(import_module(self.arguments[0])) or ""
-        return self.parse_text_to_nodes(text.partition("\n\n")[2])
-
-
 class LocalRuns(FromRecords):
     """``{local-runs}``: the records under ``local/results`` of the machine that builds the site."""
 
@@ -115,7 +102,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     for name, directive in {
         "scoreboard": Scoreboard,
         "unread": UnreadTable,
-        "docstring": Docstring,
         "local-runs": LocalRuns,
         "provenance": Provenance,
     }.items():

@@ -1,0 +1,161 @@
+"""The whole site: built strictly, its links followed, and its pages looked at in a headless browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from thriftylib.book import build, check_links
+from thriftylib.evidence.claims import load_claims
+from thriftylib.paths import claims_dir
+
+pytestmark = pytest.mark.xdist_group("site")  # one worker builds it once
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PROBE = """<script>addEventListener("load", () => document.body.setAttribute("data-probe", JSON.stringify({
+  images: [...document.querySelectorAll("article img")].map((image) => [image.naturalWidth, image.alt]),
+  overflow: document.documentElement.scrollWidth - innerWidth,
+  formulas: document.querySelectorAll("mjx-container svg").length})))</script>"""
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the built pages."""
+    return build(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="session")
+def browse(tmp_path_factory):
+    """A function from an address to the page's text after its scripts have run."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        missing = f"no browser: none of {', '.join(BROWSERS)} is on the path"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+
+    def dump(address, width=1280):
+        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+        flags += "--disable-background-networking --disable-component-update --disable-dev-shm-usage"
+        profile = tmp_path_factory.mktemp("profile")
+        command = [browser, *flags.split(), f"--user-data-dir={profile}", f"--window-size={width},900"]
+        command += ["--virtual-time-budget=8000", "--dump-dom", address]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    return dump
+
+
+@pytest.fixture(scope="session")
+def probe(site, browse):
+    """A function from a page's name to what the browser measured on it."""
+
+    def measure(name, width=1280):
+        page = site / name
+        probed = page.with_name(f"probe-{width}-{page.name}")
+        probed.write_text(page.read_text("utf-8").replace("</body>", f"{PROBE}</body>"), "utf-8")
+        try:
+            dump = browse(probed.as_uri(), width)
+        finally:
+            probed.unlink()
+        return json.loads(re.search(r'data-probe="([^"]*)"', dump)[1].replace("&quot;", '"'))
+
+    return measure
+
+
+class Rows(HTMLParser):
+    """The rows of the scoreboard that can be seen."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.seen, self.closed = [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag == "tbody":
+            self.closed = "hidden" in values
+        if tag == "tr" and "data-verdict" in values and "hidden" not in values and not self.closed:
+            self.seen.append(values)
+
+
+def test_no_link_is_broken_and_nothing_comes_from_the_network(site):
+    assert check_links(site) == []
+
+
+def test_style_sheets_and_scripts_name_no_other_host(site):
+    calls = re.compile(rb"""url\(\s*['"]?(?:https?:)?//|@import\s+['"](?:https?:)?//|importScripts\(['"]https?:""")
+    found = [
+        path.name for path in site.rglob("*") if path.suffix in (".css", ".js") and calls.search(path.read_bytes())
+    ]
+    assert not found
+
+
+def test_every_notebook_has_a_page_and_a_download(site):
+    for name in NOTEBOOKS:
+        assert (site / "notebooks" / f"{name}.html").is_file()
+        assert (site / "_sources" / "notebooks" / f"{name}.ipynb").is_file()
+
+
+def test_pages_can_be_read_aloud_and_used_with_a_keyboard(site):
+    for page in (path for folder in ("book", "notebooks") for path in (site / folder).glob("*.html")):
+        text = page.read_text("utf-8")
+        assert '<html lang="en"' in text, page
+        assert re.search(r'<a [^>]*href="#main-content"', text), f"{page}: no skip link"
+        images = re.findall(r"<img\b[^>]*>", text)
+        assert all(re.search(r'\balt="[^"]', image) for image in images), f"{page}: an image without a text"
+
+
+def test_the_table_is_complete_without_scripts(site):
+    page = (site / "book" / "index.html").read_text("utf-8")
+    assert len(Rows(page).seen) == len(load_claims(claims_dir()))
+
+
+def test_the_start_page_opens_with_the_headline_claims(site, browse):
+    shown = Rows(browse((site / "book" / "index.html").as_uri())).seen
+    headline = [key.replace("/", "-") for key, claim in load_claims(claims_dir()).items() if claim.mark == "ABSTRACT"]
+    assert [row["id"] for row in shown] == headline
+
+
+def test_the_scoreboard_filters_by_verdict_paper_and_text(site, browse):
+    address = (site / "book" / "index.html").as_uri()
+    everything = Rows((site / "book" / "index.html").read_text("utf-8")).seen
+    some = everything[-1]["data-verdict"]
+    shown = Rows(browse(f"{address}#verdict={some.replace(' ', '%20')}")).seen
+    assert [row["id"] for row in shown] == [row["id"] for row in everything if row["data-verdict"] == some]
+    shown = Rows(browse(f"{address}#paper=thriftynet&q=svhn%20T%20=%2030")).seen
+    wanted = [row for row in everything if row["data-paper"] == "thriftynet"]
+    wanted = [row["id"] for row in wanted if all(word in row["data-text"] for word in ("svhn", "t", "=", "30"))]
+    assert [row["id"] for row in shown] == wanted
+    assert wanted
+
+
+def test_the_scoreboard_sorts_across_figures(site, browse):
+    shown = Rows(browse(f"{(site / 'book' / 'index.html').as_uri()}#sort=-claimed")).seen
+    claimed = [float(row["data-by-claimed"]) for row in shown]
+    assert len(shown) == len(load_claims(claims_dir()))
+    assert claimed == sorted(claimed, reverse=True)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_figures_load(probe, name):
+    found = probe(f"notebooks/{name}.html")
+    assert found["images"], "no figure on this page"
+    assert all(width > 0 and alt for width, alt in found["images"])
+
+
+def test_formulas_are_set(probe):
+    assert probe("book/thriftynet.html")["formulas"] > 2
+
+
+@pytest.mark.parametrize(
+    "name", ["book/index", "book/thriftynet", "book/protocols", *(f"notebooks/{x}" for x in NOTEBOOKS)]
+)
+def test_no_page_is_wider_than_a_narrow_window(probe, name):
+    assert probe(f"{name}.html", width=500)["overflow"] <= 0  # 500: headless Chromium's smallest window
