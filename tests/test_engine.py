@@ -23,7 +23,8 @@ from thriftylib.training import engine
 from thriftylib.training.augment import augment
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
 from thriftylib.training.data import load, normalise
-from thriftylib.training.engine import Trainer, evaluate, train
+from thriftylib.training.engine import Trainer, train
+from thriftylib.training.evaluation import evaluate
 from thriftylib.training.method import Method
 from thriftylib.training.progress import Report, duration
 from thriftylib.training.streams import stream, stream_seed
@@ -51,7 +52,10 @@ def without_times(series):
     return {name: values for name, values in series.items() if name != "seconds"}
 
 
-NETWORKS = [("toy", {}), ("thriftynet", {"filters": 6, "iterations": 3, "history": 2, "pool": 2, "activation": "rrelu"})]
+NETWORKS = [
+    ("toy", {}),
+    ("thriftynet", {"filters": 6, "iterations": 3, "history": 2, "pool": 2, "activation": "rrelu"}),
+]
 
 
 @pytest.mark.parametrize(("network", "options"), NETWORKS, ids=["toy", "thriftynet-rrelu"])
@@ -78,7 +82,13 @@ def test_a_run_killed_at_any_step_ends_with_the_same_bits(tmp_path_factory, netw
 def _run(network, options, **recipe):
     from thriftylib.spec import Run
 
-    values = {"name": "test", "epochs": 2, "batch_size": 128, "learning_rate": 0.1, "schedule": {"kind": "plateau", "patience": 0}}
+    values = {
+        "name": "test",
+        "epochs": 2,
+        "batch_size": 128,
+        "learning_rate": 0.1,
+        "schedule": {"kind": "plateau", "patience": 0},
+    }
     values |= {"augment": {"crop": 1, "flip": True, "mixup": 0.5}} | recipe
     data = {"name": "digits", "train_images": 400, "test_images": 100}
     return Run(network={"name": network, "options": options}, data=data, recipe=values)
@@ -119,13 +129,16 @@ def test_the_engine_is_a_plain_pytorch_loop(make_run):
 
 
 def test_weights_only_decay_spares_norms_biases_and_coefficients():
-    network = _run("thriftynet", {"filters": 6, "iterations": 2, "history": 1, "pool": None}).options.build((1, 8, 8), 10)
+    network = _run("thriftynet", {"filters": 6, "iterations": 2, "history": 1, "pool": None}).options.build(
+        (1, 8, 8), 10
+    )
     recipe = _run("toy", {}, weight_decay=0.5, weight_decay_on="weights").recipe
     groups = engine.make_optimizer(network, recipe).param_groups
     decayed = {id(p) for p in groups[0]["params"]}
     names = {name for name, parameter in network.named_parameters() if id(parameter) in decayed}
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
-    assert names and all(name.endswith("weight") for name in names)
+    assert names
+    assert all(name.endswith("weight") for name in names)
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
 
 
@@ -133,10 +146,14 @@ def test_the_record_says_what_happened(make_run, tmp_path):
     run = make_run(epochs=3)
     outcome = train(run, results=tmp_path, weights=tmp_path / "weights", threads=1, progress=False)
     record = load_record(tmp_path / "runs" / f"{run.id}.json")
-    assert record == outcome.record and outcome.stopped is None
-    assert record.status == "complete" and record.epochs == 3 and record.sittings == 1
+    assert record == outcome.record
+    assert outcome.stopped is None
+    assert record.status == "complete"
+    assert record.epochs == 3
+    assert record.sittings == 1
     accuracies = record.series["test_accuracy"]
-    assert record.best.test_accuracy == max(accuracies) and record.best.epoch == accuracies.index(max(accuracies))
+    assert record.best.test_accuracy == max(accuracies)
+    assert record.best.epoch == accuracies.index(max(accuracies))
     assert record.final.test_accuracy == accuracies[-1]
     assert record.cost.parameters == 4 * 9 + 50
     assert (record.precision, record.threads) == ("fp32", 1)
@@ -149,7 +166,8 @@ def test_the_record_says_what_happened(make_run, tmp_path):
 def test_a_loss_that_is_no_number_ends_the_run_as_diverged(make_run, tmp_path):
     run = make_run(epochs=5, learning_rate=1e30, schedule={"kind": "constant"})
     record = train(run, results=tmp_path, progress=False).record
-    assert record.status == "diverged" and record.epochs < 5
+    assert record.status == "diverged"
+    assert record.epochs < 5
     assert None in record.series["train_loss"]
 
 
@@ -158,11 +176,13 @@ def test_the_budget_stops_cleanly_and_the_next_call_goes_on(make_run, tmp_path):
     places = {"results": tmp_path / "cut", "checkpoints": tmp_path / "checkpoints", "progress": False, "threads": 1}
     sittings = 0
     while (outcome := train(run, budget=0.0, **places)).record is None:
-        assert outcome.stopped == "budget" and list((tmp_path / "checkpoints").iterdir())
+        assert outcome.stopped == "budget"
+        assert list((tmp_path / "checkpoints").iterdir())
         sittings += 1
         assert sittings < 50
     whole = train(run, results=tmp_path / "whole", progress=False, threads=1).record
-    assert sittings >= 3 and outcome.record.sittings == sittings + 1
+    assert sittings >= 3
+    assert outcome.record.sittings == sittings + 1
     assert without_times(outcome.record.series) == without_times(whole.series)
     assert not list((tmp_path / "checkpoints").iterdir())
 
@@ -192,13 +212,15 @@ def test_a_killed_process_goes_on_to_the_same_weights(make_run, tmp_path, number
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("checkpoints/[!.]*.safetensors")):
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(number)
     said = process.communicate()[1]
     assert process.returncode == code, said
     if code == 3:
-        assert "stopped by signal" in said and "the same command goes on" in said
+        assert "stopped by signal" in said
+        assert "the same command goes on" in said
     subprocess.run(command, env=environment, stderr=subprocess.PIPE, check=True)
     record = load_record(tmp_path / "runs" / f"{run.id}.json")
     assert record.sittings == 2
@@ -276,7 +298,8 @@ def test_a_validation_split_can_steer_the_plateau(make_run):
     for loss, given_rate in zip(losses, series["learning_rate"], strict=True):
         assert given_rate == pytest.approx(rate)
         rate, best = (rate, loss) if loss < best * (1 - 1e-4) else (rate / 2, best)
-    assert "validation_accuracy" in series and series["learning_rate"][-1] < 0.5
+    assert "validation_accuracy" in series
+    assert series["learning_rate"][-1] < 0.5
 
 
 def test_bf16_keeps_weights_and_statistics_in_fp32(make_run):
@@ -292,7 +315,8 @@ def test_first_weights_depend_on_the_seed_alone(make_run):
         torch.rand(3)  # whatever was drawn before
         return trainer_of(make_run(seed=seed)).network[0].weight
 
-    assert torch.equal(first(0), first(0)) and not torch.equal(first(0), first(1))
+    assert torch.equal(first(0), first(0))
+    assert not torch.equal(first(0), first(1))
 
 
 def test_the_callers_random_numbers_are_left_alone(make_run, tmp_path):
@@ -319,7 +343,8 @@ def test_a_wrong_device_or_precision_is_named(make_run, tmp_path, keywords, mess
 def test_progress_is_one_plain_line_per_epoch_off_a_terminal(make_run, tmp_path, capsys):
     train(make_run(epochs=3), results=tmp_path)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and all(word in lines[1] for word in ("epoch 2/3", "loss", "test", "images/s", "left"))
+    assert len(lines) == 3
+    assert all(word in lines[1] for word in ("epoch 2/3", "loss", "test", "images/s", "left"))
 
 
 def test_durations_read_well():

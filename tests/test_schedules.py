@@ -44,10 +44,13 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_the_floor(anneal):
     given = recipe({"kind": "one-cycle", "warmup": 0.25, "anneal": anneal, "final": 0.1})
     rates = [learning_rate(given, epoch, step, 10, []) for epoch in range(12) for step in range(10)]
     peak = rates.index(max(rates))
-    assert peak == 30 and rates[peak] == pytest.approx(0.1)
-    assert rates[:peak] == sorted(rates[:peak]) and rates[0] > 0
+    assert peak == 30
+    assert rates[peak] == pytest.approx(0.1)
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[0] > 0
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert rates[-1] == pytest.approx(0.01, abs=0.0011) and rates[-1] > 0.01
+    assert rates[-1] == pytest.approx(0.01, abs=0.0011)
+    assert rates[-1] > 0.01
 
 
 def test_one_cycle_cosine_is_cosine_annealing():
@@ -58,7 +61,9 @@ def test_one_cycle_cosine_is_cosine_annealing():
         optimizer.step()
         scheduler.step()
     given = recipe({"kind": "one-cycle", "warmup": 0.0}, epochs=4)
-    assert [learning_rate(given, e, s, 10, []) for e in range(4) for s in range(10)] == pytest.approx(expected, abs=1e-12)
+    assert [learning_rate(given, e, s, 10, []) for e in range(4) for s in range(10)] == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def test_constant_never_changes():

@@ -38,7 +38,7 @@ def weights_dir() -> Path:
 
 
 def local_dir() -> Path:
-    """What this machine makes for itself, never committed: ``results/``, ``weights/``, ``checkpoints/``, ``notebooks/``."""
+    """What this machine makes for itself, never committed: results, weights, checkpoints, executed notebooks."""
     return project_root() / "local"
 
 

@@ -101,8 +101,9 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if isinstance(self.schedule, Steps) and self.schedule.milestones[-1] >= self.epochs:
-            raise SpecError(f"schedule.milestones end at {self.schedule.milestones[-1]}: must be below epochs = {self.epochs}")
+        last = self.schedule.milestones[-1] if isinstance(self.schedule, Steps) else 0
+        if last >= self.epochs:
+            raise SpecError(f"schedule.milestones end at {last}: must be below epochs = {self.epochs}")
         if self.nesterov and not self.momentum:
             raise SpecError("nesterov = True needs momentum > 0")
         return self

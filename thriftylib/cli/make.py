@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from collections.abc import Sequence
 from difflib import get_close_matches
 from enum import StrEnum
@@ -28,6 +29,7 @@ from thriftylib.cli.app import (
 )
 from thriftylib.datasets import dataset_info
 from thriftylib.errors import ThriftyError
+from thriftylib.evidence.bench import save_bench
 from thriftylib.evidence.records import load_records
 from thriftylib.experiments import EXPERIMENTS, PRESETS, experiment
 from thriftylib.experiments.execute import Places, known_records, parse_budget, train_missing, verify_weights
@@ -129,8 +131,7 @@ def _missing(
             raise ThriftyError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
     from thriftylib.evidence.claims import load_claims
     from thriftylib.experiments.plan import plan
-    from thriftylib.training.engine import choose_device
-    from thriftylib.training.outcome import device_name
+    from thriftylib.training.device import choose_device, device_name
 
     claims = load_claims(claims_dir())
     if only is not None and only not in claims:
@@ -252,6 +253,50 @@ def verify(
         print_table(list(rows[0]), [list(row.values()) for row in rows])
     if not all(row["agrees"] for row in rows):
         raise typer.Exit(FAILED)
+
+
+class Bench(StrEnum):
+    train = "train"
+
+
+def bench(
+    what: Annotated[Bench, typer.Argument(help="train: our engine beside the authors' formulation, on the CPU.")],
+    filters: Annotated[int, typer.Option(min=3)] = 172,
+    iterations: Annotated[int, typer.Option(min=5)] = 20,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted steps of each variant; they take turns.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Keep it as data/results/bench/train.json.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure speed and memory as ratios within one process.
+
+    Example: thrifty bench train --rounds 3
+    """
+    from thriftylib.training.bench import bench_train
+
+    measured = bench_train(
+        filters=filters, iterations=iterations, batch_size=batch_size, rounds=rounds, threads=threads, report=say
+    )
+    if record:
+        say(f"recorded in {save_bench(measured, results_dir())}")
+    if as_json:
+        print_json(measured.model_dump(mode="json"))
+        return
+    out().print(f"{measured.what}, {measured.device}, {measured.threads} threads", markup=False)
+    rows = [
+        [
+            name,
+            variant.what,
+            variant.precision,
+            statistics.median(variant.images_per_second),
+            measured.ratio(name),
+            variant.peak_bytes and variant.peak_bytes / 2**20,
+            measured.memory_ratio(name),
+        ]
+        for name, variant in measured.variants.items()
+    ]
+    print_table(("variant", "what", "precision", "images/s", "x as fast", "peak MiB", "x memory"), rows)
 
 
 def book(

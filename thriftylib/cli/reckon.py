@@ -112,8 +112,7 @@ def plan(
 
 def _machine(device: str) -> str:
     if device == "auto" or device.partition(":")[0] in ("cpu", "cuda"):
-        from thriftylib.training.engine import choose_device
-        from thriftylib.training.outcome import device_name
+        from thriftylib.training.device import choose_device, device_name
 
         return device_name(choose_device(device))
     return device

@@ -133,7 +133,8 @@ def verify_weights(record: Record, folder: Path, *, device: str = "auto", data: 
         ThriftyError: the weights are missing or not those of the record, or the data or the device cannot be used.
     """
     from thriftylib.training.data import load
-    from thriftylib.training.engine import choose_device, evaluate
+    from thriftylib.training.device import choose_device
+    from thriftylib.training.evaluation import evaluate
     from thriftylib.training.outcome import load_weights
 
     chosen = choose_device(device)

@@ -24,12 +24,15 @@ from thriftylib.errors import ThriftyError
 from thriftylib.evidence.bench import BenchRecord, Variant
 from thriftylib.spec import Augment, Recipe, Run
 from thriftylib.training.data import Dataset, Split
+from thriftylib.training.device import device_name
 from thriftylib.training.engine import Trainer
-from thriftylib.training.outcome import commit, device_name, versions
+from thriftylib.training.outcome import commit, versions
 from thriftylib.training.progress import Report
 
 AUTHORS = "authors"
-SAME = 1e-3  # relative difference of all gradients together; about 1e-5 is seen with the default sizes
+# Relative differences that count as the same. Rounding alone changes the gradients by up to 3e-3: where two pixels of a
+# max-pool are nearly equal, it decides which of them receives the gradient.
+SAME = {"logits": 1e-4, "gradients": 1e-2}
 
 
 class AuthorsFormulation(nn.Module):
@@ -226,18 +229,22 @@ def _authors_network(run: Run) -> AuthorsFormulation:
 
 
 def _check_same(run: Run) -> None:
-    """Both formulations give the same loss and gradients for one batch, up to fp32 rounding."""
+    """Both formulations give the same logits and gradients for one batch, up to fp32 rounding."""
     images, labels = (tensor[: run.recipe.batch_size] for tensor in _images(run))
     inputs = images.float() / 127.5 - 1
     found = []
     for network in (_authors_network(run), _trainer(run, "fp32").network):
-        loss = F.cross_entropy(network.train()(inputs), labels)
-        loss.backward()
-        found.append(torch.cat([loss.detach().reshape(1), *(p.grad.flatten() for p in network.parameters())]))
+        logits = network.train()(inputs)
+        F.cross_entropy(logits, labels).backward()
+        gradients = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+        found.append({"logits": logits.detach(), "gradients": gradients})
     theirs, ours = found
-    difference = ((ours - theirs).norm() / theirs.norm()).item()
-    if not difference < SAME:
-        raise ThriftyError(f"loss and gradients differ from the authors' formulation by {difference:.1e} of their norm")
+    for name, tolerance in SAME.items():
+        difference = ((ours[name] - theirs[name]).norm() / theirs[name].norm()).item()
+        if not difference < tolerance:
+            raise ThriftyError(
+                f"{name} differ from those of the authors' formulation by {difference:.1e} of their norm"
+            )
 
 
 def _peak(run: Run, variant: str, threads: int) -> int | None:

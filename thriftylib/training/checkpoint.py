@@ -1,4 +1,4 @@
-"""What a killed training needs to go on as if it had never stopped: one safetensors file per run, written atomically."""
+"""What a killed training needs to go on as if it had never stopped: one safetensors file per run."""
 
 from __future__ import annotations
 

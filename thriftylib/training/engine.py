@@ -1,19 +1,15 @@
 """How any network is trained: the one loop behind every record.
 
 The order of images, their augmentation and every other random number come from streams named by run, epoch and batch
-(:mod:`thriftylib.training.streams`), and the learning rate from the finished epochs alone. So a checkpoint holds weights,
-momentum and counters, and a run that was killed at any step ends, on a CPU with a fixed number of threads, with the bits
-of one that was not.
+(:mod:`thriftylib.training.streams`), and the learning rate from the finished epochs alone. So a checkpoint holds
+weights, momentum and counters, and a run that was killed at any step ends, on a CPU with a fixed number of threads,
+with the bits of one that was not.
 """
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,22 +18,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thriftylib.errors import ThriftyError
 from thriftylib.evidence.records import Record, save_record
 from thriftylib.options import MethodOptions, find
-from thriftylib.spec import Plateau, Run
+from thriftylib.spec import Plateau, Recipe, Run
 from thriftylib.training import kernels
 from thriftylib.training.augment import augment, mix
 from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from thriftylib.training.data import Dataset, Split, load, normalise
+from thriftylib.training.data import Dataset, Split, load
+from thriftylib.training.device import Precision, autocast, choose_device, choose_precision
+from thriftylib.training.evaluation import as_input, evaluate
 from thriftylib.training.method import Method
 from thriftylib.training.outcome import make_record, save_weights
 from thriftylib.training.progress import Report
 from thriftylib.training.schedules import learning_rate
+from thriftylib.training.signals import collect_signals
 from thriftylib.training.streams import stream, stream_seed
-
-Precision = Literal["auto", "fp32", "bf16"]
-EVALUATION_BATCH = 500  # images; small enough for the caches of a CPU, large enough for a GPU
 
 
 @dataclass(frozen=True)
@@ -46,36 +41,6 @@ class Outcome:
 
     record: Record | None
     stopped: Literal["budget", "signal"] | None = None
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """``"auto"``: the first GPU, else the CPU.
-
-    Raises:
-        ThriftyError: no such device, or it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ThriftyError(f"device = {name!r}: must be auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ThriftyError(f"device = {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; cpu works")
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> Literal["fp32", "bf16"]:
-    """``"auto"``: bf16 on a GPU, fp32 on a CPU.
-
-    Raises:
-        ThriftyError: no such precision.
-    """
-    if name not in ("auto", "fp32", "bf16"):
-        raise ThriftyError(f"precision = {name!r}: must be auto, fp32 or bf16")
-    if name == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
-    return name
 
 
 def train(
@@ -87,7 +52,7 @@ def train(
     weights: Path | None = None,
     checkpoints: Path | None = None,
     budget: float | None = None,
-    precision: Precision = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     threads: int | None = None,
     progress: bool = True,
     checkpoint_every: float = 120.0,
@@ -101,7 +66,7 @@ def train(
         weights: folder that receives the final weights (``<id>.safetensors``); None: not kept.
         checkpoints: folder of checkpoints; None: a killed run starts anew.
         budget: seconds of this call; None: to the end.
-        precision: of convolutions and activations; weights, sums of gradients and batch-norm statistics are fp32 always.
+        precision: of convolutions and activations; weights, their gradients' sums and batch-norm statistics are fp32.
         threads: of a CPU; None: as PyTorch is set. The last digits depend on it, so the record states it.
         progress: report on standard error.
         checkpoint_every: seconds between checkpoints.
@@ -114,7 +79,7 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     dataset = load(run.data, root=data, device=chosen, seed=run.seed)
-    with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []), _signals() as received:
+    with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []), collect_signals() as received:
         trainer = Trainer(run, dataset, chosen, choose_precision(precision, chosen))
         path = checkpoint_path(checkpoints, run.id) if checkpoints else None
         if path and path.exists():
@@ -141,38 +106,17 @@ def train(
 
 
 def _next(path: Path | None) -> str:
-    return "the same command goes on from its checkpoint" if path else "no checkpoint folder was given, so it starts anew"
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second one acts as usual."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    watched = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in watched}
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(number, before[number])
-
-    for number in watched:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return "the same command goes on from its checkpoint" if path else "without a checkpoint folder it starts anew"
 
 
 class Trainer:
     """One training as a state that moves by steps; everything that a checkpoint must hold is in :meth:`state`."""
 
-    def __init__(self, run: Run, dataset: Dataset, device: torch.device, precision: Literal["fp32", "bf16"]) -> None:
+    def __init__(self, run: Run, dataset: Dataset, device: torch.device, precision: Precision) -> None:
         self.run, self.recipe, self.dataset, self.device, self.precision = run, run.recipe, dataset, device, precision
-        self.method = find(MethodOptions, run.method.name).model_validate(run.method.options).start() if run.method else Method()
+        self.method = Method()
+        if run.method:
+            self.method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
         # Built on the CPU: a seed gives the same first weights on every device.
         torch.manual_seed(stream_seed(run.seed, "weights"))
         network = run.options.build(dataset.info.image_shape, len(dataset.info.classes))
@@ -191,15 +135,15 @@ class Trainer:
         kernels.accelerate(self.network, self.precision)
         self.optimizer = make_optimizer(self.network, self.recipe)
         if self.recipe.momentum:
-            # Zero before the first step changes no value. Left to SGD, a buffer takes its gradient's strides, but after a
-            # resumed checkpoint its parameter's: the same sums in another order of instructions, so other last bits.
+            # Zero before the first step changes no value. Left to SGD, a buffer would take its gradient's strides, but
+            # its parameter's after a checkpoint: other instructions, and so perhaps other last bits.
             for parameter in self.network.parameters():
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def _start_epoch(self) -> None:
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of loss and of correct answers
-        order = torch.randperm(len(self.dataset.train.labels), generator=stream("cpu", self.run.seed, "order", self.epoch))
-        self.order = order.to(self.device)
+        shuffle = stream("cpu", self.run.seed, "order", self.epoch)
+        self.order = torch.randperm(len(self.dataset.train.labels), generator=shuffle).to(self.device)
 
     @property
     def position(self) -> int:
@@ -306,12 +250,15 @@ class Trainer:
 
     def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
         """Undo :meth:`state`."""
-        own = {name.removeprefix("method/"): tensor for name, tensor in tensors.items() if name.startswith("method/")}
-        self._adopt(self.method.restore(self.network, own, values["method"]))
-        self.network.load_state_dict({n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")})
-        for name, parameter in self.network.named_parameters():
-            if (momentum := tensors.get(f"momentum/{name}")) is not None:
-                self.optimizer.state[parameter]["momentum_buffer"].copy_(momentum)
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+        self._adopt(self.method.restore(self.network, under("method/"), values["method"]))
+        self.network.load_state_dict(under("network/"))
+        parameters = dict(self.network.named_parameters())
+        for name, momentum in under("momentum/").items():
+            self.optimizer.state[parameters[name]]["momentum_buffer"].copy_(momentum)
         for name in COUNTERS:
             setattr(self, name, values[name])
         self.series = values["series"]
@@ -335,34 +282,3 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
     )
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 for convolutions and activations where asked for; batch norm keeps fp32 statistics by itself.
-
-    No cache of cast weights: with it, the gradients of a kernel that is used many times would be summed in bf16.
-    """
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
-
-
-def as_input(images: Tensor, dataset: Dataset, precision: str) -> Tensor:
-    """uint8 (N, C, H, W) as the network reads it: normalised, channels last, in the precision of its activations."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return normalise(images, dataset.info, dtype).contiguous(memory_format=torch.channels_last)
-
-
-@torch.no_grad()
-def evaluate(
-    network: nn.Module, split: Split, dataset: Dataset, device: torch.device, precision: str = "fp32"
-) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in percent over a split; no augmentation, batch norm in evaluation mode."""
-    network.eval()
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    for images, labels in zip(split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH), strict=True):
-        with autocast(device, precision):
-            logits = network(as_input(images, dataset, precision))
-        logits = logits.float()
-        loss = F.cross_entropy(logits, labels, reduction="sum").double()
-        sums += torch.stack((loss, (logits.argmax(1) == labels).sum().double()))
-    loss, correct = (sums / len(split.labels)).tolist()
-    return loss, 100 * correct

@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 class Method:
     """Training as usual: subclass it beside a paper's network and override what the paper changes.
 
-    A method is made anew for each run by its :class:`thriftylib.options.MethodOptions`. Whatever it must remember across
+    A method is made anew for each run by its :class:`thriftylib.options.MethodOptions`. What it must remember over
     a kill goes through :meth:`state` and :meth:`restore`.
     """
 
     def prepare(self, network: nn.Module) -> nn.Module:
-        """The network that is trained in place of ``network`` (expanded, narrowed, ...); called once, before the optimiser is made."""
+        """The network that is trained in place of ``network`` (expanded, narrowed, ...); called once, at first."""
         return network
 
     def epoch_starts(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> None:

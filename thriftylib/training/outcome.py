@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -19,6 +18,7 @@ from thriftylib.errors import RecordError
 from thriftylib.evidence.records import Counted, Record, Weights, points
 from thriftylib.paths import project_root, write_atomically
 from thriftylib.spec import Run
+from thriftylib.training.device import device_name
 
 if TYPE_CHECKING:
     from thriftylib.training.engine import Trainer
@@ -28,7 +28,7 @@ def make_record(run: Run, trainer: Trainer, *, threads: int, weights: Weights | 
     """The record of a finished trainer: all that a verdict, a figure or a doubter may ask."""
     info = run.data.info
     cost = run.options.cost(info.image_shape, len(info.classes))
-    series = {name: [value if math.isfinite(value) else None for value in values] for name, values in trainer.series.items()}
+    series = {name: [x if math.isfinite(x) else None for x in values] for name, values in trainer.series.items()}
     best, final = points(series)
     return Record(
         format=1,
@@ -83,18 +83,6 @@ def load_weights(network: nn.Module, record: Record, folder: Path) -> None:
     if found != record.weights.sha256:
         raise RecordError(f"{path}: SHA-256 is {found}, record {record.id} says {record.weights.sha256}")
     network.load_state_dict(load_file(path))
-
-
-def device_name(device: torch.device) -> str:
-    """The device as its maker calls it, such as "NVIDIA H200", or the processor with its architecture."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model} (CPU)"
 
 
 def versions() -> dict[str, str]:

@@ -47,7 +47,9 @@ class Report:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     @property
@@ -58,7 +60,8 @@ class Report:
     def step(self, epoch: int, loss: float, accuracy: float, images_per_second: float) -> None:
         """Show the running epoch."""
         self.shown_at = time.monotonic()
-        now = f"epoch {epoch + 1}/{self.run.recipe.epochs} loss {loss:.3f} train {accuracy:.1f} % {images_per_second:.0f} images/s"
+        now = f"epoch {epoch + 1}/{self.run.recipe.epochs} loss {loss:.3f} train {accuracy:.1f} %"
+        now += f" {images_per_second:.0f} images/s"
         self.bar.update(self.task, completed=self.done, now=now)
 
     def epoch(self, epoch: int, numbers: dict[str, float], images_per_second: float) -> None:

@@ -26,11 +26,13 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, steps_per_epoch: int, m
         case Plateau():
             return _after_plateaus(schedule, recipe.learning_rate, monitored)
         case OneCycle():
-            return recipe.learning_rate * _cycle(schedule, epoch * steps_per_epoch + step, recipe.epochs * steps_per_epoch)
+            return recipe.learning_rate * _cycle(
+                schedule, epoch * steps_per_epoch + step, recipe.epochs * steps_per_epoch
+            )
 
 
 def _cycle(schedule: OneCycle, step: int, steps: int) -> float:
-    """The share of the peak rate at ``step`` of ``steps``: the first step is above 0, the last one just above ``final``."""
+    """The share of the peak rate at ``step`` of ``steps``: above 0 at the first, just above ``final`` at the last."""
     warmup = round(schedule.warmup * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -1,0 +1,63 @@
+"""Where a network is trained and in which precision."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from thriftylib.errors import ThriftyError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``"auto"``: the first GPU, else the CPU.
+
+    Raises:
+        ThriftyError: no such device, or it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ThriftyError(f"device = {name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ThriftyError(f"device = {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; cpu works")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """``"auto"``: bf16 on a GPU, fp32 on a CPU.
+
+    Raises:
+        ThriftyError: no such precision.
+    """
+    if name not in ("auto", "fp32", "bf16"):
+        raise ThriftyError(f"precision = {name!r}: must be auto, fp32 or bf16")
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 for convolutions and activations where asked for; batch norm keeps fp32 statistics by itself.
+
+    No cache of cast weights: with it, the gradients of a kernel that is used many times would be summed in bf16.
+    """
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+def device_name(device: torch.device) -> str:
+    """The device as its maker calls it, such as "NVIDIA H200", or the processor with its architecture."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model} (CPU)"
