@@ -121,7 +121,8 @@ class Trainer:
         torch.manual_seed(stream_seed(run.seed, "weights"))
         network = run.options.build(dataset.info.image_shape, len(dataset.info.classes))
         self._adopt(self.method.prepare(network))
-        self.steps = math.ceil(len(dataset.train.labels) / self.recipe.batch_size)
+        full, rest = divmod(len(dataset.train.labels), self.recipe.batch_size)
+        self.steps = full + (rest > 1)  # a last batch of one image is left out: batch norm cannot learn from one value
         self.fill = [round(255 * mean) for mean in dataset.info.mean]
         self.epoch, self.batch = 0, 0
         self.series: dict[str, list[float]] = {}
