@@ -195,19 +195,17 @@ def local_runs(records: Sequence[Record]) -> str:
     rows = [
         (
             record.run.network.name,
-            f"{record.run.data.info.title}",
-            record.run.recipe.name,
+            record.run.data.name,
             f"{record.cost.parameters:,}",
             str(record.epochs),
             _percent(record.best and record.best.test_accuracy),
             _percent(record.final and record.final.test_accuracy),
             f"{record.seconds:.1f}",
-            record.status,
-            record.id,
+            record.id if record.status == "complete" else f"{record.id} ({record.status})",
         )
         for record in records
     ]
-    headers = ("Network", "Data", "Recipe", "Parameters", "Epochs", "Best %", "Last %", "Seconds", "Status", "Record")
+    headers = ("Network", "Data", "Parameters", "Epochs", "Best %", "Last %", "Seconds", "Record")
     devices = ", ".join(sorted({record.device for record in records}))
     digits = all(record.run.data.name == "digits" for record in records)
     note = (
@@ -216,7 +214,7 @@ def local_runs(records: Sequence[Record]) -> str:
         if digits
         else "<p>These runs are this machine's own; the scoreboard shows committed records alone.</p>"
     )
-    return f"{note}<p>{len(records)} runs on {escape(devices)}.</p>" + html_table(headers, rows, numbers=range(3, 8))
+    return f"{note}<p>{len(records)} runs on {escape(devices)}.</p>" + html_table(headers, rows, numbers=range(2, 7))
 
 
 def provenance(records: Sequence[Record]) -> str:
