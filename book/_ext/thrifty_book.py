@@ -10,6 +10,9 @@ sees to that). MathJax is copied beside the pages: the site asks the network for
 
 from __future__ import annotations
 
+import binascii
+import hashlib
+import json
 import os
 from importlib.metadata import files
 from pathlib import Path
@@ -90,6 +93,23 @@ class Provenance(FromRecords):
         return tables.provenance(load_records(results_dir()))
 
 
+def _describe_figures(app: Sphinx, doctree: nodes.document) -> None:
+    """Give each figure of a notebook the words that its output carries; myst-nb takes only the size from there."""
+    path = app.env.doc2path(app.env.docname)
+    if Path(path).suffix != ".ipynb":
+        return
+    cells = json.loads(Path(path).read_text("utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    words = {
+        hashlib.sha256(binascii.a2b_base64(output["data"]["image/png"])).hexdigest(): alt
+        for output in outputs
+        if (alt := output["metadata"].get("image/png", {}).get("alt"))
+    }
+    for image in doctree.findall(nodes.image):
+        if alt := words.get(Path(image["uri"]).stem):
+            image["alt"] = alt
+
+
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         source = next(path for path in files("sphinx-mathjax-offline") or () if path.name == MATHJAX)
@@ -106,5 +126,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "provenance": Provenance,
     }.items():
         app.add_directive(name, directive)
+    app.connect("doctree-read", _describe_figures)
     app.connect("build-finished", _copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
