@@ -47,7 +47,7 @@ def test_a_different_result_is_not_timed(monkeypatch):
             return 1.01 * super().forward(x)
 
     monkeypatch.setattr(bench, "AuthorsFormulation", Wrong)
-    with pytest.raises(ThriftyError, match="logits differ from the authors' by"):
+    with pytest.raises(ThriftyError, match="logits differ from those of the authors' formulation by"):
         bench_train(filters=4, iterations=5, batch_size=4, rounds=1)
 
 
