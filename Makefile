@@ -7,13 +7,12 @@ READY := $(VENV)/.ready
 SITE := book/_build/html
 WORKERS ?= 2
 
-# One thread a process: the checks run side by side, and fixed threads fix the last digits of every sum.
-test smoke: export OMP_NUM_THREADS := 1
-export MPLBACKEND := Agg
+# One thread a process: checks run side by side, networks are small, and fixed threads fix the last digits of every sum.
+export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit smoke nbval site clean lock
+.PHONY: help book test lint unit nbval notebooks site lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,20 +22,20 @@ book: $(READY)  ## train small networks on the embedded digits and render the si
 	$(MAKE) --no-print-directory site
 	@echo "The book: $(SITE)/book/index.html"
 
-test: lint smoke unit nbval  ## every check (the site is built strictly and looked at inside `unit`)
+test: lint unit nbval  ## every check
 
 lint: $(READY)  ## style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-unit: $(READY)  ## pytest, with the strict site build, link check and headless browser
+unit: $(READY)  ## pytest: the package, each notebook's smoke run, the strict site in a headless browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-smoke: $(READY)  ## every notebook through papermill on the embedded digits
-	$(BIN)/thrifty run --preset smoke
-
 nbval: $(READY)  ## every committed notebook, compared output by output
-	$(BIN)/python -m pytest --nbval --nbval-current-env -n $(WORKERS) --dist loadscope notebooks
+	$(BIN)/python -m pytest --nbval --nbval-current-env -n $(WORKERS) --dist loadfile notebooks
+
+notebooks: $(READY)  ## execute the committed notebooks anew, after a change of records or figures
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 site: $(READY)  ## the site alone, from what is recorded
 	$(BIN)/thrifty book
