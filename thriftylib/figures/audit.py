@@ -44,7 +44,7 @@ def protocol_audit(frame: pd.DataFrame, *, title: str) -> Axes:
             "one pair of runs with the same seed": look.key_marker("o", look.COLOURS[0]),
             "mean ± sd": Line2D([], [], marker="|", markersize=9, color=look.COLOURS[0], linewidth=2),
         }
-        look.finish([axes], title, note, key if changes else {}, left=1.95, right=1.05, bottom=0.65)
+        look.finish([axes], title, note, key if changes else {}, left=1.95, right=1.12, bottom=0.65)
     return axes
 
 

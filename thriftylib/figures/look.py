@@ -72,7 +72,7 @@ def new_axes(*heights: float) -> list[Axes]:
 
 def finish(
     panels: Sequence[Axes], title: str, note: str, key: Mapping[str, Artist | tuple[Artist, ...]],
-    *, left: float = 0.68, right: float = 0.14, bottom: float = 0.5, above: float = 0.0, gap: float = 0.1,
+    *, left: float = 0.68, right: float = 0.2, bottom: float = 0.5, above: float = 0.0, gap: float = 0.1,
 ) -> None:  # fmt: skip
     """Write title, ``note`` and key above the first panel, where they cover no data, and make room for them.
 

@@ -64,5 +64,5 @@ def pareto(frame: pd.DataFrame, *, title: str) -> Axes:
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
     """The points that no other beats: none with as few parameters or fewer is as accurate, from small to large."""
     ordered = points.sort_values(["parameters", "accuracy"], ascending=[True, False])
-    best_before = ordered["accuracy"].cummax().shift(fill_value=float("-inf"))
-    return ordered[ordered["accuracy"] > best_before]
+    best_before = ordered["accuracy"].cummax().shift()  # the first has none
+    return ordered[~(ordered["accuracy"] <= best_before)]
