@@ -33,7 +33,9 @@ SERVED = {
 
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch):
-    monkeypatch.setattr(groups, "GROUP_BYTES", 2 * 8 * 12 * 10 * 4)  # two images: several groups in a batch
+    """Several groups in every batch."""
+    monkeypatch.setattr(groups, "GROUP_BYTES", 2 * 8 * 12 * 10 * 4)  # two images
+    monkeypatch.setattr(groups, "SMALL_BYTES", 0)
 
 
 def networks(dtype=torch.float64, precision="fp32", size=(12, 10), **options):
@@ -70,6 +72,16 @@ def learn(network, images, labels):
 def assert_same(mine, theirs, **tolerance):
     for name, value in theirs.items():
         torch.testing.assert_close(mine[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+
+
+def test_groups_are_the_whole_batch_in_equal_parts():
+    for images in (1, 3, 7, 100):
+        parts = groups.cut(images, 8 * 12 * 10)
+        assert [i for part in parts for i in range(images)[part]] == list(range(images))
+        sizes = [part.stop - part.start for part in parts]
+        assert max(sizes) <= 2
+        assert max(sizes) - min(sizes) <= 1
+        assert len(parts) == images or len(parts) % 4 == 0
 
 
 @pytest.mark.parametrize("options", SERVED.values(), ids=SERVED)
