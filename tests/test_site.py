@@ -97,10 +97,12 @@ def test_style_sheets_and_scripts_name_no_other_host(site):
     assert not found
 
 
-def test_every_notebook_has_a_page_and_a_download(site):
+def test_every_figure_has_its_data_and_its_notebook_to_download(site):
     for name in NOTEBOOKS:
-        assert (site / "notebooks" / f"{name}.html").is_file()
-        assert (site / "_sources" / "notebooks" / f"{name}.ipynb").is_file()
+        page = (site / "notebooks" / f"{name}.html").read_text("utf-8")
+        figures = len(re.findall(r'<img [^>]*src="\.\./_images/', page))
+        assert figures > 0
+        assert page.count('href="data:text/csv') == page.count(f"../_sources/notebooks/{name}.ipynb") - 1 == figures
 
 
 def test_pages_can_be_read_aloud_and_used_with_a_keyboard(site):

@@ -93,8 +93,11 @@ class Provenance(FromRecords):
         return tables.provenance(load_records(results_dir()))
 
 
-def _describe_figures(app: Sphinx, doctree: nodes.document) -> None:
-    """Give each figure of a notebook the words that its output carries; myst-nb takes only the size from there."""
+def _finish_figures(app: Sphinx, doctree: nodes.document) -> None:
+    """Give each figure of a notebook the words that its output carries, and a download of the notebook beside its data.
+
+    Of an output's own description myst-nb takes the size alone.
+    """
     path = app.env.doc2path(app.env.docname)
     if Path(path).suffix != ".ipynb":
         return
@@ -108,6 +111,11 @@ def _describe_figures(app: Sphinx, doctree: nodes.document) -> None:
     for image in doctree.findall(nodes.image):
         if alt := words.get(Path(image["uri"]).stem):
             image["alt"] = alt
+    notebook = f"{'../' * app.env.docname.count('/')}_sources/{app.env.docname}.ipynb"
+    for output in list(doctree.findall(nodes.raw)):
+        if 'href="data:text/csv' in output.astext():
+            link = f' · <a download href="{notebook}">This notebook</a>'
+            output.replace_self(nodes.raw("", output.astext() + link, **output.attributes))
 
 
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
@@ -126,6 +134,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "provenance": Provenance,
     }.items():
         app.add_directive(name, directive)
-    app.connect("doctree-read", _describe_figures)
+    app.connect("doctree-read", _finish_figures)
     app.connect("build-finished", _copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
