@@ -198,10 +198,9 @@ def test_smoke(name, tmp_path):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 60
     trained = load_records(tmp_path / "results")
     assert {record.run.data.name for record in trained} == {"digits"}
-    drawn = [
-        base64.b64decode(link[1]).decode() for text in outputs(executed, "text/html") if (link := LINK.search(text))
-    ]
-    assert any(run.id in csv or "\nours," in csv for csv in drawn for run in trained)
+    texts = outputs(executed, "text/html")
+    drawn = [base64.b64decode(link[1]).decode() for text in texts if (link := LINK.search(text))]
+    assert any(run.id in text or "\nours," in text for text in (*texts, *drawn) for run in trained)
     assert all(o.output_type != "error" for cell in code(executed) for o in cell.outputs)
 
 
