@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 import matplotlib as mpl
 import numpy as np
+import seaborn
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ WIDTH = 5.2
 
 _LINE = 0.2  # inches of one line above the axes
 _RC = {
+    **seaborn.axes_style("whitegrid"),
     # The bundled font only, so that a figure looks the same on every machine.
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
@@ -40,14 +42,10 @@ _RC = {
     "ytick.labelsize": 9,
     "legend.fontsize": 8.5,
     # White and opaque: a card that stays readable on a dark page, where transparent grey on black would not be.
-    "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "axes.facecolor": "white",
     "axes.edgecolor": "#8A8A8A",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.8,
     "lines.linewidth": 1.6,
