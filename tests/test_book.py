@@ -123,8 +123,18 @@ def test_a_claim_shows_ours_spread_n_verdict_and_cost():
     sheet = type("Sheet", (), {"title": "Made up: a paper", "claims": {claim.id: claim}})()
     records = [made_up.record(made_up.run(seed), best) for seed, best in enumerate((90.0, 90.2, 90.4))]
     html = thrifty_tables.scoreboard({"made-up": sheet}, records, [])
+    assert "1 of 1 claims can be tested" in html
     assert "It reaches &lt;b&gt;90&lt;/b&gt; %." in html
-    for text in ("90.20&nbsp;%", "last 89.00 %", "± 0.20", ">3<", "✓", "reproduced", "2 min a run", "3,042 parameters"):
+    for text in (
+        "90.20&nbsp;%",
+        "last 89.00 %",
+        "± 0.20",
+        ">3<",
+        "✓",
+        "reproduced",
+        "2 min a run",
+        "3,042 parameters",
+    ):
         assert text in html
     assert f"thrifty train {claim.experiment}" in html
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from thriftylib.evidence import tables
-from thriftylib.evidence.claims import Sheet, Unread
+from thriftylib.evidence.claims import COUNTS, Sheet, Unread
 from thriftylib.evidence.counts import Count
 from thriftylib.evidence.records import Counted, Record
 from thriftylib.evidence.verdicts import STATUSES
@@ -51,6 +51,7 @@ def scoreboard(sheets: Mapping[str, Sheet], records: Sequence[Record], counts: S
     return f"""
 <div class="scoreboard" id="scoreboard">
 <div class="chips" role="group" aria-label="Filter by verdict">{chips}</div>
+<p class="summary">{_summary(rows)}</p>
 <div class="controls">
 <input type="search" placeholder="Search: SVHN, T = 30, pooling &hellip;" aria-label="Search the claims">
 <select name="paper" aria-label="Paper"><option value="">All papers</option>{papers}</select>
@@ -64,6 +65,18 @@ def scoreboard(sheets: Mapping[str, Sheet], records: Sequence[Record], counts: S
 <th role="columnheader" scope="col">Command</th></tr></thead>
 {body}
 </table></div></div>"""
+
+
+def _summary(rows: Sequence[Any]) -> str:
+    """Measured and counted apart: that a network has the claimed parameters says nothing of its accuracy."""
+    testable = [row for row in rows if row.verdict != "not testable"]
+    counts = [row.verdict for row in testable if row.quantity in COUNTS]
+    measured = [row.verdict for row in testable if row.quantity not in COUNTS]
+    return (
+        f"{len(testable)} of {len(rows)} claims can be tested. {len(measured)} of them are measured: "
+        f"{measured.count('reproduced')} are reproduced so far, {measured.count('not run')} are not run yet. "
+        f"{len(counts)} are counts of parameters, filters or MACs: {counts.count('reproduced')} agree with ours."
+    )
 
 
 def _head(key: str, label: str) -> str:
