@@ -16,14 +16,16 @@ from typer.testing import CliRunner
 
 import thriftylib
 from thriftylib.cli import app
+from thriftylib.evidence.bench import BenchRecord, Variant
 from thriftylib.evidence.claims import load_claims
 from thriftylib.evidence.records import load_records
 from thriftylib.experiments import EXPERIMENTS, notebooks
 from thriftylib.paths import claims_dir
+from thriftylib.training import bench
 
 SIZE = "thriftynet-size-cifar10"
 ONE = ("-w", "filters=8", "-w", "iterations=4")  # one cell of the smoke grid
-COMMANDS = ("list", "show", "status", "plan", "cost", "train", "run", "verify", "book", "data")
+COMMANDS = ("list", "show", "status", "plan", "cost", "train", "run", "verify", "bench", "book", "data")
 
 
 def call(*arguments: object, code: int = 0):
@@ -238,6 +240,32 @@ def test_train_writes_records_and_weights_that_verify_confirms(tmp_path):
     record["best"] = {"epoch": best, **{k: record["series"][k][best] for k in ("test_accuracy", "test_loss")}}
     changed.write_text(json.dumps(record))
     call("verify", record["id"], *folders[:2], "--results", tmp_path / "changed", "--device", "cpu", code=1)
+
+
+def test_bench_prints_ratios(monkeypatch):
+    def measured(*, rounds: int, **_: object) -> BenchRecord:
+        sides = {"authors": (10.0, 400), "ours": (20.0, 100)}
+        variants = {
+            name: Variant(what=name, precision="fp32", images_per_second=[speed] * rounds, peak_bytes=peak)
+            for name, (speed, peak) in sides.items()
+        }
+        return BenchRecord(
+            name="train",
+            what="steps",
+            baseline="authors",
+            variants=variants,
+            device="a CPU",
+            threads=1,
+            versions={},
+            commit=None,
+            date="2026-01-31",
+        )
+
+    monkeypatch.setattr(bench, "bench_train", measured)
+    found = json.loads(call("bench", "train", "--rounds", 3, "--json").stdout)
+    assert found["variants"]["ours"]["images_per_second"] == [20.0] * 3
+    shown = next(line.split() for line in call("bench", "train").stdout.splitlines() if line.startswith("ours"))
+    assert [shown[3], shown[4], shown[6]] == ["20.00", "2.00", "0.25"]
 
 
 def test_train_stops_at_its_budget_and_goes_on(tmp_path):

@@ -1,11 +1,12 @@
 """The ``thrifty`` command. Nothing here imports torch or Jupyter until a command needs it."""
 
 from thriftylib.cli.app import app
+from thriftylib.cli.check import bench, book, data, verify
 from thriftylib.cli.look import list_, show, status
-from thriftylib.cli.make import book, data, run, train, verify
+from thriftylib.cli.make import run, train
 from thriftylib.cli.reckon import cost, plan
 
-for _command in (list_, show, status, plan, cost, train, run, verify, book, data):
+for _command in (list_, show, status, plan, cost, train, run, verify, bench, book, data):
     app.command(_command.__name__.rstrip("_"))(_command)
 
 

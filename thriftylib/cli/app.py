@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click import Context
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -35,7 +34,7 @@ def say(line: str) -> None:
 class Commands(TyperGroup):
     """Ends a mistake in one line on standard error and exit code 2, without a traceback."""
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: typer.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ThriftyError as error:

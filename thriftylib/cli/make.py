@@ -1,10 +1,9 @@
-"""Commands that make something: train, run, verify, bench, book, data."""
+"""Commands that make records and executed notebooks: train, run."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 from collections.abc import Sequence
 from difflib import get_close_matches
 from enum import StrEnum
@@ -19,27 +18,18 @@ from thriftylib.cli.app import (
     Budget,
     DataFolder,
     Device,
-    Json,
     Where,
-    out,
     parse_pairs,
     parse_where,
-    print_json,
-    print_table,
     say,
 )
-from thriftylib.datasets import dataset_info
 from thriftylib.errors import ThriftyError
-from thriftylib.evidence.bench import save_bench
-from thriftylib.evidence.records import load_records
 from thriftylib.experiments import EXPERIMENTS, PRESETS, experiment
-from thriftylib.experiments.execute import Places, known_records, parse_budget, train_missing, verify_weights
+from thriftylib.experiments.execute import Places, known_records, parse_budget, train_missing
 from thriftylib.options import suggest
-from thriftylib.paths import claims_dir, local_dir, results_dir, weights_dir
-from thriftylib.spec import Data, Run, parse_seeds
+from thriftylib.paths import claims_dir, local_dir
+from thriftylib.spec import Run, parse_seeds
 from thriftylib.training.progress import duration
-
-VERIFIED = 0.1  # points: ten images of ten thousand; another device or precision rounds a few logits the other way
 
 
 class Precision(StrEnum):
@@ -209,127 +199,3 @@ def _gpus(device: str) -> list[str]:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
-
-
-def verify(
-    runs: Annotated[list[str] | None, typer.Argument(help="Run ids; none: all committed weights.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder of the weights; else data/weights.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of the records; else data/results.")] = None,
-    device: Device = "auto",
-    data: DataFolder = None,
-    as_json: Json = False,
-) -> None:
-    """Evaluate committed weights on the real test set in fp32: the last epoch's accuracy must be the record's.
-
-    Within 0.1 points, since other devices and precisions round a few logits the other way; the file's SHA-256 exactly.
-
-    Example: thrifty verify --data ~/data
-    """
-    folder = weights or weights_dir()
-    wanted = runs or sorted(path.stem for path in folder.glob("*.safetensors"))
-    if not wanted:
-        raise ThriftyError(f"{folder}: holds no weights (*.safetensors)")
-    records = {record.id: record for record in load_records(results or results_dir())}
-    rows = []
-    for name in wanted:
-        if name not in records:
-            raise ThriftyError(f"run {name!r}: no record of it in {results or results_dir()}" + suggest(name, records))
-        if records[name].final is None:
-            raise ThriftyError(f"run {name}: {records[name].status}, so there is no accuracy to confirm")
-    for name in wanted:
-        record = records[name]
-        accuracy = verify_weights(record, folder, device=device, data=data)
-        rows.append(
-            {
-                "run": name,
-                "data": record.run.data.name,
-                "recorded": record.final.test_accuracy,
-                "now": accuracy,
-                "agrees": abs(accuracy - record.final.test_accuracy) <= VERIFIED,
-            }
-        )
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(list(rows[0]), [list(row.values()) for row in rows])
-    if not all(row["agrees"] for row in rows):
-        raise typer.Exit(FAILED)
-
-
-class Bench(StrEnum):
-    train = "train"
-
-
-def bench(
-    what: Annotated[Bench, typer.Argument(help="train: our engine beside the authors' formulation, on the CPU.")],
-    filters: Annotated[int, typer.Option(min=3)] = 172,
-    iterations: Annotated[int, typer.Option(min=5)] = 20,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 100,
-    rounds: Annotated[int, typer.Option(min=1, help="Counted steps of each variant; they take turns.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
-    record: Annotated[bool, typer.Option("--record", help="Keep it as data/results/bench/train.json.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Measure speed and memory as ratios within one process.
-
-    Example: thrifty bench train --rounds 3
-    """
-    from thriftylib.training.bench import bench_train
-
-    measured = bench_train(
-        filters=filters, iterations=iterations, batch_size=batch_size, rounds=rounds, threads=threads, report=say
-    )
-    if record:
-        say(f"recorded in {save_bench(measured, results_dir())}")
-    if as_json:
-        print_json(measured.model_dump(mode="json"))
-        return
-    out().print(f"{measured.what}, {measured.device}, {measured.threads} threads", markup=False)
-    rows = [
-        [
-            name,
-            variant.what,
-            variant.precision,
-            statistics.median(variant.images_per_second),
-            measured.ratio(name),
-            variant.peak_bytes and variant.peak_bytes / 2**20,
-            measured.memory_ratio(name),
-        ]
-        for name, variant in measured.variants.items()
-    ]
-    print_table(("variant", "what", "precision", "images/s", "x as fast", "peak MiB", "x memory"), rows)
-
-
-def book(
-    check: Annotated[bool, typer.Option("--check", help="Follow every internal link of what was built.")] = False,
-    to: Annotated[Path | None, typer.Option("--out", help="Where _build goes; else the book folder.")] = None,
-) -> None:
-    """Build the site strictly from what is committed; nothing is executed.
-
-    Example: thrifty book --check
-    """
-    from thriftylib.book import build, check_links
-
-    pages = build(to)
-    say(f"built {pages / 'index.html'}")
-    if check and (faults := check_links(pages)):
-        for fault in faults:
-            say(fault)
-        raise typer.Exit(FAILED)
-
-
-def data(
-    name: Annotated[str, typer.Argument(help="A data set; see thrifty list datasets.")],
-    folder: DataFolder = None,
-) -> None:
-    """Download a data set with torchvision and check it, or say that it is there.
-
-    Example: thrifty data cifar10 --data ~/data
-    """
-    from thriftylib.paths import data_root
-    from thriftylib.training.data import load
-
-    info = dataset_info(name)
-    loaded = load(Data(name=info.name), root=folder, download=True)
-    where = "bundled with scikit-learn" if name == "digits" else data_root(folder)
-    say(f"{info.title}: {len(loaded.train):,} training and {len(loaded.test):,} test images, {where}")
