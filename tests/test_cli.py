@@ -183,6 +183,7 @@ def test_every_command_of_the_scoreboard_is_understood():
         (("train", SIZE, "--preset", "smoke", "--budget", "0m"), ("budget = '0m'",)),
         (("train", SIZE, "--preset", "smoke", "--device", "gpu"), ("device = 'gpu'", "cuda")),
         (("train", SIZE, "--preset", "paper", "--only", "thriftynet/size-cifar10/t20-f3"), ("t20-f32", "status")),
+        (("train", SIZE, "--preset", "fast", "--only", "thriftynet/size-cifar10/t20-f32"), ("no run of preset fast",)),
         (("train", SIZE, "--preset", "smoke", "-w", "width=3"), ("'width'", "filters")),
         (("train", SIZE, "--preset", "smoke", "-w", "filters=3"), ("filters", "[8, 12, 16]")),
         (("train", SIZE, "--preset", "smoke", "-w", "filters"), ("'filters'", "key=value")),

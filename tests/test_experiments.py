@@ -78,6 +78,7 @@ def test_cells_list_exactly_the_claims_whose_setting_they_have(name):
             claim.id
             for claim in claims.values()
             if (setting := claim.setting)
+            and claim.quantity in ACCURACIES
             and (run.network.name, run.data.name) == (setting.network, setting.dataset)
             and setting.recipes.get(run.recipe.name) == run.recipe.epochs
             and setting.options.items() <= has

@@ -96,8 +96,11 @@ def parse_value(text: str) -> Any:
     """``64`` int, ``0.5`` float, ``true``, ``none``, ``3,7`` or ``3,`` a tuple, JSON lists, else the text itself."""
     if "," in text and text[0] not in "[{":
         return tuple(parse_value(part) for part in text.split(",") if part)
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
     try:
-        return json.loads(text.lower().replace("none", "null") if text.lower() in ("true", "false", "none") else text)
+        return json.loads(text)
     except json.JSONDecodeError:
         return text
 

@@ -129,6 +129,9 @@ def _missing(
         close = get_close_matches(only, claims, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ThriftyError(f"unknown claim {only!r}{hint}; thrifty status lists them")
+    cells = (cell for name in names for preset in presets for cell in experiment(name).cells(preset))
+    if only is not None and not any(only in cell.claims for cell in cells):
+        raise ThriftyError(f"claim {only}: no run of preset {' or '.join(presets)} of these experiments answers it")
     machine = device_name(choose_device(device))
     steps = plan(
         names,

@@ -90,17 +90,7 @@ def plan(
                 f"~{duration(spent)}",
             ]
         )
-    columns = (
-        "run",
-        "preset",
-        "experiment",
-        "what",
-        "recipe",
-        "seed",
-        "claims",
-        "takes (estimate)",
-        "until (estimate)",
-    )
+    columns = ("run", "preset", "experiment", "what", "recipe", "seed", "claims", "estimate", "estimated end")
     print_table(columns, rows)
     total = sum(step.estimate.seconds for step in steps)
     out().print(

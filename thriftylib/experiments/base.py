@@ -8,7 +8,7 @@ from functools import cache
 from inspect import getdoc
 
 from thriftylib.errors import SpecError
-from thriftylib.evidence.claims import Claim, load_claims, matches
+from thriftylib.evidence.claims import COUNTS, Claim, load_claims, matches
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir
 from thriftylib.spec import Recipe, Run
@@ -121,11 +121,12 @@ def _cells(name: str, preset: str) -> tuple[Cell, ...]:
         return _cells(name, "paper") + _cells(name, "fast")
     claims = _claims()
     return tuple(
-        replace(cell, claims=tuple(claim.id for claim in claims.values() if matches(claim, cell.run)))
+        replace(cell, claims=tuple(claim.id for claim in claims if matches(claim, cell.run)))
         for cell in EXPERIMENTS[name].grid(preset)
     )
 
 
 @cache
-def _claims() -> dict[str, Claim]:
-    return load_claims(claims_dir())
+def _claims() -> tuple[Claim, ...]:
+    """The claims that a training can answer; counts need none."""
+    return tuple(claim for claim in load_claims(claims_dir()).values() if claim.quantity not in COUNTS)

@@ -87,7 +87,8 @@ def _table(chosen: Experiment, cells: Iterable[tuple[str, Cell, Mapping[int, Rec
     last = ["parameters", "macs", "ptflops_macs", "best_accuracy", "final_accuracy", "epochs", "seconds", "device"]
     last += ["claimed", "claim_error", "status"]
     labels = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in first + last]
-    return pandas.DataFrame(rows, columns=first + labels + last)
+    numbers = dict.fromkeys(("best_accuracy", "final_accuracy", "epochs", "seconds", "claimed", "claim_error"), float)
+    return pandas.DataFrame(rows, columns=first + labels + last).astype(numbers)
 
 
 def _shared(chosen: Experiment, preset: str, cell: Cell, claims: Mapping[str, Claim]) -> dict[str, Any]:
