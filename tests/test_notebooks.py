@@ -183,7 +183,7 @@ def test_tampering_with_an_output_is_a_red_build(tmp_path):
         [sys.executable, "-m", "pytest", *words], cwd=project_root(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.findall(r"^FAILED .*::Cell (\d+)$", done.stdout, re.MULTILINE) == [str(at), str(len(cells) - 1)]
+    assert re.findall(r"^FAILED .*::Cell (\d+)\b", done.stdout, re.MULTILINE) == [str(at), str(len(cells) - 1)]
 
 
 @each
