@@ -41,6 +41,10 @@ def test_cost_equals_what_torch_and_torchinfo_count(counted):
     image = torch.randn(1, *shape)
 
     assert closed.parameters == sum(parameter.numel() for parameter in network.parameters())
+    kernels = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    biases = sum(layer.bias.numel() for layer in kernels if isinstance(layer, nn.Conv2d) and layer.bias is not None)
+    numbers = sum(parameter.numel() for layer in kernels for parameter in layer.parameters())
+    assert closed.kernel_parameters == numbers - biases
     stored = {key: tensor for key, tensor in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert closed.weight_bytes() == sum(4 * tensor.numel() for tensor in stored.values())
 
