@@ -51,14 +51,6 @@ class Cost:
         """The parameters without those of batch norms and without the convolutions' biases."""
         return sum(term.kernels for term in self.terms)
 
-    @property
-    def kernel_parameters(self) -> int:
-        """Convolution kernels and linear layers (with their biases), without batch norms and convolution biases.
-
-        How the DACNN authors count, by the best match with their plot.
-        """
-        return sum(term.kernels for term in self.terms)
-
     def part(self, prefix: str) -> Cost:
         """The cost of the layers whose names begin with ``prefix``."""
         return Cost(tuple(term for term in self.terms if term.name.startswith(prefix)))
