@@ -61,11 +61,9 @@ def test_formula_of_plain_nets(depth, norms, width, classes):
 )
 def test_number_of_regulators(regulators, counts):
     for depth, count in counts.items():
-        plain = DacnnOptions(depth=depth).cost(CIFAR, 100)
-        assert (
-            DacnnOptions(depth=depth, regulators=regulators).cost(CIFAR, 100).parameters
-            == plain.parameters + count * 128**2
-        )
+        plain = DacnnOptions(depth=depth).cost(CIFAR, 100).parameters
+        regulated = DacnnOptions(depth=depth, regulators=regulators).cost(CIFAR, 100).parameters
+        assert regulated == plain + count * 128**2
 
 
 @pytest.mark.parametrize(("depth", "uses"), [(14, 12), (18, 16), (24, 22), (34, 32)])
@@ -120,6 +118,16 @@ def test_mix_layouts():
     assert [layer.kernel for layer in resnet] == [0, 1, 1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 7, 7, 7]
     assert [i for i, layer in enumerate(resnet) if layer.shortcut] == [5, 9, 13]  # where a kernel of its own expands
     assert [layer.bias for layer in resnet] == [False] + [True] * 16
+
+
+def test_places_of_regulators():
+    def regulated(kind):
+        return [i for i, layer in enumerate(layers(depth=18, regulators=kind)) if layer.regulator]
+
+    assert regulated("none") == []
+    assert regulated("per-block") == list(range(2, 17, 2))  # the second convolution's of each block; 0 is the stem
+    assert regulated("two-per-block") == list(range(1, 17))
+    assert regulated("per-layer") == regulated("depth") == list(range(17))
 
 
 def test_shared_parts_are_stored_once():
