@@ -268,6 +268,7 @@ def test_both_sides_answer():
         ({"values": [1.0, 2.0], "runs": 2}, "do not go with"),
         ({"margin": 1.0}, "margin = 1.0"),
         ({"relation": "equal", "margin": None}, "margin = None"),
+        ({"relation": None}, "lacks relation"),
         ({"relation": "above"}, "Claim.relation = 'above'"),
         ({"quantity": "test_accuracy", "unit": "%", "value": 90.0}, "against: must be"),
         ({"quantity": "test_accuracy", "unit": "%", "value": 90.0, "against": None}, "relation = 'greater'"),

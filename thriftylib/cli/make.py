@@ -21,6 +21,7 @@ from thriftylib.cli.app import (
     Device,
     Json,
     Where,
+    out,
     parse_pairs,
     parse_where,
     print_json,

@@ -148,7 +148,7 @@ class Claim(Strict):
     reading: str = ""
     setting: Setting | None = None
     against: Setting | None = None
-    relation: Relation = "value"
+    relation: Relation | None = None
     margin: Annotated[float, Field(gt=0)] | None = None
     experiment: Text | None = None
     not_testable: Text | None = None
@@ -188,6 +188,8 @@ class Claim(Strict):
             needed: dict[str, Any] = {"setting": self.setting}
             if self.quantity in COMPARISONS:
                 needed |= {"against": self.against}
+            if self.quantity == DIFFERENCE:
+                needed |= {"relation": self.relation}
             if self.quantity not in COUNTS:
                 recipes = bool(self.sides) and all(side.recipes for side in self.sides)
                 needed |= {"setting.recipes": recipes, "experiment": self.experiment}
@@ -200,7 +202,7 @@ class Claim(Strict):
             raise RecordError(f"claim {self.id}: against: must be another setting, of a difference or a prune_ratio")
         if self.quantity == DIFFERENCE and (self.bound != "equals" or self.spread is not None or self.values):
             raise RecordError(f"claim {self.id}: bound, spread and values: do not go with {DIFFERENCE}")
-        if self.relation != "value" and self.quantity != DIFFERENCE:
+        if self.relation is not None and self.quantity != DIFFERENCE:
             raise RecordError(f"claim {self.id}: relation = {self.relation!r}: needs quantity = '{DIFFERENCE}'")
         if (self.margin is not None) != (self.relation in ("equal", "no gain")):
             raise RecordError(f"claim {self.id}: margin = {self.margin}: 'equal' and 'no gain' need one, no other does")

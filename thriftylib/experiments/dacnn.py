@@ -85,7 +85,7 @@ def _placed(plain: Cell) -> Cell:
     source="figure: test error against parameters (result_1.png of the authors' repository)",
 )
 def scatter(preset: str) -> list[Cell]:
-    """What does sharing one kernel across the depth cost in accuracy, and what regain regulators and partial sharing?
+    """What accuracy does one kernel for all layers cost, and what do regulators and partial sharing regain?
 
     paper: the plot's fourteen points, recipe dacnn-reading (READING, 350 epochs), one for all networks. The plot does
     not name its data set: CIFAR-100 is a READING. Expected by the plot: plain sharing gains nothing from depth beyond
