@@ -14,8 +14,8 @@ from thriftylib.book import build, check_links
 from thriftylib.errors import ThriftyError
 from thriftylib.evidence.claims import load_sheets
 from thriftylib.evidence.counts import load_counts
+from thriftylib.evidence.outcomes import STATUSES
 from thriftylib.evidence.records import load_records, save_record
-from thriftylib.evidence.verdicts import STATUSES
 from thriftylib.paths import claims_dir, results_dir
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,5 +1,7 @@
 """The closed-form cost of every network of the papers against what torch and torchinfo count, and single terms."""
 
+import math
+
 import pytest
 import torch
 import torchinfo
@@ -24,6 +26,14 @@ OTHER_OPTIONS = [
     ("embedded-thriftynet", {"n_params": 400_000, "iterations": 4}),
     ("tiny-resnet", {"width": 4, "blocks": 1}),
     ("tiny-densenet", {"growth": 3, "layers": [1, 2]}),
+    ("vgg16-bn", {"pools": 3}),
+    ("dacnn", {"width": 6, "order": "conv-relu-bn", "norm": "affine"}),
+    ("dacnn", {"sharing": "mix", "width": [4, 5, 6, 8, 8], "shared": False}),
+    ("dacnn", {"depth": 24, "width": 6, "regulators": "depth", "norm": "shared", "swap": True}),
+    ("dacnn", {"depth": 18, "sharing": "mix", "width": [4, 6, 8, 8], "regulators": "per-block", "norm": "affine"}),
+    ("dacnn", {"depth": 18, "sharing": "mix", "width": [4, 6, 8, 10], "regulators": "depth", "pools": 2}),
+    ("dacnn-small", {"layers": 11, "width": 6, "norm": "affine"}),
+    ("dacnn-small", {"layers": 3, "width": 6, "shared": False}),
 ]
 CASES = [*((name, {}) for name in REGISTERED), *OTHER_OPTIONS]
 
@@ -41,6 +51,10 @@ def test_cost_equals_what_torch_and_torchinfo_count(counted):
     image = torch.randn(1, *shape)
 
     assert closed.parameters == sum(parameter.numel() for parameter in network.parameters())
+    kernels = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    biases = sum(layer.bias.numel() for layer in kernels if isinstance(layer, nn.Conv2d) and layer.bias is not None)
+    numbers = sum(parameter.numel() for layer in kernels for parameter in layer.parameters())
+    assert closed.kernel_parameters == numbers - biases
     stored = {key: tensor for key, tensor in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert closed.weight_bytes() == sum(4 * tensor.numel() for tensor in stored.values())
 
@@ -61,7 +75,10 @@ def test_cost_equals_what_torch_and_torchinfo_count(counted):
     summary = torchinfo.summary(network, input_data=image, verbose=0)
     assert summary.total_params == closed.parameters
     layers = [layer for layer in summary.summary_list if layer.class_name in ("Conv2d", "Linear")]
-    biases = sum(10 for layer in layers if layer.class_name == "Linear")  # torchinfo counts a bias as a MAC
+    biases = 0  # torchinfo counts a bias as a MAC
+    for layer in layers:
+        if layer.module.bias is not None:
+            biases += math.prod(layer.output_size)
     assert sum(layer.macs for layer in layers) - biases == closed.macs
 
 

@@ -6,7 +6,7 @@ import pytest
 from made_up import from_series
 
 from thriftylib.errors import SpecError, ThriftyError
-from thriftylib.evidence.claims import ACCURACIES, load_claims
+from thriftylib.evidence.claims import ACCURACIES, DIFFERENCE, load_claims
 from thriftylib.evidence.counts import count_claims, load_counts
 from thriftylib.evidence.records import save_record
 from thriftylib.experiments import EXPERIMENTS, execute, experiment
@@ -27,6 +27,7 @@ def test_the_experiments_are_those_that_the_chapter_needs():
         *("thriftynet-size-cifar10", "thriftynet-size-svhn", "thriftynet-depth-macs", "thriftynet-downsampling"),
         *("thriftynet-depth", "thriftynet-history", "thriftynet-augmentation", "thriftynet-protocol"),
         "thriftynet-abstract",
+        *("dacnn-scatter", "dacnn-pruning", "dacnn-svhn", "dacnn-depth-sweep", "dacnn-norm", "dacnn-regulators"),
     }
 
 
@@ -61,9 +62,10 @@ def test_recorded_is_paper_and_fast(name):
 def test_each_testable_claim_is_answered_by_the_experiment_that_it_names():
     unanswered = []
     for claim in load_claims(claims_dir()).values():
-        if claim.quantity in ACCURACIES and claim.not_testable is None:
-            answering = [cell for cell in experiment(claim.experiment).cells("paper") if claim.id in cell.claims]
-            unanswered += [] if answering else [claim.id]
+        if claim.quantity in (*ACCURACIES, DIFFERENCE) and claim.not_testable is None:
+            answering = [cell.run for cell in experiment(claim.experiment).cells("paper") if claim.id in cell.claims]
+            both = all(any(side.fits(run) for run in answering) for side in claim.sides)
+            unanswered += [] if both else [claim.id]
     assert unanswered == []
 
 
@@ -77,9 +79,9 @@ def test_cells_list_exactly_the_claims_whose_setting_they_have(name):
         wanted = {
             claim.id
             for claim in claims.values()
-            if (setting := claim.setting)
-            and claim.quantity in ACCURACIES
-            and (run.network.name, run.data.name) == (setting.network, setting.dataset)
+            if claim.quantity in (*ACCURACIES, DIFFERENCE)
+            for setting in claim.sides
+            if (run.network.name, run.data.name) == (setting.network, setting.dataset)
             and setting.recipes.get(run.recipe.name) == run.recipe.epochs
             and setting.options.items() <= has
             and any(choice.items() <= has for choice in setting.any_of or [{}])

@@ -11,6 +11,7 @@ from thriftylib.experiments.plan import Step, estimate, plan, within
 from thriftylib.paths import claims_dir
 
 GPU, CPU = "NVIDIA H200", "AMD EPYC (CPU)"
+THRIFTYNETS = tuple(name for name, shown in EXPERIMENTS.items() if shown.paper == "thriftynet")
 HEADLINE = {"filters": 172, "iterations": 20, "history": 5, "conv": "mb1", "history_bug": False}
 
 
@@ -27,7 +28,7 @@ def trained(run, seconds: float, device: str = GPU):
 
 
 def test_the_headline_network_comes_first_with_the_papers_recipe_then_with_ours():
-    steps = make()
+    steps = make(names=THRIFTYNETS)
     assert [(step.preset, step.run.recipe.name, step.run.seed) for step in steps[:2]] == [
         ("paper", "thriftynet-a", 0),
         ("fast", "thriftynet-fast", 0),
@@ -35,6 +36,14 @@ def test_the_headline_network_comes_first_with_the_papers_recipe_then_with_ours(
     for step in steps[:2]:
         assert HEADLINE.items() <= step.run.network.options.items()
     assert not any(step.headline for step in steps[2:])
+
+
+def test_several_papers_headlines_come_before_everything_else():
+    steps = make(presets=("fast", "paper"))
+    headlines = [step for step in steps if step.headline]
+    assert steps[: len(headlines)] == headlines
+    assert [step.preset for step in headlines] == sorted(step.preset for step in headlines)  # fast before paper
+    assert {step.run.network.name for step in headlines} == {"dacnn", "thriftynet"}
 
 
 def test_every_missing_run_is_there_once_and_names_its_experiments():
@@ -57,9 +66,9 @@ def test_the_order_does_not_change():
 
 
 def test_a_recorded_run_is_not_planned_and_its_claim_is_worth_less():
-    first = make(presets=("paper",))
+    first = make(presets=("paper",), names=THRIFTYNETS)
     done = trained(first[0].run, first[0].estimate.seconds)
-    after = make(presets=("paper",), records=[done])
+    after = make(presets=("paper",), names=THRIFTYNETS, records=[done])
     assert done.id not in {step.run.id for step in after}
     assert len(after) == len(first) - 1
 

@@ -15,8 +15,9 @@ from thriftylib.evidence.bench import BenchRecord
 from thriftylib.evidence.claims import Claim, Sheet, Unread, load_claims
 from thriftylib.evidence.counts import Count
 from thriftylib.evidence.numbers import Evidence, lookup
+from thriftylib.evidence.outcomes import STATUSES, Verdict
 from thriftylib.evidence.tables import RECORDS, SCOREBOARD, command, records_frame, scoreboard
-from thriftylib.evidence.verdicts import STATUSES, Verdict, judge
+from thriftylib.evidence.verdicts import judge
 from thriftylib.paths import claims_dir
 
 SPREAD = (-0.2, 0.0, 0.2, -0.1, 0.1)  # mean 0
@@ -284,7 +285,8 @@ def test_bounds_with_another_recipe(bound, best, expected):
 
 def count(**more) -> Count:
     fields = {"network": "made-up", "dataset": "cifar10", "asked": {"n_params": 40_000}, "options": OPTIONS}
-    return Count(**{**fields, "parameters": 3042, "macs": 1, "ptflops_macs": 7_546_000, "weight_bytes": 4, **more})
+    fields |= {"parameters": 3042, "kernel_parameters": 3000, "macs": 1, "ptflops_macs": 7_546_000, "weight_bytes": 4}
+    return Count(**{**fields, **more})
 
 
 def counted(**more) -> Claim:
@@ -306,6 +308,7 @@ def counted(**more) -> Claim:
         ({"value": 3042, "bound": "at least"}, "reproduced"),
         ({"quantity": "ptflops_macs", "unit": "MMAC", "value": 7.5, "error": 0.05}, "reproduced"),
         ({"quantity": "ptflops_macs", "unit": "MMAC", "value": 7.6, "error": 0.05}, "not reproduced"),
+        ({"quantity": "kernel_parameters", "value": 3000}, "reproduced"),
         ({"quantity": "filters", "value": 32}, "reproduced"),
         ({"quantity": "filters", "value": 33}, "not reproduced"),
         ({"setting": {"network": "made-up", "dataset": "cifar10", "options": {"n_params": 40_000}}}, "reproduced"),
@@ -317,6 +320,22 @@ def test_counts(more, expected):
     verdict = judge(counted(**more), [], [count()])
     assert verdict.status == expected
     assert (verdict.ours is None) == (expected == "not run")
+
+
+def test_prune_ratios():
+    def half(**more) -> Claim:
+        against = {"network": "made-up", "dataset": "cifar10", "options": {"filters": 64}}
+        stated = {"quantity": "prune_ratio", "unit": "%", "value": 25.0, "error": 0.05, "against": against}
+        return counted(**{**stated, **more})
+
+    both = [count(), count(asked={}, options={**OPTIONS, "filters": 64}, parameters=9, kernel_parameters=4000)]
+    assert judge(half(), [], both).status == "reproduced"
+    assert judge(half(), [], both).ours == 25.0
+    assert judge(half(value=25.1), [], both).status == "not reproduced"
+    assert judge(half(), [], both[:1]).status == "not run"
+    assert command(half()) == (
+        "thrifty cost made-up filters=32 classes=10 && thrifty cost made-up filters=64 classes=10"
+    )
 
 
 def test_ambiguous_counts():

@@ -3,6 +3,8 @@
 How we count (the book's page "How we count" shows the same with examples):
 
 - a **parameter** is a trained number; one that is used at many places is counted once;
+- a **kernel parameter** is one in a convolution's kernel or a linear layer (its bias included): what is left of the
+  parameters without batch norms and the convolutions' biases, as the DACNN authors seem to count;
 - a **MAC** is one multiplication with its addition in a convolution or linear layer, counted at *every* use, for one
   image; biases, activations, poolings, sums and batch norm count nothing;
 - ``ptflops_macs`` is the count of the ptflops tool, which the ThriftyNet authors quote: the same plus 2 per element of
@@ -30,6 +32,7 @@ class Term:
     norm_macs: int = 0
     activations: int = 0
     buffers: int = 0
+    kernels: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class Cost:
     def parameters(self) -> int:
         """Trained numbers, shared ones once."""
         return sum(term.parameters for term in self.terms)
+
+    @property
+    def kernel_parameters(self) -> int:
+        """The parameters without those of batch norms and without the convolutions' biases."""
+        return sum(term.kernels for term in self.terms)
+
+    def part(self, prefix: str) -> Cost:
+        """The cost of the layers whose names begin with ``prefix``."""
+        return Cost(tuple(term for term in self.terms if term.name.startswith(prefix)))
 
     @property
     def macs(self) -> int:
@@ -80,7 +92,7 @@ def conv(
     """A convolution used once for each output size in ``sizes``; its weights are counted once."""
     weights = outputs * (inputs // groups) * kernel * kernel
     pixels = sum(height * width for height, width in sizes)
-    return Term(name, weights + outputs * bias, macs=weights * pixels, activations=outputs * pixels)
+    return Term(name, weights + outputs * bias, weights * pixels, activations=outputs * pixels, kernels=weights)
 
 
 def batch_norm(name: str, features: int, sizes: Sequence[Size], *, affine: bool = True, shared: bool = False) -> Term:
@@ -98,7 +110,8 @@ def batch_norm(name: str, features: int, sizes: Sequence[Size], *, affine: bool 
 
 def linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Term:
     """A linear layer used once."""
-    return Term(name, outputs * inputs + outputs * bias, macs=outputs * inputs, activations=outputs)
+    parameters = outputs * inputs + outputs * bias
+    return Term(name, parameters, macs=outputs * inputs, activations=outputs, kernels=parameters)
 
 
 def free(name: str, parameters: int) -> Term:

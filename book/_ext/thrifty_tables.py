@@ -9,10 +9,10 @@ from itertools import groupby
 from typing import Any
 
 from thriftylib.evidence import tables
-from thriftylib.evidence.claims import COUNTS, Sheet, Unread
+from thriftylib.evidence.claims import COUNTS, DIFFERENCE, Sheet, Unread
 from thriftylib.evidence.counts import Count
+from thriftylib.evidence.outcomes import STATUSES
 from thriftylib.evidence.records import Counted, Record
-from thriftylib.evidence.verdicts import STATUSES
 
 # A verdict is told by a word and a mark; its colour (a class of thrifty.css) comes on top.
 MARKS = {
@@ -143,7 +143,7 @@ def _claimed(row: Any) -> str:
 def _ours(row: Any) -> str:
     if _missing(row.ours):
         return ""
-    last = "" if _missing(row.final) else f"<small>last {row.final:.2f} %</small>"
+    last = "" if _missing(row.final) else f"<small>last {row.final:.2f} {row.unit}</small>"
     return _number(row.ours, row.unit) + last
 
 
@@ -156,7 +156,8 @@ def _cost(row: Any, sizes: Mapping[str, Counted]) -> str:
         return ""
     spent = f"{row.cost / 3600:.1f} h" if row.cost >= 3600 else f"{row.cost / 60:.0f} min"
     size = sizes[row.records.split(",")[0]]
-    return f"{spent} a run<small>{size.parameters:,} parameters<br>{size.macs / 1e6:,.0f} MMAC</small>"
+    what = "pair" if row.quantity == DIFFERENCE else "run"
+    return f"{spent} a {what}<small>{size.parameters:,} parameters<br>{size.macs / 1e6:,.0f} MMAC</small>"
 
 
 def _command(command: str) -> str:

@@ -92,13 +92,17 @@ def _text(value: Any) -> str:
     return escape(f"{value:.2f}" if isinstance(value, float) else str(value))
 
 
-def parse_value(text: str) -> Any:
-    """``64`` int, ``0.5`` float, ``true``, ``none``, ``3,7`` or ``3,`` a tuple, JSON lists, else the text itself."""
+def parse_value(text: str, words: Sequence[Any] = ()) -> Any:
+    """``64`` int, ``0.5`` float, ``true``, ``none``, ``3,7`` or ``3,`` a tuple, JSON lists, else the text itself.
+
+    ``words`` are always texts: an option or a label may have a value named ``none``.
+    """
+    if text in words:
+        return text
     if "," in text and text[0] not in "[{":
-        return tuple(parse_value(part) for part in text.split(",") if part)
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
+        return tuple(parse_value(part, words) for part in text.split(",") if part)
+    if text.lower() in ("true", "false", "none"):
+        return {"true": True, "false": False, "none": None}[text.lower()]
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -124,5 +128,5 @@ def parse_pairs(texts: Iterable[str], what: str) -> dict[str, str]:
 
 def parse_where(texts: Sequence[str] | None) -> Mapping[str, Sequence[Any]]:
     """``["filters=32,64"]`` -> {"filters": (32, 64)}."""
-    values = {key: parse_value(text) for key, text in parse_pairs(texts or (), "--where").items()}
+    values = {key: parse_value(text, ["none"]) for key, text in parse_pairs(texts or (), "--where").items()}
     return {key: value if isinstance(value, tuple) else (value,) for key, value in values.items()}

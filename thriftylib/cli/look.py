@@ -212,9 +212,9 @@ def status(
     """
     from thriftylib.evidence.claims import load_claims
     from thriftylib.evidence.counts import load_counts
+    from thriftylib.evidence.outcomes import STATUSES
     from thriftylib.evidence.records import load_records
     from thriftylib.evidence.tables import scoreboard
-    from thriftylib.evidence.verdicts import STATUSES
 
     if verdict is not None and verdict not in STATUSES:
         raise ThriftyError(f"unknown verdict {verdict!r}" + suggest(verdict, STATUSES))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -75,8 +75,9 @@ def plan(
     spent, rows = 0.0, []
     for step in chosen:
         spent += step.estimate.seconds
-        parameters = step.run.network.options.get("filters", "")
-        what = f"{step.run.network.name} f={parameters} {step.run.data.name}".replace(" f= ", " ")
+        filters = step.run.network.options.get("filters")
+        which = ", ".join(map(str, step.labels.values())) if filters is None else f"f={filters}"
+        what = f"{step.run.network.name} {which} {step.run.data.name}"
         rows.append(
             [
                 step.run.id,
@@ -133,11 +134,13 @@ def cost(
     if unknown := next((key for key in given if key not in (*kind.model_fields, *_IMAGE)), None):
         raise ThriftyError(f"{network} has no option {unknown!r}" + suggest(unknown, {*kind.model_fields, *_IMAGE}))
     image_shape, classes = _images(given)
-    values = {key: parse_value(text) for key, text in given.items() if key not in _IMAGE}
+    words = {key: get_args(field.annotation) for key, field in kind.model_fields.items()}
+    values = {key: parse_value(text, words[key]) for key, text in given.items() if key not in _IMAGE}
     resolved = kind.model_validate(values).resolve(image_shape, classes)
     total = resolved.cost(image_shape, classes)
     numbers = {
         "parameters": total.parameters,
+        "kernel_parameters": total.kernel_parameters,
         "macs": total.macs,
         "ptflops_macs": total.ptflops_macs,
         "weight_bytes": total.weight_bytes(),
@@ -158,7 +161,12 @@ def cost(
     layers += [["all", total.parameters, total.macs, total.activation_bytes()]]
     print_table(("layer", "parameters", "MACs", "activation bytes"), layers)
     out().print()
-    meanings = ("trained numbers", "of one image", "as ptflops counts: batch norm adds 2 per element")
+    meanings = (
+        "trained numbers",
+        "without batch norms and biases of convolutions",
+        "of one image",
+        "as ptflops counts: batch norm adds 2 per element",
+    )
     meanings += ("fp32, with batch-norm statistics", "fp32, of one image in training")
     print_table(
         ("", "", ""), [(key, value, text) for (key, value), text in zip(numbers.items(), meanings, strict=True)]

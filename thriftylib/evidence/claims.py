@@ -24,21 +24,37 @@ from thriftylib.options import Strict, suggest
 from thriftylib.spec import Data, Run
 
 Quantity = Literal[
-    "test_accuracy", "train_accuracy", "parameters", "filters", "ptflops_macs", "macs", "minutes_per_epoch"
+    "test_accuracy",
+    "train_accuracy",
+    "test_accuracy_difference",
+    "parameters",
+    "kernel_parameters",
+    "prune_ratio",
+    "filters",
+    "ptflops_macs",
+    "macs",
+    "minutes_per_epoch",
 ]
 ACCURACIES = ("test_accuracy", "train_accuracy")
-COUNTS = ("parameters", "filters", "ptflops_macs", "macs")
+DIFFERENCE = "test_accuracy_difference"
+COUNTS = ("parameters", "kernel_parameters", "prune_ratio", "filters", "ptflops_macs", "macs")
+COMPARISONS = (DIFFERENCE, "prune_ratio")
+"""Quantities of one network against another's."""
 UNITS = {
     "test_accuracy": ("%",),
     "train_accuracy": ("%",),
+    "test_accuracy_difference": ("points",),
     "parameters": ("",),
+    "kernel_parameters": ("",),
+    "prune_ratio": ("%",),
     "filters": ("",),
     "ptflops_macs": ("MMAC",),
     "macs": ("MMAC",),
     "minutes_per_epoch": ("min",),
 }
 
-Mark = Literal["ABSTRACT", "FIGURE", "AUTHORS' LOG", "AUTHORS' CODE", "COUNTED"]
+Relation = Literal["value", "greater", "equal", "no gain"]
+Mark = Literal["ABSTRACT", "PAPER TEXT", "FIGURE", "AUTHORS' LOG", "AUTHORS' CODE", "COUNTED"]
 Statistic = Literal[
     "mean over runs of the best epoch",
     "best epoch of one run",
@@ -101,6 +117,11 @@ class Claim(Strict):
     is how far the reading, or the rounding, may be off. ``reading`` says what of the setting is our inference.
     ``not_testable`` says why no run of ours can decide it.
 
+    Two networks are compared by ``setting`` and ``against``. The ``prune_ratio`` is the share of the kernel parameters
+    of ``against`` that ``setting`` does without. A difference of accuracies is the one of ``setting`` less the one of
+    ``against``, in points; ``relation`` says what of it is claimed (see :mod:`thriftylib.evidence.differences`), with a
+    ``margin`` in points where it is equality or no gain.
+
     Raises:
         SpecError: a field is missing, unknown, of the wrong type or impossible.
         RecordError: the claim is at odds with itself.
@@ -126,6 +147,9 @@ class Claim(Strict):
     confidence: Literal["certain", "high", "medium", "low"]
     reading: str = ""
     setting: Setting | None = None
+    against: Setting | None = None
+    relation: Relation | None = None
+    margin: Annotated[float, Field(gt=0)] | None = None
     experiment: Text | None = None
     not_testable: Text | None = None
 
@@ -138,6 +162,11 @@ class Claim(Strict):
     def deviation(self) -> float | None:
         """The paper's own standard deviation over its runs, given or from ``values``; None where it is not known."""
         return statistics.stdev(self.values) if self.spread is None and len(self.values) > 1 else self.spread
+
+    @property
+    def sides(self) -> tuple[Setting, ...]:
+        """The settings whose runs or counts answer the claim: one, two for a comparison, none where none is known."""
+        return tuple(side for side in (self.setting, self.against) if side is not None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -152,15 +181,31 @@ class Claim(Strict):
         if self.mark == "FIGURE" and self.error == "exact":
             raise RecordError(f"claim {self.id}: error = 'exact': a number read from a figure has a reading error")
         self._check_runs()
+        self._check_comparison()
         if self.not_testable is None:
-            if self.quantity not in (*ACCURACIES, *COUNTS):
+            if self.quantity not in (*ACCURACIES, *COUNTS, DIFFERENCE):
                 raise RecordError(f"claim {self.id}: {self.quantity} cannot be tested; not_testable must say why")
             needed: dict[str, Any] = {"setting": self.setting}
+            if self.quantity in COMPARISONS:
+                needed |= {"against": self.against}
+            if self.quantity == DIFFERENCE:
+                needed |= {"relation": self.relation}
             if self.quantity not in COUNTS:
-                needed |= {"setting.recipes": self.setting and self.setting.recipes, "experiment": self.experiment}
+                recipes = bool(self.sides) and all(side.recipes for side in self.sides)
+                needed |= {"setting.recipes": recipes, "experiment": self.experiment}
             if missing := [name for name, value in needed.items() if not value]:
                 raise RecordError(f"claim {self.id}: lacks {', '.join(missing)}, or not_testable with the reason")
         return self
+
+    def _check_comparison(self) -> None:
+        if self.against is not None and (self.quantity not in COMPARISONS or self.against == self.setting):
+            raise RecordError(f"claim {self.id}: against: must be another setting, of a difference or a prune_ratio")
+        if self.quantity == DIFFERENCE and (self.bound != "equals" or self.spread is not None or self.values):
+            raise RecordError(f"claim {self.id}: bound, spread and values: do not go with {DIFFERENCE}")
+        if self.relation is not None and self.quantity != DIFFERENCE:
+            raise RecordError(f"claim {self.id}: relation = {self.relation!r}: needs quantity = '{DIFFERENCE}'")
+        if (self.margin is not None) != (self.relation in ("equal", "no gain")):
+            raise RecordError(f"claim {self.id}: margin = {self.margin}: 'equal' and 'no gain' need one, no other does")
 
     def _check_runs(self) -> None:
         if self.spread is not None and (self.runs or 0) < 2:
@@ -197,8 +242,11 @@ class Sheet(Strict):
 
 
 def matches(claim: Claim, run: Run) -> bool:
-    """Whether a run answers a claim: network, whole data set, every option that the claim names, and the recipe."""
-    return claim.setting is not None and claim.setting.fits(run) and claim.setting.has_recipe(run)
+    """Whether a run answers a claim: network, whole data set, every option that the claim names, and the recipe.
+
+    Of a comparison it answers one side.
+    """
+    return any(side.fits(run) and side.has_recipe(run) for side in claim.sides)
 
 
 def load_claims(folder: str | os.PathLike[str]) -> dict[str, Claim]:

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from thriftylib.datasets import dataset_info
 from thriftylib.errors import RecordError
-from thriftylib.evidence.claims import COUNTS, Claim, load_claims
+from thriftylib.evidence.claims import COUNTS, Claim, Setting, load_claims
 from thriftylib.evidence.records import Text, Whole, read_model, write_json
 from thriftylib.options import NetworkOptions, Strict, find
 from thriftylib.paths import claims_dir, results_dir
@@ -34,6 +34,7 @@ class Count(Strict):
     asked: dict[str, JsonValue]
     options: dict[str, JsonValue]
     parameters: Whole
+    kernel_parameters: Whole
     macs: Whole
     ptflops_macs: Whole
     weight_bytes: Whole
@@ -60,6 +61,7 @@ def count(network: str, options: dict[str, JsonValue], dataset: str) -> Count:
         asked=options,
         options=resolved.model_dump(mode="json"),
         parameters=cost.parameters,
+        kernel_parameters=cost.kernel_parameters,
         macs=cost.macs,
         ptflops_macs=cost.ptflops_macs,
         weight_bytes=cost.weight_bytes(),
@@ -70,8 +72,8 @@ def count_claims(claims: Iterable[Claim]) -> list[Count]:
     """A count for each network that a claim about a count names, each once; imports torch."""
     counts: list[Count] = []
     for claim in claims:
-        if claim.quantity in COUNTS and claim.not_testable is None:
-            row = count(claim.setting.network, claim.setting.options, claim.setting.dataset)
+        for side in claim.sides if claim.quantity in COUNTS and claim.not_testable is None else ():
+            row = count(side.network, side.options, side.dataset)
             if row not in counts:
                 counts.append(row)
     return counts
@@ -83,18 +85,23 @@ def answer(claim: Claim, counts: Iterable[Count]) -> float | None:
     Raises:
         RecordError: networks of different counts fit the claim's setting.
     """
-    fitting = [
-        row
-        for row in counts
-        if (row.network, row.dataset) == (claim.setting.network, claim.setting.dataset)
-        and claim.setting.has_options({**row.options, **row.asked})
-    ]
+    counts = list(counts)
+    if claim.quantity == "prune_ratio":
+        left, whole = (_number(claim, side, "kernel_parameters", counts) for side in claim.sides)
+        return None if left is None or whole is None else 100 * (1 - left / whole)
+    number = _number(claim, claim.setting, claim.quantity, counts)
+    return number / 1e6 if number is not None and claim.unit == "MMAC" else number
+
+
+def _number(claim: Claim, side: Setting, quantity: str, counts: Iterable[Count]) -> float | None:
     found = {
-        row.options.get("filters") if claim.quantity == "filters" else getattr(row, claim.quantity) for row in fitting
+        row.options.get("filters") if quantity == "filters" else getattr(row, quantity)
+        for row in counts
+        if (row.network, row.dataset) == (side.network, side.dataset) and side.has_options({**row.options, **row.asked})
     }
     if len(found) > 1:
-        raise RecordError(f"claim {claim.id}: its setting fits networks of different {claim.quantity}: {sorted(found)}")
-    return next((number / 1e6 if claim.unit == "MMAC" else float(number) for number in found), None)
+        raise RecordError(f"claim {claim.id}: its setting fits networks of different {quantity}: {sorted(found)}")
+    return next((float(number) for number in found), None)
 
 
 def load_counts(folder: str | os.PathLike[str]) -> list[Count]:

@@ -1,7 +1,8 @@
 """Numbers for prose, by key: a page says where a number comes from and never types it.
 
 - ``claim:<claim id>:<field>``: value, error, runs, spread of the claim; ours, sd, n, best, final, tolerance,
-  difference, verdict, reason, recipe, device, seconds of its verdict: ``claim:thriftynet/size-cifar10/t20-f32:value``.
+  difference, verdict, reason, recipe, device, seconds of its verdict: ``claim:thriftynet/size-cifar10/t20-f32:value``;
+  low and high are the ends of the 95 % confidence interval of a difference between two networks.
 - ``record:<run id>:<field>``: best, best_epoch, final, epochs, seed, seconds, minutes, images_per_second, device,
   status, recipe, parameters, macs, mmacs, ptflops_macs, weight_bytes, activation_bytes.
 - ``count:scoreboard:<verdict>``: how many claims have it; also ``claims`` (all), ``tested`` (with runs or counts of
@@ -20,10 +21,11 @@ from pathlib import Path
 
 from thriftylib.errors import RecordError
 from thriftylib.evidence.bench import BenchRecord, load_bench
-from thriftylib.evidence.claims import ACCURACIES, Claim, Sheet, load_sheets
+from thriftylib.evidence.claims import ACCURACIES, DIFFERENCE, Claim, Sheet, load_sheets
 from thriftylib.evidence.counts import Count, load_counts
+from thriftylib.evidence.outcomes import STATUSES, Verdict
 from thriftylib.evidence.records import Record, load_records
-from thriftylib.evidence.verdicts import STATUSES, Verdict, judge_all
+from thriftylib.evidence.verdicts import judge_all
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
 
@@ -93,7 +95,7 @@ def _committed(claims: Path, results: Path) -> Evidence:
 def _claim(evidence: Evidence, name: str) -> Fields:
     claim = _known(evidence.claims, name, "claim")
     verdict = evidence.verdicts[name]
-    ours = _points if claim.quantity in ACCURACIES else _plain
+    ours = _points if claim.quantity in (*ACCURACIES, DIFFERENCE, "prune_ratio") else _plain
     return {
         "value": _plain(claim.value),
         "error": "0" if claim.error == "exact" else _plain(claim.error),
@@ -101,6 +103,8 @@ def _claim(evidence: Evidence, name: str) -> Fields:
         "spread": _points(claim.deviation),
         "ours": ours(verdict.ours),
         "sd": _points(verdict.sd),
+        "low": _points(verdict.interval and verdict.interval[0]),
+        "high": _points(verdict.interval and verdict.interval[1]),
         "n": str(verdict.n),
         "best": _points(verdict.best),
         "final": _points(verdict.final),

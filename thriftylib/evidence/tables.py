@@ -9,10 +9,11 @@ from typing import Any
 import pandas
 
 from thriftylib.datasets import dataset_info
-from thriftylib.evidence.claims import COUNTS, Claim
+from thriftylib.evidence.claims import COUNTS, Claim, Setting
 from thriftylib.evidence.counts import Count
+from thriftylib.evidence.outcomes import Verdict
 from thriftylib.evidence.records import Record
-from thriftylib.evidence.verdicts import Verdict, judge_all
+from thriftylib.evidence.verdicts import judge_all
 
 SCOREBOARD = (
     *(
@@ -53,6 +54,9 @@ def scoreboard(
     ``claimed`` +- ``error`` (0: exact) with the paper's own ``claimed_spread`` over ``claimed_n`` runs; ``ours`` with
     its ``spread`` over ``n`` runs, in the claim's ``statistic`` and ``unit``; ``best`` and ``final``: the same runs'
     mean test accuracy (percent) in the best and the last epoch. ``cost``: seconds of one run, ``seconds``: of all.
+
+    Of a difference between two networks the ``spread`` is half its 95 % confidence interval, ``n`` counts pairs of
+    runs, ``best`` and ``final`` are differences (points), and ``cost`` is that of a pair.
     """
     rows = [_row(claims[key], verdict) for key, verdict in judge_all(claims, records, counts).items()]
     return pandas.DataFrame(rows, columns=list(SCOREBOARD)).astype(dict.fromkeys(_NUMBERS, float))
@@ -68,7 +72,7 @@ def _row(claim: Claim, verdict: Verdict) -> dict[str, Any]:
         "claimed_spread": claim.deviation,
         "claimed_n": claim.runs,
         "ours": verdict.ours,
-        "spread": verdict.sd,
+        "spread": verdict.sd if verdict.interval is None else (verdict.interval[1] - verdict.interval[0]) / 2,
         "n": verdict.n,
         "difference": None if verdict.ours is None else verdict.ours - claim.value,
         "tolerance": verdict.tolerance,
@@ -92,9 +96,13 @@ def command(claim: Claim) -> str:
         return ""
     if claim.quantity not in COUNTS:
         return f"thrifty train {claim.experiment} --preset paper --only {claim.id}"
-    options = {**claim.setting.options, "classes": len(dataset_info(claim.setting.dataset).classes)}
+    return " && ".join(_count_command(side) for side in claim.sides)
+
+
+def _count_command(side: Setting) -> str:
+    options = {**side.options, "classes": len(dataset_info(side.dataset).classes)}
     words = (f"{name}={value if isinstance(value, str) else _json(value)}" for name, value in options.items())
-    return " ".join(["thrifty cost", claim.setting.network, *words])
+    return " ".join(["thrifty cost", side.network, *words])
 
 
 def records_frame(records: Sequence[Record]) -> pandas.DataFrame:

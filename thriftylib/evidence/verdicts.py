@@ -33,6 +33,8 @@ that m is on (mirrored for "at most"). "The best run" of several is a maximum, s
 from two runs on, not reproduced from five runs on.
 
 **Counts** have no spread: reproduced when ours is equal within the claim's rounding, else not reproduced.
+
+**Differences** between two networks have a rule of their own: :mod:`thriftylib.evidence.differences`.
 """
 
 from __future__ import annotations
@@ -41,48 +43,19 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from scipy.special import stdtrit
 
 from thriftylib.errors import RecordError
-from thriftylib.evidence.claims import COUNTS, Claim
+from thriftylib.evidence.claims import COUNTS, DIFFERENCE, Claim
 from thriftylib.evidence.counts import Count, answer
+from thriftylib.evidence.differences import judge_difference
+from thriftylib.evidence.outcomes import CLOSE, ROUND, Status, Verdict, mean, notes, outcome
 from thriftylib.evidence.records import Record
-from thriftylib.options import Strict
 
-Status = Literal["reproduced", "partly", "consistent", "at odds", "not reproduced", "not run", "not testable"]
-STATUSES: tuple[Status, ...] = Status.__args__
-
-CLOSE = 1.0
-"""Points of accuracy: what our mean must be known to, and what still counts as close."""
 MAXIMUM_RUNS = 5
 """Runs without success before "the best run" of a claim is called not reproduced: as many as the paper repeats."""
-
-_ROUND = 1e-9  # sums of two-decimal numbers are not exact
-
-
-class Verdict(Strict):
-    """What the records say about a claim: the rule's answer and all that it rests on.
-
-    ``ours`` is in the claim's statistic and unit, ``sd`` its deviation over ``n`` runs; ``best`` and ``final`` are the
-    mean test accuracies (percent) of the best and of the last epoch of the same runs.
-    """
-
-    claim: str
-    status: Status
-    reason: str
-    ours: float | None = None
-    sd: float | None = None
-    n: int = 0
-    seeds: tuple[int, ...] = ()
-    best: float | None = None
-    final: float | None = None
-    tolerance: float | None = None
-    recipe: str | None = None
-    seconds: float = 0.0
-    device: str = ""
-    records: tuple[str, ...] = ()
 
 
 class Comparison(NamedTuple):
@@ -104,9 +77,11 @@ def judge(claim: Claim, records: Iterable[Record], counts: Iterable[Count] = ())
         return Verdict(claim=claim.id, status="not testable", reason=_sentence(claim.not_testable))
     if claim.quantity in COUNTS:
         return _judge_count(claim, counts)
-    fitting = [record for record in records if claim.setting.fits(record.run)]
+    fitting = [record for record in records if any(side.fits(record.run) for side in claim.sides)]
     if len({record.id for record in fitting}) < len(fitting):
         raise RecordError(f"claim {claim.id}: a record is given twice")
+    if claim.quantity == DIFFERENCE:
+        return judge_difference(claim, fitting)
     own = [record for record in fitting if claim.setting.has_recipe(record.run)]
     if own:
         groups = _groups(claim, own)
@@ -144,14 +119,14 @@ def compare(claim: Claim, values: Sequence[float]) -> Comparison:
         enough = bool(width / math.sqrt(n) <= CLOSE)
         if enough:
             chance = float(width * math.sqrt(1 / n + 1 / (claim.runs or 1)))
-    tolerance, difference = error + chance, abs(ours - claim.value) - _ROUND
+    tolerance, difference = error + chance, abs(ours - claim.value) - ROUND
     if not enough:
         status = "consistent" if difference <= tolerance else "at odds"
     elif difference <= tolerance:
         status = "reproduced"
     else:
         status = "partly" if difference <= error + CLOSE else "not reproduced"
-    return Comparison(status, ours, tolerance, ours + tolerance + _ROUND >= claim.value)
+    return Comparison(status, ours, tolerance, ours + tolerance + ROUND >= claim.value)
 
 
 def _compare_bound(claim: Claim, values: Sequence[float]) -> Comparison:
@@ -160,7 +135,7 @@ def _compare_bound(claim: Claim, values: Sequence[float]) -> Comparison:
 
     def meets(number: float) -> bool:
         room = sign * (number - claim.value) + error
-        return room > _ROUND if claim.bound == "more than" else room >= -_ROUND
+        return room > ROUND if claim.bound == "more than" else room >= -ROUND
 
     if claim.statistic == "best epoch of the best run":
         ours, chance, patience = max(values), 0.0, MAXIMUM_RUNS
@@ -174,14 +149,6 @@ def _compare_bound(claim: Claim, values: Sequence[float]) -> Comparison:
     else:
         status = "consistent" if meets(ours) else "at odds"
     return Comparison(status, ours, error + chance, meets(ours))
-
-
-def outcome(claim: Claim, record: Record) -> float:
-    """The claim's quantity in the claim's statistic for one run, in percent; chance level if nothing was measured."""
-    measured = [value for value in record.series[claim.quantity] if value is not None]
-    if not measured:
-        return 100 / len(record.run.data.info.classes)
-    return measured[-1] if claim.statistic == "last epoch of one run" else max(measured)
 
 
 def _groups(claim: Claim, records: Sequence[Record]) -> list[list[Record]]:
@@ -214,10 +181,7 @@ def _verdict(claim: Claim, group: Sequence[Record], others: int = 0) -> Verdict:
             "at odds": f"is at odds with {against}, which is not {within}; only more seeds can say more",
         }[found.status]
     )
-    if others:
-        reason += f"; {others} other fitting configuration{'s' * (others > 1)} with fewer runs left out"
-    if diverged := sum(record.status == "diverged" for record in group):
-        reason += f"; {diverged} of {len(group)} diverged and counts with the accuracy reached"
+    reason += notes(group, others)
     return Verdict(
         claim=claim.id,
         status=found.status,
@@ -226,8 +190,8 @@ def _verdict(claim: Claim, group: Sequence[Record], others: int = 0) -> Verdict:
         sd=sd,
         n=len(group),
         seeds=tuple(record.run.seed for record in group),
-        best=_mean(record.best and record.best.test_accuracy for record in group),
-        final=_mean(record.final and record.final.test_accuracy for record in group),
+        best=mean(record.best and record.best.test_accuracy for record in group),
+        final=mean(record.final and record.final.test_accuracy for record in group),
         tolerance=found.tolerance,
         recipe=" and ".join(sorted({record.run.recipe.name for record in group})),
         seconds=math.fsum(record.seconds for record in group),
@@ -255,14 +219,14 @@ def _judge_count(claim: Claim, counts: Iterable[Count]) -> Verdict:
     if ours is None:
         return Verdict(claim=claim.id, status="not run", reason="This network was not counted.")
     difference = ours - claim.value
-    equal = abs(difference) <= claim.reading_error + _ROUND * max(1.0, abs(claim.value))
+    equal = abs(difference) <= claim.reading_error + ROUND * max(1.0, abs(claim.value))
     meets = {"equals": equal, "more than": difference > 0, "at least": equal or difference > 0}
     status = "reproduced" if meets.get(claim.bound, equal or difference < 0) else "not reproduced"
-    unit = f" {claim.unit}" if claim.unit else ""
+    told, stated = (f"{number:,.7g} {claim.unit}" if claim.unit else f"{number:,.0f}" for number in (ours, claim.value))
     return Verdict(
         claim=claim.id,
         status=status,
-        reason=f"Our count is {ours:,.7g}{unit}, the claimed one {claim.value:,.7g}{unit}.",
+        reason=f"Our count is {told}, the claimed one {stated}.",
         ours=ours,
         tolerance=claim.reading_error,
     )
@@ -274,11 +238,6 @@ def _ours(claim: Claim, ours: float, sd: float | None, group: Sequence[Record]) 
     if claim.statistic == "best epoch of the best run":
         return f"The best of {len(group)} runs: {ours:.2f} {claim.unit}"
     return f"{ours:.2f} +- {sd:.2f} {claim.unit} over {len(group)} seeds"
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
 
 
 def _sentence(text: str) -> str:

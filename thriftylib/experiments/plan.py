@@ -48,9 +48,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Step:
-    """One missing run: the experiments that show it, the claims that it answers, and about how long it takes."""
+    """One missing run: the experiments that show it, the claims that it answers, and about how long it takes.
+
+    ``labels`` are those of the first experiment.
+    """
 
     run: Run
+    labels: Mapping[str, str | int | float]
     configuration: str
     experiments: tuple[str, ...]
     preset: str
@@ -118,7 +122,7 @@ def plan(
             if run.id not in records:
                 expected = expected or estimate(run, device, records.values())
                 first = cell.headline and seed == seeds[0]
-                steps.append(Step(run, cell.run.id, shown_in, preset, cell.claims, first, expected))
+                steps.append(Step(run, cell.labels, cell.run.id, shown_in, preset, cell.claims, first, expected))
     ordered = sorted((step for step in steps if step.headline), key=lambda step: presets.index(step.preset))
     for step in ordered:
         answers.count(step)
@@ -141,7 +145,7 @@ def _distinct(
             for cell in select(experiment(name), preset, where):
                 _, before, shown_in = found.get(cell.run.id, (preset, cell, ()))
                 headline = before.headline or cell.headline
-                found[cell.run.id] = (preset, replace(cell, headline=headline), (*shown_in, name))
+                found[cell.run.id] = (preset, replace(before, headline=headline), (*shown_in, name))
     return list(found.values())
 
 

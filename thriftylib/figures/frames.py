@@ -150,7 +150,8 @@ def _place(claim: Claim, claims: Mapping[str, Claim], x: str, ours: float) -> tu
     """Where the paper has a point on the x axis, with its reading error; else where our count puts it."""
     quantity = {"mmacs": "ptflops_macs"}.get(x, x)
     for other in claims.values():
-        if other.quantity == quantity and other.setting and other.setting.options == claim.setting.options:
+        side = other.setting if other.quantity == quantity else None
+        if side and (side.network, side.options) == (claim.setting.network, claim.setting.options):
             return other.value, other.reading_error
     return ours, 0.0
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import DenseNet
-from torchvision.models.resnet import BasicBlock, conv1x1, conv3x3
+from torchvision.models.resnet import BasicBlock, ResNet, conv1x1, conv3x3
+from torchvision.models.vgg import cfgs, make_layers
 
 from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
@@ -49,6 +50,98 @@ def basic_block_terms(
     if shortcut:
         terms += [cost.conv(f"{name} shortcut", inputs, outputs, 1, [halved])]
     return terms, halved
+
+
+class ResNetOptions(NetworkOptions):
+    """torchvision's ResNet for small images: a 3x3 stem with stride 1 and no max-pool in it; stages of 64 to 512."""
+
+    blocks: ClassVar[tuple[int, ...]]  # in each of the four stages
+
+    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
+        """11,173,962 parameters for ResNet-18, 21,282,122 for ResNet-34; RGB images and 10 classes."""
+        channels, height, width = image_shape
+        size, inputs = (height, width), 64
+        terms = [cost.conv("stem conv", channels, 64, 3, [size]), cost.batch_norm("stem norm", 64, [size])]
+        for stage, blocks in enumerate(self.blocks):
+            outputs = 64 * 2**stage
+            for i in range(blocks):
+                grows = outputs != inputs
+                name = f"stage {stage} block {i}"
+                block, size = basic_block_terms(name, inputs, outputs, size, stride=2 if grows else 1, shortcut=grows)
+                terms, inputs = terms + block, outputs
+        return Cost((*terms, cost.linear("head", inputs, classes)))
+
+    def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
+        """With PyTorch's default initial weights, as the papers' networks beside it."""
+        network = ResNet(BasicBlock, list(self.blocks), num_classes=classes)
+        network.conv1 = conv3x3(image_shape[0], 64)
+        network.maxpool = nn.Identity()
+        return default_start(network)
+
+
+class ResNet18Options(ResNetOptions, network="resnet18"):
+    """ResNet-18 (He et al., 2015) with the small stem."""
+
+    blocks = (2, 2, 2, 2)
+
+
+class ResNet34Options(ResNetOptions, network="resnet34"):
+    """ResNet-34 (He et al., 2015) with the small stem."""
+
+    blocks = (3, 4, 6, 3)
+
+
+class Vgg16BnOptions(NetworkOptions, network="vgg16-bn"):
+    """torchvision's VGG16 (Simonyan & Zisserman, 2014) with batch norm, and one linear layer in place of three."""
+
+    pools: Annotated[int, Field(ge=1, le=5)] = 5  # fewer: the last stages do not pool (for images under 32x32)
+
+    @property
+    def plan(self) -> list[int | str]:
+        """Output channels of each convolution, "M" for a max-pool."""
+        plan, pools = [], 0
+        for layer in cfgs["D"]:
+            pools += layer == "M"
+            if layer != "M" or pools <= self.pools:
+                plan.append(layer)
+        return plan
+
+    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
+        """14,728,266 parameters for RGB images and 10 classes; the convolutions have biases.
+
+        Raises:
+            SpecError: a map smaller than 2x2 would have to be halved.
+        """
+        inputs, height, width = image_shape
+        least = 2**self.pools
+        if min(height, width) < least:
+            raise SpecError(f"pools = {self.pools}: needs images of at least {least}x{least}, not {height}x{width}")
+        terms: list[Term] = []
+        for i, layer in enumerate(self.plan):
+            if layer == "M":
+                height, width = height // 2, width // 2
+                continue
+            terms += [
+                cost.conv(f"conv {i}", inputs, layer, 3, [(height, width)], bias=True),
+                cost.batch_norm(f"norm {i}", layer, [(height, width)]),
+            ]
+            inputs = layer
+        return Cost((*terms, cost.linear("head", inputs, classes)))
+
+    def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
+        """With PyTorch's default initial weights, as the papers' networks beside it."""
+        self.cost(image_shape, classes)
+        features = make_layers(self.plan, batch_norm=True)
+        features[0] = nn.Conv2d(image_shape[0], features[0].out_channels, 3, padding=1)
+        return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
+
+
+def default_start(network: nn.Module) -> nn.Module:
+    """``network`` with PyTorch's default initial weights in its convolutions and linear layers."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
+    return network
 
 
 class TinyResNetOptions(NetworkOptions, network="tiny-resnet"):
@@ -145,7 +238,4 @@ class TinyDenseNetOptions(NetworkOptions, network="tiny-densenet"):
         network = DenseNet(self.growth, self.layers, features, num_classes=classes)
         network.features.conv0 = conv3x3(image_shape[0], features)
         del network.features.norm0, network.features.relu0, network.features.pool0
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                module.reset_parameters()
-        return network
+        return default_start(network)

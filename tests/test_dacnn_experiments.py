@@ -1,0 +1,104 @@
+"""DACNN's grids: the plot's points, one recipe for all, the sweep that a CPU can finish, and a training on digits."""
+
+from __future__ import annotations
+
+import pytest
+
+from thriftylib.evidence.claims import DIFFERENCE, load_claims
+from thriftylib.evidence.records import load_records
+from thriftylib.evidence.verdicts import judge
+from thriftylib.experiments import EXPERIMENTS, experiment
+from thriftylib.experiments import dacnn_recipes as recipes
+from thriftylib.experiments.collect import claim_of, collect
+from thriftylib.experiments.dacnn import HEADLINES, POINTS
+from thriftylib.paths import claims_dir
+
+OURS = [name for name, shown in EXPERIMENTS.items() if shown.paper == "dacnn"]
+CLAIMS = load_claims(claims_dir())
+
+
+def test_the_scatter_has_the_fourteen_points_in_their_places():
+    """Each cell has its own claimed accuracy, and the parameters that the plot shows, but for the baselines."""
+    cells = experiment("dacnn-scatter").cells("paper")
+    assert len(cells) == len(POINTS) == 14
+    for cell in cells:
+        stated = claim_of(cell, experiment("dacnn-scatter"), CLAIMS)
+        assert stated.experiment == "dacnn-scatter"
+        name = cell.labels["net"].lower().replace("(", "-").replace(",", "-").replace(")", "")
+        assert stated.id == f"dacnn/scatter/{name}"
+        place = CLAIMS[f"dacnn/scatter-parameters/{name}"]
+        near = abs(cell.labels["kernel_parameters"] - place.value) <= place.reading_error
+        assert near == (cell.labels["family"] != "baseline"), name
+
+
+def test_headlines_come_first_and_are_those_of_the_plan():
+    headlines = {cell.labels["net"] for cell in experiment("dacnn-scatter").cells("fast") if cell.headline}
+    assert headlines == set(HEADLINES)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_one_recipe_for_all_networks_and_never_the_papers_own(name):
+    used = {preset: {cell.run.recipe for cell in experiment(name).cells(preset)} for preset in ("fast", "paper")}
+    assert used["paper"] == {recipes.READING_SVHN if name == "dacnn-svhn" else recipes.READING}
+    assert "READING" in experiment(name).question
+    if name == "dacnn-depth-sweep":
+        assert used["fast"] == {recipes.FAST, recipes.CPU}
+    else:
+        assert used["fast"] == {recipes.FAST_SVHN if name == "dacnn-svhn" else recipes.FAST}
+
+
+def test_the_pruning_runs_answer_the_drops():
+    cells = {cell.labels["net"]: set(cell.claims) for cell in experiment("dacnn-pruning").cells("paper")}
+    assert cells == {
+        "ResNet18": {"dacnn/pruning-drop/mix-reg", "dacnn/pruning-drop/plain"},
+        "DACNN18(MIX,REG)": {"dacnn/pruning-drop/mix-reg"},
+        "DACNN18": {"dacnn/pruning-drop/plain"},
+    }
+
+
+def test_no_claim_is_made_for_svhn_and_no_digit_is_mirrored():
+    for preset in ("fast", "paper"):
+        cells = experiment("dacnn-svhn").cells(preset)
+        assert not any(cell.claims for cell in cells)
+        assert not any(cell.run.recipe.augment.flip for cell in cells)
+
+
+def test_the_sweep_compares_equal_widths_and_its_cpu_part_is_labelled():
+    cells = experiment("dacnn-depth-sweep").cells("fast")
+    ours = [cell for cell in cells if cell.run.recipe == recipes.CPU]
+    assert {cell.labels["width"] for cell in ours} == {32}
+    assert {(cell.labels["layers"], cell.labels["kernels"]) for cell in ours} == {
+        (layers, kernels) for layers in (3, 5, 7, 9, 11) for kernels in ("shared", "unshared")
+    }
+    cost = {(cell.labels["layers"], cell.labels["kernels"]): cell.run.options.cost((3, 32, 32), 100) for cell in ours}
+    shared, unshared = ([cost[layers, kernels] for layers in (3, 5, 7, 9, 11)] for kernels in ("shared", "unshared"))
+    assert len({each.parameters for each in shared}) == 1
+    assert [each.macs for each in shared] == [each.macs for each in unshared]
+    kernel = 9 * 32 * 32
+    assert [b.kernel_parameters - a.kernel_parameters for a, b in zip(shared, unshared, strict=True)] == [
+        kernel * uses for uses in (1, 3, 5, 7, 9)
+    ]
+
+
+def test_regulators_share_their_runs_with_the_scatter():
+    def ids(name: str) -> dict[str, tuple]:
+        return {cell.run.id: tuple(cell.labels.values()) for cell in experiment(name).cells("paper")}
+
+    both = ids("dacnn-regulators").keys() & ids("dacnn-scatter").keys()
+    assert len(both) == 9  # plain, REG, MIX and MIX,REG of the ResNet layout
+    labels = [cell.labels for cell in experiment("dacnn-regulators").cells("paper")]
+    assert sum(each["regulators"] == "rotation" for each in labels) == 5
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_smoke_trains_and_judges_nothing(name, tmp_path):
+    """One cell of each grid, the deepest: what a notebook does, in a second."""
+    cell = experiment(name).cells("smoke")[-1]
+    where = {key: [value] for key, value in cell.labels.items()}
+    table = collect(name, preset="smoke", results=tmp_path, device="cpu", where=where, progress=False)
+    assert set(table["status"]) == {"complete"}
+    assert table["best_accuracy"].between(5, 100).all()
+    records = load_records(tmp_path)
+    assert len(records) == len(table)
+    differences = [claim for claim in CLAIMS.values() if claim.quantity == DIFFERENCE and not claim.not_testable]
+    assert {judge(claim, records).status for claim in differences} == {"not run"}

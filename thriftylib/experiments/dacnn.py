@@ -1,0 +1,226 @@
+"""DACNN's plot, its comparison with pruning, and what its code hints at, as grids of runs.
+
+The authors' recipe could not be read: every ``paper`` grid here is trained by ``dacnn-reading``, our READING of it, the
+same for every network, and no page may call it the paper's. Names are the plot's: DACNN14 is the VGG layout, DACNN18,
+24 and 34 the ResNet layout; (REG) has regulators, (MIX) partly shared kernels. The 8x8 digits of the smoke grids can be
+halved three times, so there the last stages do not pool, and a tiny ResNet stands in for the baselines.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thriftylib.experiments import dacnn_recipes as recipes
+from thriftylib.experiments.base import Cell, register
+from thriftylib.spec import Data, Named, Recipe, Run
+
+PAPER = "dacnn"
+REG = {"regulators": "depth"}  # READING: one per layer, the number that the plotted parameters of the plain nets need
+MIX = {"sharing": "mix"}
+MIX_REG = {**MIX, "regulators": "per-block"}
+SMALL_LAYERS = (3, 5, 7, 9, 11)
+NORMS = ("free", "affine", "shared")
+
+# The plot's points: family and network with its options.
+POINTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "DACNN14": ("plain", "dacnn", {"depth": 14}),
+    "DACNN18": ("plain", "dacnn", {"depth": 18}),
+    "DACNN34": ("plain", "dacnn", {"depth": 34}),
+    "DACNN18(REG)": ("REG", "dacnn", {"depth": 18, **REG}),
+    "DACNN24(REG)": ("REG", "dacnn", {"depth": 24, **REG}),
+    "DACNN34(REG)": ("REG", "dacnn", {"depth": 34, **REG}),
+    "DACNN14(MIX)": ("MIX", "dacnn", {"depth": 14, **MIX}),
+    "DACNN18(MIX)": ("MIX", "dacnn", {"depth": 18, **MIX}),
+    "DACNN34(MIX)": ("MIX", "dacnn", {"depth": 34, **MIX}),
+    "DACNN18(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 18, **MIX_REG}),
+    "DACNN34(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 34, **MIX_REG}),
+    "VGG": ("baseline", "vgg16-bn", {}),
+    "ResNet18": ("baseline", "resnet18", {}),
+    "ResNet34": ("baseline", "resnet34", {}),
+}
+HEADLINES = ("DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX)")
+STAND_IN = ("baseline", "tiny-resnet", {"width": 4, "blocks": 1})  # for a baseline on the 8x8 digits
+
+
+def cell(
+    network: str, options: dict[str, Any], data: str, recipe: Recipe, *, headline: bool = False, **labels: str | int
+) -> Cell:
+    """One cell from seed 0; whatever else is given is a label."""
+    return Cell(
+        Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe), labels, headline
+    )
+
+
+def tiny(options: dict[str, Any], **labels: str | int) -> Cell:
+    """A smoke cell on digits: 4 channels, or 2 to 4 where they grow, and 3 poolings."""
+    stages = 5 if options["depth"] == 14 else 4
+    width = [2, 2, 3, 4, 4][:stages] if options.get("sharing") == "mix" else 4
+    return cell("dacnn", {**options, "width": width, "pools": 3}, "digits", recipes.SMOKE, **labels)
+
+
+def point(name: str, data: str, recipe: Recipe) -> Cell:
+    """A point of the plot on ``data``, with the number of parameters that the plot seems to count."""
+    family, network, options = POINTS[name]
+    return _placed(cell(network, options, data, recipe, headline=name in HEADLINES, net=name, family=family))
+
+
+def tiny_points(*names: str) -> list[Cell]:
+    """Points of the plot on digits, before them the stand-in for a baseline."""
+    family, network, options = STAND_IN
+    baseline = cell(network, options, "digits", recipes.SMOKE, net="tiny ResNet", family=family)
+    nets = [tiny(POINTS[name][2], net=name, family=POINTS[name][0]) for name in names]
+    return [_placed(each) for each in (baseline, *nets)]
+
+
+def _placed(plain: Cell) -> Cell:
+    info = plain.run.data.info
+    cost = plain.run.options.cost(info.image_shape, len(info.classes))
+    return Cell(plain.run, {**plain.labels, "kernel_parameters": cost.kernel_parameters}, plain.headline)
+
+
+@register(
+    name="dacnn-scatter",
+    paper=PAPER,
+    title="Test error against parameters, CIFAR-100",
+    source="figure: test error against parameters (result_1.png of the authors' repository)",
+)
+def scatter(preset: str) -> list[Cell]:
+    """What accuracy does one kernel for all layers cost, and what do regulators and partial sharing regain?
+
+    paper: the plot's fourteen points, recipe dacnn-reading (READING, 350 epochs), one for all networks. The plot does
+    not name its data set: CIFAR-100 is a READING. Expected by the plot: plain sharing gains nothing from depth beyond
+    18 (38.64 against 38.87 % error), with regulators depth helps (35.39, 34.86, 33.88), DACNN14(MIX) about equals VGG
+    (30.54 against 30.20), DACNN34(MIX,REG) beats ResNet18 (26.66 against 27.31). Its baselines are about 3 points worse
+    than public results of a stronger recipe, so the order and the gaps are to be looked for, not the errors themselves.
+    ``kernel_parameters`` leaves out batch norms and biases of convolutions, as the plotted parameters do.
+    """
+    if preset == "smoke":
+        return tiny_points("DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX,REG)")
+    recipe = recipes.READING if preset == "paper" else recipes.FAST
+    return [point(name, "cifar100", recipe) for name in POINTS]
+
+
+@register(
+    name="dacnn-pruning",
+    paper=PAPER,
+    title="Comparison with pruning, CIFAR-10",
+    source="table: comparison with pruning (result_2.png of the authors' repository)",
+)
+def pruning(preset: str) -> list[Cell]:
+    """How many points do DACNN18 and DACNN18(MIX,REG) lose against ResNet18, and how many parameters do they save?
+
+    paper: the three networks on CIFAR-10, recipe dacnn-reading (READING). Base network and data set are not on the
+    table: ResNet18 and CIFAR-10 are READINGs. Expected: a loss of 0.79 points with 49.6 % fewer parameters, and of 10.2
+    points with 98.5 % fewer. No absolute accuracy is known. The rivals' rows are quoted, not rerun.
+    """
+    if preset == "smoke":
+        return tiny_points("DACNN18(MIX,REG)", "DACNN18")
+    recipe = recipes.READING if preset == "paper" else recipes.FAST
+    return [point(name, "cifar10", recipe) for name in ("ResNet18", "DACNN18(MIX,REG)", "DACNN18")]
+
+
+@register(
+    name="dacnn-svhn",
+    paper=PAPER,
+    title="SVHN",
+    source="abstract: tested on CIFAR-10, CIFAR-100 and SVHN; no readable number",
+)
+def svhn(preset: str) -> list[Cell]:
+    """Does the order of the networks on CIFAR-100 hold for house numbers?
+
+    paper: recipe dacnn-reading without flips, train split only (READINGs). Ours alone: no number of the paper could be
+    read for SVHN.
+    """
+    if preset == "smoke":
+        return tiny_points("DACNN14", "DACNN18(REG)", "DACNN18(MIX,REG)")
+    recipe = recipes.READING_SVHN if preset == "paper" else recipes.FAST_SVHN
+    names = ("DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX,REG)", "VGG", "ResNet18")
+    return [point(name, "svhn", recipe) for name in names]
+
+
+@register(
+    name="dacnn-depth-sweep",
+    paper=PAPER,
+    title="Depth of small networks, shared against unshared, CIFAR-100",
+    source="authors' code, small_nets.py; no published numbers",
+)
+def depth_sweep(preset: str) -> list[Cell]:
+    """How much does depth gain where one kernel is used again, against kernels of their own at the same width?
+
+    paper: 3 to 11 convolutions of 128 channels, recipe dacnn-reading (READING). Where the kernel is shared the batch
+    norm is shared with it, as in the authors' code. fast: the same nets with our recipe for a GPU, and nets of 32
+    channels with our recipe dacnn-cpu of 8 epochs: ours in width and length, at a size that a CPU finishes. From timed
+    training steps, all ten of those should take about 40 minutes on two idle cores.
+    """
+    if preset == "smoke":
+        return [_small(layers, shared, 4, "digits", recipes.SMOKE) for shared in (True, False) for layers in (3, 7, 11)]
+    sizes = [(128, recipes.READING)] if preset == "paper" else [(128, recipes.FAST), (32, recipes.CPU)]
+    return [
+        _small(layers, shared, width, "cifar100", recipe)
+        for width, recipe in sizes
+        for shared in (True, False)
+        for layers in SMALL_LAYERS
+    ]
+
+
+def _small(layers: int, shared: bool, width: int, data: str, recipe: Recipe) -> Cell:
+    options: dict[str, Any] = {"layers": layers, "width": width, "shared": shared}
+    if data == "digits" and layers > 3:
+        options["pools"] = 3
+    kernels = "shared" if shared else "unshared"
+    return cell("dacnn-small", options, data, recipe, layers=layers, kernels=kernels, width=width)
+
+
+@register(
+    name="dacnn-norm",
+    paper=PAPER,
+    title="Batch norm: one per use, or shared with the kernel, CIFAR-100",
+    source="authors' code, header of resnet_Fix_BN.py; no published numbers",
+)
+def norm(preset: str) -> list[Cell]:
+    """Must each use of the shared kernel have a batch norm of its own?
+
+    paper: plain DACNN14, 18 and 34 with free batch norms (the authors'), one affine map per kernel with statistics of
+    each use, and one batch norm per kernel; recipe dacnn-reading (READING).
+    """
+    if preset == "smoke":
+        return [tiny({"depth": depth, "norm": norm}, depth=depth, norm=norm) for depth in (14, 18) for norm in NORMS]
+    recipe = recipes.READING if preset == "paper" else recipes.FAST
+    return [
+        cell("dacnn", {"depth": depth, "norm": norm}, "cifar100", recipe, depth=depth, norm=norm)
+        for depth in (14, 18, 34)
+        for norm in NORMS
+    ]
+
+
+@register(
+    name="dacnn-regulators",
+    paper=PAPER,
+    title="Regulators against depth, CIFAR-100",
+    source="figures of the authors' repository (result_1.png, sharing_techniques.png); released code for the rotation",
+)
+def regulators(preset: str) -> list[Cell]:
+    """Do regulators make depth useful again, how many are needed, and does rotating the channels do as well for free?
+
+    paper: recipe dacnn-reading (READING). How many regulators a plain network of the paper has, and where they lie, is
+    a READING of its parameters: one per layer ("depth"). Beside it stand none, one or two per block and one per
+    convolution, and the rotation of the channels that the released code performs in their place. Expected by the plot:
+    without regulators nothing from depth 18 to 34, with them 1.5 points.
+    """
+    if preset == "smoke":
+        grid = [("plain", depth, kind) for depth in (18, 24) for kind in ("none", "depth", "rotation")]
+        return [tiny(_regulated(*each), **_labels(*each)) for each in [*grid, ("mix", 18, "per-block")]]
+    recipe = recipes.READING if preset == "paper" else recipes.FAST
+    numbers = ("per-block", "two-per-block", "per-layer") if preset == "paper" else ()
+    grid = [("plain", depth, kind) for depth in (18, 24, 34) for kind in ("none", *numbers, "depth", "rotation")]
+    grid += [("mix", depth, kind) for depth in (18, 34) for kind in ("none", "per-block", "rotation")]
+    return [cell("dacnn", _regulated(*each), "cifar100", recipe, **_labels(*each)) for each in grid]
+
+
+def _regulated(sharing: str, depth: int, kind: str) -> dict[str, Any]:
+    extra = {"swap": True} if kind == "rotation" else {"regulators": kind}
+    return {"depth": depth, "sharing": sharing, **extra}
+
+
+def _labels(sharing: str, depth: int, kind: str) -> dict[str, str | int]:
+    return {"sharing": sharing, "depth": depth, "regulators": kind}
