@@ -178,11 +178,12 @@ class Trainer:
         last = self.batch == self.steps
         if last or report.due:
             seen = min(self.batch * self.recipe.batch_size, len(self.order))
-            loss, accuracy = (self.sums / seen).tolist()  # waits for a GPU
+            loss, correct = self.sums.tolist()  # waits for a GPU
             self.train_seconds += time.monotonic() - started
-            report.step(self.epoch, loss, 100 * accuracy, self.images_per_second)
+            loss, accuracy = loss / seen, 100 * correct / seen
+            report.step(self.epoch, loss, accuracy, self.images_per_second)
             if last:
-                self._end_epoch(loss, 100 * accuracy, rate, report)
+                self._end_epoch(loss, accuracy, rate, report)
         else:
             self.train_seconds += time.monotonic() - started
 

@@ -31,5 +31,5 @@ def evaluate(
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, reduction="sum").double()
         sums += torch.stack((loss, (logits.argmax(1) == labels).sum().double()))
-    loss, correct = (sums / len(split.labels)).tolist()
-    return loss, 100 * correct
+    loss, correct = sums.tolist()
+    return loss / len(split.labels), 100 * correct / len(split.labels)
