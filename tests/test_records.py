@@ -289,6 +289,7 @@ COUNT = {
     "asked": {"n_params": 10},
     "options": {"filters": 3},
     "parameters": 9,
+    "kernel_parameters": 9,
     "macs": 1,
     "ptflops_macs": 2,
     "weight_bytes": 36,
