@@ -52,7 +52,7 @@ FAST = _one_cycle("dacnn-fast", CIFAR, epochs=20, batch_size=250, learning_rate=
 FAST_SVHN = _one_cycle("dacnn-fast-svhn", SVHN, epochs=20, batch_size=250, learning_rate=0.02)
 
 # For the small nets at a size that two cores of a CPU finish.
-CPU = _one_cycle("dacnn-cpu", CIFAR, epochs=8, batch_size=128, learning_rate=0.1)
+CPU = _one_cycle("dacnn-cpu", CIFAR, epochs=4, batch_size=128, learning_rate=0.1)
 
 # A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.
 SMOKE = _one_cycle("dacnn-smoke", Augment(), epochs=3, batch_size=64, learning_rate=0.02)
