@@ -12,7 +12,7 @@ export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit nbval notebooks site lock clean
+.PHONY: help book test lint unit nbval notebooks site picture lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ notebooks: $(READY)  ## execute the committed notebooks anew, after a change of 
 
 site: $(READY)  ## the site alone, from what is recorded
 	$(BIN)/thrifty book
+
+picture: site  ## the README's picture of the scoreboard, by a headless Chromium
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$$(mktemp -d) --window-size=1280,960 \
+	  --virtual-time-budget=5000 --screenshot=book/_static/scoreboard.png file://$(CURDIR)/$(SITE)/book/index.html
 
 # The environment is made once, and again only when what it is made from changes.
 $(READY): pyproject.toml constraints.txt

@@ -120,7 +120,7 @@ def test_the_scoreboard_has_every_claim_and_its_chips_count_them():
 
 def test_a_claim_shows_ours_spread_n_verdict_and_cost():
     claim = made_up.claim(statement="It reaches <b>90</b> %.", figure="figure: a plot")
-    sheet = type("Sheet", (), {"title": "Made up: a paper", "claims": {claim.id: claim}})()
+    sheet = type("Sheet", (), {"title": "Made up: a paper", "paper": "made-up", "claims": {claim.id: claim}})()
     records = [made_up.record(made_up.run(seed), best) for seed, best in enumerate((90.0, 90.2, 90.4))]
     html = thrifty_tables.scoreboard({"made-up": sheet}, records, [])
     assert "1 of 1 claims can be tested" in html

@@ -40,7 +40,11 @@ def scoreboard(sheets: Mapping[str, Sheet], records: Sequence[Record], counts: S
         if totals[status]
     )
     groups = [list(group) for _, group in groupby(rows, key=lambda row: (row.paper, row.figure))]
-    body = "".join(_group(index, group, sheets, sizes) for index, group in enumerate(groups))
+    body = ""
+    for index, group in enumerate(groups):
+        if index == 0 or group[0].paper != groups[index - 1][0].paper:
+            body += _paper(sheets[group[0].paper])
+        body += _group(index, group, sizes)
     papers = "".join(f'<option value="{name}">{_short(sheet.title)}</option>' for name, sheet in sheets.items())
     sorts = "".join(
         f'<option value="{sign}{key}">{label}, {order}</option>'
@@ -85,18 +89,25 @@ def _head(key: str, label: str) -> str:
     return f'<th role="columnheader" scope="col" data-sort="{key}"{kind}>{button}</th>'
 
 
-def _group(index: int, rows: Sequence[Any], sheets: Mapping[str, Sheet], sizes: Mapping[str, Counted]) -> str:
+def _paper(sheet: Sheet) -> str:
+    return f"""
+<tbody role="rowgroup" class="paper" data-paper="{sheet.paper}">
+<tr role="row"><th role="rowheader" scope="rowgroup" colspan="8">{escape(sheet.title)}</th></tr></tbody>"""
+
+
+def _group(index: int, rows: Sequence[Any], sizes: Mapping[str, Counted]) -> str:
     counts = Counter(row.verdict for row in rows)
     told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     bar = "".join(f'<i class="{_slug(name)}" style="flex:{counts[name]}"></i>' for name in STATUSES if counts[name])
     first = rows[0]
     figure = first.figure.removeprefix("figure: ")
-    title = f"<i>{_short(sheets[first.paper].title)}</i> {escape(figure[0].upper() + figure[1:])}"
-    head = f'<button type="button" aria-expanded="true"><span>{title}</span>'
+    head = f'<button type="button" aria-expanded="true"><span>{escape(figure[0].upper() + figure[1:])}</span>'
     bar = f'<span class="bar" role="img" aria-label="{told}" title="{told}">{bar}</span>'
-    count = f'<span class="count">{len(rows)} claim{"s" * (len(rows) > 1)}</span></button>'
+    run = sum(row.n > 0 for row in rows)
+    said = f"{run} of {len(rows)} measured" if run else f"{len(rows)} claim{'s' * (len(rows) > 1)}"
+    count = f'<span class="count">{said}</span></button>'
     return f"""
-<tbody role="rowgroup" data-open="{str(first.mark == "ABSTRACT").lower()}">
+<tbody role="rowgroup" class="claims" data-open="{str(first.mark == "ABSTRACT").lower()}">
 <tr role="row" class="group"><th role="rowheader" scope="rowgroup" colspan="8">{head}{bar}{count}</th></tr>
 {"".join(_row(index, row, sizes) for row in rows)}</tbody>"""
 

@@ -6,7 +6,9 @@
   if (!board) return;
 
   const table = board.querySelector("table");
-  const groups = [...table.tBodies];
+  const bodies = [...table.tBodies]; // a paper's title, its figures, the next paper's title, ...
+  const groups = bodies.filter((body) => body.classList.contains("claims"));
+  const titles = bodies.filter((body) => body.classList.contains("paper"));
   const rows = [...table.querySelectorAll("tr[data-verdict]")];
   const chips = [...board.querySelectorAll("button[data-verdict]")];
   const search = board.querySelector("input[type=search]");
@@ -39,14 +41,14 @@
       return direction * (Number.isNaN(numeric) ? x.localeCompare(y) : numeric);
     });
     flat.append(...sorted);
-    groups.forEach((group) => group.remove());
+    bodies.forEach((body) => body.remove());
     table.append(flat);
   }
 
   function groupRows() {
     flat.remove();
     rows.forEach((row) => groups[Number(row.dataset.group)].append(row));
-    table.append(...groups);
+    table.append(...bodies);
   }
 
   function draw() {
@@ -58,13 +60,17 @@
     const found = rows.filter((row) => shows(row, words));
     const kept = new Set(found);
     rows.forEach((row) => {
-      const open = sorted || filtered || isOpen(groups[Number(row.dataset.group)]);
+      const run = row.getAttribute("data-by-n") !== ""; // what was run is seen at once, what was not on opening its figure
+      const open = run || sorted || filtered || isOpen(groups[Number(row.dataset.group)]);
       row.hidden = !(kept.has(row) && open);
     });
     groups.forEach((group, index) => {
       const any = found.some((row) => Number(row.dataset.group) === index);
       group.hidden = !any;
       group.classList.toggle("forced", filtered); // a filter opens every group that has something to show
+    });
+    titles.forEach((title) => {
+      title.hidden = !found.some((row) => row.dataset.paper === title.dataset.paper);
     });
 
     chips.forEach((chip) => chip.setAttribute("aria-pressed", String(chosen.has(chip.dataset.verdict))));
@@ -139,7 +145,7 @@
     draw();
   });
 
-  // Without this script every group is open; with it, only what the abstract says.
+  // Without this script every group is open; with it, what the abstract says.
   groups.forEach((group) => setOpen(group, group.dataset.open === "true"));
   board.classList.add("live");
   readAddress();
