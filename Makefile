@@ -42,7 +42,7 @@ site: $(READY)  ## the site alone, from what is recorded
 
 picture: site  ## the README's picture of the scoreboard, by a headless Chromium
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$$(mktemp -d) --window-size=1280,960 \
-	  --virtual-time-budget=5000 --screenshot=book/_static/scoreboard.png file://$(CURDIR)/$(SITE)/book/index.html
+	  --virtual-time-budget=5000 --screenshot=book/_static/scoreboard.png "file://$(CURDIR)/$(SITE)/book/index.html#paper=thriftynet"
 
 # The environment is made once, and again only when what it is made from changes.
 $(READY): pyproject.toml constraints.txt
