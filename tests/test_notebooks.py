@@ -41,6 +41,7 @@ OWN = {
     "thriftynet-size": {"dataset", "filters", "budgets", "depths"},
     "thriftynet-depth": {"figure", "depths", "periods", "histories"},
     "thriftynet-protocol": {"table", "protocol"},
+    "dacnn": {"figure", "layers", "widths"},
     "pareto": {"dataset", "train"},
 }
 LINK = re.compile(r'href="data:text/csv;base64,([^"]*)"')

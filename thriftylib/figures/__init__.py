@@ -18,6 +18,7 @@ from thriftylib.figures.accuracy import (
     accuracy_against_parameters,
 )
 from thriftylib.figures.audit import protocol_audit
+from thriftylib.figures.depth import accuracy_against_layers, error_against_parameters, memory_against_depth
 from thriftylib.figures.display import show, status, verdicts
 from thriftylib.figures.frames import claimed_at, differences, front_points, points, stack
 from thriftylib.figures.look import style
@@ -28,13 +29,16 @@ __all__ = [
     "accuracy_against_depth",
     "accuracy_against_downsamplings",
     "accuracy_against_history",
+    "accuracy_against_layers",
     "accuracy_against_macs",
     "accuracy_against_parameters",
     "claimed_at",
     "curves",
     "differences",
+    "error_against_parameters",
     "front_points",
     "longest",
+    "memory_against_depth",
     "pareto",
     "pareto_front",
     "points",

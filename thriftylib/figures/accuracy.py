@@ -22,7 +22,7 @@ def accuracy_against_parameters(frame: pd.DataFrame, *, title: str) -> list[Axes
 
     The axis of accuracy is spaced by the logarithm of the error, because a size plot lives in its upper end.
     """
-    plot = _Plot(frame, "parameters", by_recipe=True)
+    plot = Plot(frame, "parameters", by_recipe=True)
     with look.style():
         panels = look.new_axes(*[1.75 if len(plot.series) > 1 else 3.2] * len(plot.series))
         for axes, series in zip(panels, plot.series, strict=True):
@@ -50,7 +50,7 @@ def accuracy_against_macs(frame: pd.DataFrame, *, title: str) -> Axes:
 
     ``x_error`` is how far a claimed point's MMACs may be off, ``iterations`` the depth of its column, if it is known.
     """
-    plot = _Plot(frame, "mmacs")
+    plot = Plot(frame, "mmacs")
     with look.style():
         axes = look.new_axes(3.3)[0]
         plot.claimed(axes, plot.series, line=False, mean=True)
@@ -89,7 +89,7 @@ def accuracy_against_downsamplings(frame: pd.DataFrame, *, title: str) -> Axes:
     """
     labels = frame.drop_duplicates("paper_label").sort_values("paper_label")
     places = {label: place for place, label in enumerate(labels["paper_label"])}
-    plot = _Plot(frame.assign(place=frame["paper_label"].map(places)), "place", spread=0.14)
+    plot = Plot(frame.assign(place=frame["paper_label"].map(places)), "place", spread=0.14)
     with look.style():
         axes = look.new_axes(3.0)[0]
         plot.claimed(axes, plot.series, line=True)
@@ -107,7 +107,7 @@ def accuracy_against_downsamplings(frame: pd.DataFrame, *, title: str) -> Axes:
 
 
 def _against_number(frame: pd.DataFrame, x: str, title: str, xlabel: str) -> Axes:
-    plot = _Plot(frame, x, spread=0.01 * (frame[x].max() - frame[x].min()))
+    plot = Plot(frame, x, spread=0.01 * (frame[x].max() - frame[x].min()))
     with look.style():
         axes = look.new_axes(1.2 if plot.is_empty else 3.1)[0]
         plot.claimed(axes, plot.series, line=True)
@@ -163,12 +163,17 @@ def progress_note(frame: pd.DataFrame, x: str) -> str:
     return "Points recorded: " + ", ".join(parts) + "."
 
 
-class _Plot:
+class Plot:
     """What one figure is drawn from, and what its key must name."""
 
-    def __init__(self, frame: pd.DataFrame, x: str, *, spread: float = 0.0, by_recipe: bool = False) -> None:
-        """``spread``: how far apart series stand; ``by_recipe``: shape and colour tell the recipe, not the series."""
-        self.frame, self.x, self.spread, self.by_recipe = frame, x, spread, by_recipe
+    def __init__(
+        self, frame: pd.DataFrame, x: str, *, spread: float = 0.0, by_recipe: bool = False, rule: str = "paper"
+    ) -> None:
+        """``spread``: how far apart series stand; ``by_recipe``: shape and colour tell the recipe, not the series.
+
+        ``rule`` is the recipe whose points have their series' shape.
+        """
+        self.frame, self.x, self.spread, self.by_recipe, self.rule = frame, x, spread, by_recipe, rule
         self.series = list(dict.fromkeys(frame["series"]))
         self.key: dict[str, Artist | tuple[Artist, ...]] = {}
 
@@ -208,7 +213,7 @@ class _Plot:
         lower edge.
         """
         everything = self.rows("ours")
-        recipes = ["paper", *sorted(set(everything["recipe"]) - {"paper"})]
+        recipes = [self.rule, *sorted(set(everything["recipe"]) - {self.rule})]
         apart = [series for series in self.series if series in set(everything["series"])]
         fallen: dict[float, int] = {}
         for (series, recipe), some in everything[everything["series"].isin(names)].groupby(
@@ -264,7 +269,7 @@ class _Plot:
         """The key, with each series by its shape where there are several: hollow as claimed beside filled as ours."""
         known = self.rows("claimed", "ours")
         names = [series for series in self.series if series in set(known["series"])]
-        if len(names) < 2:
+        if len(self.series) < 2:
             return self.key
         keys: dict[str, Artist | tuple[Artist, ...]] = {}
         for name in names:
@@ -274,7 +279,8 @@ class _Plot:
         return keys | self.key
 
     def _marker(self, series: str) -> str:
-        return "o" if self.by_recipe else look.MARKERS[self.series.index(series) % len(look.MARKERS)]
+        turn, place = divmod(self.series.index(series), len(look.MARKERS))
+        return "o" if self.by_recipe else look.MARKERS[(turn + place) % len(look.MARKERS)]
 
     def _colour(self, series: str) -> str:
         return look.COLOURS[self.series.index(series) % len(look.COLOURS)]

@@ -21,6 +21,7 @@ def points(
     variant: str | None = None,
     single_runs: bool = False,
     protocol: str = "best",
+    is_reading: bool = False,
 ) -> pd.DataFrame:
     """The points of a figure, claimed ones first, from an experiment's table (``experiments.collect``).
 
@@ -32,6 +33,7 @@ def points(
         variant: a label that sets runs of the paper's recipe apart from those that answer its claims, such as ``code``.
         single_runs: draw each run of a claim where the paper shows them, not their mean.
         protocol: which epoch's test accuracy is ours: the ``best``, as the papers draw it, or the ``final`` one.
+        is_reading: the paper's recipe is not known, so that every run is told by its recipe's own name.
 
     Returns:
         Columns source, series, ``x``, x_error, ``keep``, accuracy, error (percent), recipe, seed and run.
@@ -56,7 +58,9 @@ def points(
             "source": table["status"].map({"missing": "wanted"}).fillna("ours"),
             **{key: table[key] for key in dict.fromkeys(("series", x, *keep))},
             "accuracy": table[f"{protocol}_accuracy"],
-            "recipe": [
+            "recipe": table["recipe"]
+            if is_reading
+            else [
                 _recipe(row, bool(is_stated), variant)
                 for row, is_stated in zip(table.to_dict("records"), stated, strict=True)
             ],
