@@ -120,6 +120,14 @@ def test_the_recipes_of_a_sweep_have_shapes_of_their_own():
     assert "a, one" in texts(axes)
 
 
+def test_a_count_has_no_recipe_and_no_decimals():
+    count = {
+        "statement": "So many.", "claimed": 160000.0, "error": 7000.0, "bound": "equal", "unit": "", "mark": "COUNTED",
+        "ours": 163812.0, "spread": np.nan, "n": 0, "final": np.nan, "recipe": np.nan, "verdict": "reproduced",
+    }  # fmt: skip
+    assert ">163812<" in figures.verdicts(pd.DataFrame([count])).data
+
+
 def test_the_shared_kernel_is_smaller_by_exactly_the_layers_that_use_it():
     frame = depth_costs()
     shared, unshared = (frame[frame["kernels"] == name].set_index("net") for name in ("shared", "unshared"))

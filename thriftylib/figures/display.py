@@ -93,9 +93,9 @@ def _claimed(row: pd.Series) -> str:
 def _ours(row: pd.Series) -> str:
     if pd.isna(row.ours):
         return ""
-    recipe = f" ({row.recipe})" if row.recipe else ""
+    recipe = "" if pd.isna(row.recipe) else f" ({row.recipe})"  # a count has none
     return _number(row.ours) + (f" ± {row.spread:.2f}" if row.n > 1 else "") + recipe
 
 
 def _number(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.2f}"
+    return "" if pd.isna(value) else f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}"
