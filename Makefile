@@ -11,6 +11,17 @@ WORKERS ?= 2
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# When a cell ran says nothing about what it shows, and would change with every execution.
+define WITHOUT_TIMES
+import sys, nbformat
+for path in sys.argv[1:]:
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    nbformat.write(notebook, path)
+endef
+export WITHOUT_TIMES
+
 .DEFAULT_GOAL := help
 .PHONY: help book test lint unit nbval notebooks site picture lock clean
 
@@ -36,6 +47,7 @@ nbval: $(READY)  ## every committed notebook, compared output by output
 
 notebooks: $(READY)  ## execute the committed notebooks anew, after a change of records or figures
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	@$(BIN)/python -c "$$WITHOUT_TIMES" notebooks/*.ipynb
 
 site: $(READY)  ## the site alone, from what is recorded
 	$(BIN)/thrifty book

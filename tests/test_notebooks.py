@@ -1,7 +1,7 @@
 """The committed notebooks: executed in order, explained, small, compared with what they show; and each one runs.
 
 What they show is made again by ``make nbval``. To make it anew after a change of records or of figures:
-``make notebooks``, which is ``jupyter execute --inplace notebooks/*.ipynb``.
+``make notebooks``, which executes them in place with ``jupyter execute``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from thriftylib.experiments import EXPERIMENTS
 from thriftylib.experiments.notebooks import notebooks, showing
 from thriftylib.paths import project_root
 
-AGAIN = "make it anew with `make notebooks` (jupyter execute --inplace notebooks/*.ipynb)"
+AGAIN = "make it anew with `make notebooks`"
 NOTEBOOKS = notebooks()
 COMMON = {
     "preset": "str",

@@ -161,7 +161,7 @@ def test_formulas_are_set(probe):
 
 
 @pytest.mark.parametrize(
-    "name", ["book/index", "book/thriftynet", "book/protocols", *(f"notebooks/{x}" for x in NOTEBOOKS)]
+    "name", ["book/index", "book/thriftynet", "book/dacnn", "book/protocols", *(f"notebooks/{x}" for x in NOTEBOOKS)]
 )
 def test_no_page_is_wider_than_a_narrow_window(probe, name):
     assert probe(f"{name}.html", width=500)["overflow"] <= 0  # 500: headless Chromium's smallest window
