@@ -98,7 +98,17 @@ def train(
                     return Outcome(None, stopped)
         network = trainer.method.finish(trainer.network)
         kept = save_weights(network, weights, run.id) if weights else None
-        record = make_record(run, trainer, threads=torch.get_num_threads(), weights=kept)
+        record = make_record(
+            run,
+            trainer.series,
+            diverged=trainer.diverged,
+            images_per_second=trainer.images_per_second,
+            seconds=trainer.train_seconds + trainer.other_seconds,
+            device=chosen,
+            precision=trainer.precision,
+            sittings=trainer.sittings,
+            weights=kept,
+        )
         save_record(record, results)
         if path:
             path.unlink(missing_ok=True)

@@ -6,11 +6,12 @@ import hashlib
 import math
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -18,25 +19,33 @@ from thriftylib.errors import RecordError
 from thriftylib.evidence.records import Counted, Record, Weights, points
 from thriftylib.paths import project_root, write_atomically
 from thriftylib.spec import Run
-from thriftylib.training.device import device_name
-
-if TYPE_CHECKING:
-    from thriftylib.training.engine import Trainer
+from thriftylib.training.device import Precision, device_name
 
 
-def make_record(run: Run, trainer: Trainer, *, threads: int, weights: Weights | None) -> Record:
-    """The record of a finished trainer: all that a verdict, a figure or a doubter may ask."""
+def make_record(
+    run: Run,
+    series: Mapping[str, Sequence[float]],
+    *,
+    diverged: bool,
+    images_per_second: float,
+    seconds: float,
+    device: torch.device,
+    precision: Precision,
+    sittings: int,
+    weights: Weights | None,
+) -> Record:
+    """The record of a finished training: all that a verdict, a figure or a doubter may ask."""
     info = run.data.info
     cost = run.options.cost(info.image_shape, len(info.classes))
-    series = {name: [x if math.isfinite(x) else None for x in values] for name, values in trainer.series.items()}
-    best, final = points(series)
+    finite = {name: [x if math.isfinite(x) else None for x in values] for name, values in series.items()}
+    best, final = points(finite)
     return Record(
         format=1,
         id=run.id,
         run=run,
-        status="diverged" if trainer.diverged else "complete",
-        epochs=trainer.epoch,
-        series=series,
+        status="diverged" if diverged else "complete",
+        epochs=len(finite["test_accuracy"]),
+        series=finite,
         best=best,
         final=final,
         cost=Counted(
@@ -46,15 +55,15 @@ def make_record(run: Run, trainer: Trainer, *, threads: int, weights: Weights | 
             weight_bytes=cost.weight_bytes(),
             activation_bytes=cost.activation_bytes(),
         ),
-        images_per_second=round(trainer.images_per_second, 1),
-        seconds=round(trainer.train_seconds + trainer.other_seconds, 1),
-        device=device_name(trainer.device),
-        precision=trainer.precision,
-        threads=threads,
+        images_per_second=round(images_per_second, 1),
+        seconds=round(seconds, 1),
+        device=device_name(device),
+        precision=precision,
+        threads=torch.get_num_threads(),
         versions=versions(),
         commit=commit(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        sittings=trainer.sittings,
+        sittings=sittings,
         weights=weights,
     )
 
