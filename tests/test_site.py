@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import thriftylib
 from thriftylib.book import build, check_links
 from thriftylib.evidence.claims import load_claims
 from thriftylib.paths import claims_dir
@@ -18,6 +20,8 @@ pytestmark = pytest.mark.xdist_group("site")  # one worker builds it once
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+SOURCES = [path for path in (ROOT / "book").rglob("*.md") if "_build" not in path.parts]
+PAGES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in SOURCES)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PROBE = """<script>addEventListener("load", () => document.body.setAttribute("data-probe", JSON.stringify({
   images: [...document.querySelectorAll("article img")].map((image) => [image.naturalWidth, image.alt]),
@@ -97,6 +101,13 @@ def test_style_sheets_and_scripts_name_no_other_host(site):
     assert not found
 
 
+def test_every_module_is_in_the_reference(site):
+    pages = "".join(path.read_text("utf-8") for path in (site / "book" / "api").glob("*.html"))
+    modules = [module.name for module in pkgutil.walk_packages(thriftylib.__path__, "thriftylib.") if not module.ispkg]
+    public = [name for name in modules if not name.startswith("thriftylib.cli.")]  # a command explains itself by --help
+    assert [name for name in public if f'id="module-{name}"' not in pages] == []
+
+
 def test_every_figure_has_its_data_and_its_notebook_to_download(site):
     for name in NOTEBOOKS:
         page = (site / "notebooks" / f"{name}.html").read_text("utf-8")
@@ -106,7 +117,7 @@ def test_every_figure_has_its_data_and_its_notebook_to_download(site):
 
 
 def test_pages_can_be_read_aloud_and_used_with_a_keyboard(site):
-    for page in (path for folder in ("book", "notebooks") for path in (site / folder).glob("*.html")):
+    for page in (path for folder in ("book", "notebooks") for path in (site / folder).rglob("*.html")):
         text = page.read_text("utf-8")
         assert '<html lang="en"' in text, page
         assert re.search(r'<a [^>]*href="#main-content"', text), f"{page}: no skip link"
@@ -160,8 +171,6 @@ def test_formulas_are_set(probe):
     assert probe("book/thriftynet.html")["formulas"] > 2
 
 
-@pytest.mark.parametrize(
-    "name", ["book/index", "book/thriftynet", "book/dacnn", "book/protocols", *(f"notebooks/{x}" for x in NOTEBOOKS)]
-)
+@pytest.mark.parametrize("name", [*PAGES, *(f"notebooks/{name}" for name in NOTEBOOKS)])
 def test_no_page_is_wider_than_a_narrow_window(probe, name):
     assert probe(f"{name}.html", width=500)["overflow"] <= 0  # 500: headless Chromium's smallest window

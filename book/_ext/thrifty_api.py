@@ -1,16 +1,35 @@
-"""How the API reference shows strict models: their fields as the source has them, in place of a long signature."""
+"""The API reference: ``{modules} package`` documents every module of a package, so that a new one is never forgotten.
+
+Strict models show their fields as the source has them, in place of a long signature.
+"""
 
 from __future__ import annotations
 
+import pkgutil
 import re
+from importlib import import_module
 from typing import Any
 
+from docutils import nodes
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 _OF_DATA = ("attribute", "data", "property")
 _untouched: dict[str, list[str]] = {}
+
+
+class Modules(SphinxDirective):
+    """``{modules} package``: what autodoc says of each module of the package, in a section of its own."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        package = self.arguments[0]
+        names = sorted(module.name for module in pkgutil.iter_modules(import_module(package).__path__))
+        parts = [f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {package}.{name}\n```\n" for name in names]
+        return self.parse_text_to_nodes("\n".join(parts), allow_section_headings=True)
 
 
 def _is_model(kind: str, thing: Any) -> bool:
@@ -41,6 +60,7 @@ def _finish(app, kind: str, name: str, thing: Any, options, lines: list[str]) ->
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect around napoleon, which listens at the default priority."""
+    app.add_directive("modules", Modules)
     app.connect("autodoc-process-signature", _no_signature)
     app.connect("autodoc-process-docstring", _keep, priority=1)
     app.connect("autodoc-process-docstring", _finish, priority=999)
