@@ -44,6 +44,9 @@ def test_several_papers_headlines_come_before_everything_else():
     assert steps[: len(headlines)] == headlines
     assert [step.preset for step in headlines] == sorted(step.preset for step in headlines)  # fast before paper
     assert {step.run.network.name for step in headlines} == {"dacnn", "thriftynet"}
+    assert {step.run.data.name for step in headlines} == {"cifar10", "cifar100"}
+    first = next(step for step in headlines if step.preset == "paper")
+    assert HEADLINE.items() <= first.run.network.options.items()  # an abstract's claim, whatever the papers' names
 
 
 def test_every_missing_run_is_there_once_and_names_its_experiments():

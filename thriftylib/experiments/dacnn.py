@@ -64,7 +64,8 @@ def tiny(options: dict[str, Any], **labels: str | int) -> Cell:
 def point(name: str, data: str, recipe: Recipe) -> Cell:
     """A point of the plot on ``data``, with the number of parameters that the plot seems to count."""
     family, network, options = POINTS[name]
-    return _placed(cell(network, options, data, recipe, headline=name in HEADLINES, net=name, family=family))
+    headline = data == "cifar100" and name in HEADLINES  # the plot's own data set comes first
+    return _placed(cell(network, options, data, recipe, headline=headline, net=name, family=family))
 
 
 def tiny_points(*names: str) -> list[Cell]:

@@ -109,8 +109,8 @@ def plan(
 ) -> list[Step]:
     """The runs of these experiments that have no record, most valuable first; the same order on every call.
 
-    First come the headline runs' first seeds, in the order of the presets. Then, again and again, the run with the
-    largest worth per second given the records and what is planned before it.
+    First come the headline runs' first seeds, in the order of the presets and by worth per second. Then, again and
+    again, the run with the largest worth per second given the records and what is planned before it.
     """
     cells = _distinct(names, presets, where)
     answers = _Answers(claims, records)
@@ -123,12 +123,16 @@ def plan(
                 expected = expected or estimate(run, device, records.values())
                 first = cell.headline and seed == seeds[0]
                 steps.append(Step(run, cell.labels, cell.run.id, shown_in, preset, cell.claims, first, expected))
-    ordered = sorted((step for step in steps if step.headline), key=lambda step: presets.index(step.preset))
+
+    def rate(step: Step) -> float:
+        return answers.worth(step) / step.estimate.seconds
+
+    ordered = sorted((s for s in steps if s.headline), key=lambda step: (presets.index(step.preset), -rate(step)))
     for step in ordered:
         answers.count(step)
     rest = [step for step in steps if not step.headline]
     while rest:
-        best = max(rest, key=lambda step: answers.worth(step) / step.estimate.seconds)  # the first of equals
+        best = max(rest, key=rate)  # the first of equals
         answers.count(best)
         rest.remove(best)
         ordered.append(best)
