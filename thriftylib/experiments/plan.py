@@ -109,8 +109,9 @@ def plan(
 ) -> list[Step]:
     """The runs of these experiments that have no record, most valuable first; the same order on every call.
 
-    First come the headline runs' first seeds, in the order of the presets and by worth per second. Then, again and
-    again, the run with the largest worth per second given the records and what is planned before it.
+    First come the headline runs' first seeds, in the order of the presets, those of an abstract's claim before others
+    and else by worth per second. Then, again and again, the run with the largest worth per second given the records and
+    what is planned before it.
     """
     cells = _distinct(names, presets, where)
     answers = _Answers(claims, records)
@@ -127,7 +128,11 @@ def plan(
     def rate(step: Step) -> float:
         return answers.worth(step) / step.estimate.seconds
 
-    ordered = sorted((s for s in steps if s.headline), key=lambda step: (presets.index(step.preset), -rate(step)))
+    def rank(step: Step) -> tuple[int, bool, float]:
+        abstract = any(claims[key].mark == "ABSTRACT" for key in step.claims)
+        return presets.index(step.preset), not abstract, -rate(step)
+
+    ordered = sorted((step for step in steps if step.headline), key=rank)
     for step in ordered:
         answers.count(step)
     rest = [step for step in steps if not step.headline]
