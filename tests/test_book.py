@@ -12,10 +12,10 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from thriftylib.book import build, check_links
 from thriftylib.errors import ThriftyError
-from thriftylib.evidence.claims import load_sheets
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.outcomes import STATUSES
 from thriftylib.evidence.records import load_records, save_record
+from thriftylib.evidence.sheets import load_sheets
 from thriftylib.paths import claims_dir, results_dir
 
 ROOT = Path(__file__).resolve().parent.parent

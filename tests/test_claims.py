@@ -8,8 +8,9 @@ import pytest
 from made_up import OPTIONS, claim, run
 
 from thriftylib.errors import RecordError, ThriftyError
-from thriftylib.evidence.claims import COUNTS, load_claims, load_sheet, load_sheets, matches
+from thriftylib.evidence.claims import COUNTS, matches
 from thriftylib.evidence.counts import count_claims, load_counts
+from thriftylib.evidence.sheets import load_claims, load_sheet, load_sheets
 from thriftylib.evidence.verdicts import judge
 from thriftylib.paths import claims_dir, results_dir
 

@@ -18,8 +18,8 @@ import thriftylib
 from thriftylib.cli import app
 from thriftylib.cli.app import parse_where
 from thriftylib.evidence.bench import BenchRecord, Variant
-from thriftylib.evidence.claims import load_claims
 from thriftylib.evidence.records import load_records
+from thriftylib.evidence.sheets import load_claims
 from thriftylib.experiments import EXPERIMENTS, notebooks
 from thriftylib.paths import claims_dir
 from thriftylib.training import bench

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from thriftylib.evidence.claims import COUNTS, DIFFERENCE, load_sheet
+from thriftylib.evidence.claims import COUNTS, DIFFERENCE
 from thriftylib.evidence.counts import count_claims, load_counts
+from thriftylib.evidence.sheets import load_sheet
 from thriftylib.evidence.verdicts import judge
 from thriftylib.paths import claims_dir, results_dir
 

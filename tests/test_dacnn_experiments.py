@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from thriftylib.evidence.claims import DIFFERENCE, load_claims
+from thriftylib.evidence.claims import DIFFERENCE
 from thriftylib.evidence.records import load_records
+from thriftylib.evidence.sheets import load_claims
 from thriftylib.evidence.verdicts import judge
 from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments import dacnn_recipes as recipes

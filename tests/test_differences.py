@@ -11,10 +11,11 @@ from scipy import stats
 
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence import differences
-from thriftylib.evidence.claims import Claim, Sheet, matches
+from thriftylib.evidence.claims import Claim, matches
 from thriftylib.evidence.differences import Difference, subtract
 from thriftylib.evidence.numbers import Evidence, lookup
 from thriftylib.evidence.outcomes import Verdict
+from thriftylib.evidence.sheets import Sheet
 from thriftylib.evidence.tables import command, scoreboard
 from thriftylib.evidence.verdicts import judge
 

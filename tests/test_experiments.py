@@ -6,9 +6,10 @@ import pytest
 from made_up import from_series
 
 from thriftylib.errors import SpecError, ThriftyError
-from thriftylib.evidence.claims import ACCURACIES, DIFFERENCE, load_claims
+from thriftylib.evidence.claims import ACCURACIES, DIFFERENCE
 from thriftylib.evidence.counts import count_claims, load_counts
 from thriftylib.evidence.records import save_record
+from thriftylib.evidence.sheets import load_claims
 from thriftylib.experiments import EXPERIMENTS, execute, experiment
 from thriftylib.experiments import thriftynet_recipes as recipes
 from thriftylib.experiments.base import select

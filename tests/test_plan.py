@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from made_up import from_series
 
-from thriftylib.evidence.claims import load_claims
+from thriftylib.evidence.sheets import load_claims
 from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments.plan import Step, estimate, plan, within
 from thriftylib.paths import claims_dir

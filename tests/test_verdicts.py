@@ -12,10 +12,11 @@ from scipy import stats
 from thriftylib.errors import RecordError
 from thriftylib.evidence import verdicts
 from thriftylib.evidence.bench import BenchRecord
-from thriftylib.evidence.claims import Claim, Sheet, Unread, load_claims
+from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.counts import Count
 from thriftylib.evidence.numbers import Evidence, lookup
 from thriftylib.evidence.outcomes import STATUSES, Verdict
+from thriftylib.evidence.sheets import Sheet, Unread, load_claims
 from thriftylib.evidence.tables import RECORDS, SCOREBOARD, command, records_frame, scoreboard
 from thriftylib.evidence.verdicts import judge
 from thriftylib.paths import claims_dir

@@ -25,10 +25,10 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.fileutil import copy_asset
 
 from thriftylib.errors import ThriftyError
-from thriftylib.evidence.claims import load_sheets
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.numbers import lookup
 from thriftylib.evidence.records import load_records
+from thriftylib.evidence.sheets import load_sheets
 from thriftylib.paths import claims_dir, local_dir, results_dir
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,11 @@ from itertools import groupby
 from typing import Any
 
 from thriftylib.evidence import tables
-from thriftylib.evidence.claims import COUNTS, DIFFERENCE, Sheet, Unread
+from thriftylib.evidence.claims import COUNTS, DIFFERENCE
 from thriftylib.evidence.counts import Count
 from thriftylib.evidence.outcomes import STATUSES
 from thriftylib.evidence.records import Counted, Record
+from thriftylib.evidence.sheets import Sheet, Unread
 
 # A verdict is told by a word and a mark; its colour (a class of thrifty.css) comes on top.
 MARKS = {

@@ -55,7 +55,7 @@ def list_(
 
 
 def _papers() -> list[dict[str, Any]]:
-    from thriftylib.evidence.claims import load_sheets
+    from thriftylib.evidence.sheets import load_sheets
 
     return [
         {"paper": name, "claims": len(sheet.claims), "title": sheet.title}
@@ -102,7 +102,7 @@ def show(
 
     Example: thrifty show thriftynet-size-cifar10 --preset paper
     """
-    from thriftylib.evidence.claims import load_claims
+    from thriftylib.evidence.sheets import load_claims
 
     claims = load_claims(claims_dir())
     if name in EXPERIMENTS:
@@ -210,10 +210,10 @@ def status(
 
     Example: thrifty status --verdict reproduced
     """
-    from thriftylib.evidence.claims import load_claims
     from thriftylib.evidence.counts import load_counts
     from thriftylib.evidence.outcomes import STATUSES
     from thriftylib.evidence.records import load_records
+    from thriftylib.evidence.sheets import load_claims
     from thriftylib.evidence.tables import scoreboard
 
     if verdict is not None and verdict not in STATUSES:

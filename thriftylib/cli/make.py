@@ -120,7 +120,7 @@ def _missing(
     for preset in presets:
         if preset not in PRESETS:
             raise ThriftyError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
-    from thriftylib.evidence.claims import load_claims
+    from thriftylib.evidence.sheets import load_claims
     from thriftylib.experiments.plan import plan
     from thriftylib.training.device import choose_device, device_name
 

@@ -28,7 +28,7 @@ def plan(
 
     Example: thrifty plan --preset paper --budget 25m --device "NVIDIA H200"
     """
-    from thriftylib.evidence.claims import load_claims
+    from thriftylib.evidence.sheets import load_claims
     from thriftylib.experiments import experiment
     from thriftylib.experiments.plan import plan as make_plan
     from thriftylib.experiments.plan import within
@@ -193,8 +193,8 @@ def _images(given: dict[str, str]) -> tuple[tuple[int, int, int], int]:
 
 
 def _record_counts() -> None:
-    from thriftylib.evidence.claims import load_claims
     from thriftylib.evidence.counts import count_claims, save_counts
+    from thriftylib.evidence.sheets import load_claims
 
     counts = count_claims(load_claims(claims_dir()).values())
     path = save_counts(counts, results_dir())

@@ -1,26 +1,14 @@
-"""Claims: the numbers that papers state, one YAML file per paper under ``data/claims``. No torch.
-
-A file holds the paper's ``title``, its ``groups`` of claims, the numbers that only we ``counted`` (checks of our own
-arithmetic, never shown as claims) and what could not be read (``unread``). A group gives the fields that its claims
-share; each of its ``claims`` adds its own, and ``columns`` with ``rows`` does the same as a table, where a column named
-``options.x`` is the setting's option x. ``{...}`` in a statement stands for a field or an option of the claim. A number
-that is not in the file is not a claim.
-"""
+"""What a claim is: a number that a paper states, where, how it was read, and which runs answer it. No torch."""
 
 from __future__ import annotations
 
-import copy
-import os
 import statistics
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, JsonValue, model_validator
 
-from thriftylib.errors import RecordError, SpecError
-from thriftylib.options import Strict, suggest
+from thriftylib.errors import RecordError
+from thriftylib.options import Strict
 from thriftylib.spec import Data, Run
 
 Quantity = Literal[
@@ -221,148 +209,9 @@ class Claim(Strict):
             raise RecordError(f"claim {self.id}: spread = {self.spread}: the deviation of values is another")
 
 
-class Unread(Strict):
-    """Something that the paper shows and that could not be read: named, so that its absence is not taken for a zero."""
-
-    paper: Text
-    figure: Text
-    what: Text
-    why: Text
-    known: str = ""
-
-
-class Sheet(Strict):
-    """All that one paper's file says."""
-
-    paper: Text
-    title: Text
-    claims: dict[str, Claim]
-    counted: dict[str, Claim]
-    unread: tuple[Unread, ...]
-
-
 def matches(claim: Claim, run: Run) -> bool:
     """Whether a run answers a claim: network, whole data set, every option that the claim names, and the recipe.
 
     Of a comparison it answers one side.
     """
     return any(side.fits(run) and side.has_recipe(run) for side in claim.sides)
-
-
-def load_claims(folder: str | os.PathLike[str]) -> dict[str, Claim]:
-    """Every claim of every paper by its id, in the order of the files.
-
-    Raises:
-        RecordError: a file is corrupt; names it, the claim and the field.
-    """
-    return {key: claim for sheet in load_sheets(folder).values() for key, claim in sheet.claims.items()}
-
-
-def load_sheets(folder: str | os.PathLike[str]) -> dict[str, Sheet]:
-    """Each paper's file ``folder/<paper>.yaml`` by the paper's name.
-
-    Raises:
-        RecordError: a file is corrupt, or there is none; names it, the claim and the field.
-    """
-    paths = sorted(Path(folder).glob("*.yaml"))
-    if not paths:
-        raise RecordError(f"{folder}: holds no claims (no *.yaml)")
-    return {path.stem: load_sheet(path) for path in paths}
-
-
-def load_sheet(path: str | os.PathLike[str]) -> Sheet:
-    """One paper's file.
-
-    Raises:
-        RecordError: names the file, the claim and the field.
-    """
-    path = Path(path)
-    try:
-        content = yaml.load(path.read_text("utf-8"), _Loader)
-        _known(content, {"title", "groups", "counted", "unread"}, "the file")
-        claims, counted = (list(_expand(path.stem, content, part)) for part in ("groups", "counted"))
-        unread = _items(content, "unread", "the file")
-        for item in unread:
-            _known(item, set(Unread.model_fields) - {"paper"}, "an entry of unread")
-        seen: set[str] = set()
-        for claim in (*claims, *counted):
-            if claim.id in seen:
-                raise RecordError(f"claim {claim.id}: is there twice")
-            seen.add(claim.id)
-        for claim in claims:
-            if claim.mark == "COUNTED":
-                raise RecordError(f"claim {claim.id}: mark = 'COUNTED': our own arithmetic belongs under counted")
-        return Sheet(
-            paper=path.stem,
-            title=content.get("title"),
-            claims={claim.id: claim for claim in claims},
-            counted={claim.id: claim for claim in counted},
-            unread=tuple(Unread.model_validate({"paper": path.stem, **item}) for item in unread),
-        )
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
-    except (SpecError, RecordError) as error:
-        raise RecordError(f"{path}: {error}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise RecordError(f"line {node.start_mark.line + 1}: the key {key!r} is there twice")
-        return super().construct_mapping(node, deep)
-
-
-def _known(content: Any, known: set[str], where: str) -> None:
-    if not isinstance(content, dict):
-        raise RecordError(f"{where} must be a mapping of {', '.join(sorted(known))}")
-    for key in content:
-        if key not in known and not (isinstance(key, str) and key.startswith("options.") and "id" in known):
-            raise RecordError(f"unknown key {key!r} in {where}" + suggest(key, known))
-
-
-def _items(content: dict[str, Any], key: str, where: str) -> list[Any]:
-    if not isinstance(items := content.get(key, []), list):
-        raise RecordError(f"{key} of {where} must be a list")
-    return items
-
-
-def _expand(paper: str, content: dict[str, Any], part: str) -> Iterator[Claim]:
-    own = set(Claim.model_fields) - {"paper"}
-    for group in _items(content, part, "the file"):
-        name = group.get("group") if isinstance(group, dict) else None
-        where = f"group {name!r}"
-        _known(group, own - {"id"} | {"group", "columns", "rows", "claims"}, where)
-        shared = {key: value for key, value in group.items() if key in own}
-        columns = _items(group, "columns", where)
-        _known(dict.fromkeys(columns), own, f"columns of {where}")
-        for row in _items(group, "rows", where):
-            if not isinstance(row, list) or len(row) != len(columns):
-                raise RecordError(f"a row of {where} must be a list of {len(columns)} values: {row!r}")
-            yield _claim(paper, name, shared, dict(zip(columns, row, strict=True)))
-        for values in _items(group, "claims", where):
-            _known(values, own, f"a claim of {where}")
-            yield _claim(paper, name, shared, values)
-
-
-def _claim(paper: str, group: str, shared: dict[str, Any], own: dict[str, Any]) -> Claim:
-    values = copy.deepcopy({**shared, **own, "id": f"{paper}/{group}/{own.get('id')}", "paper": paper})
-    inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
-    setting = values.get("setting") or {}
-    if not isinstance(setting, dict) or not isinstance(setting.setdefault("options", {}), dict):
-        raise RecordError(f"claim {values['id']}: setting and its options must be mappings")
-    setting["options"] |= inline
-    if inline:
-        values["setting"] = setting
-    try:
-        values["statement"] = str(values.get("statement", "")).format_map({**values, **setting["options"]})
-        return Claim.model_validate(values)
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
-        raise RecordError(f"claim {values['id']}: statement: {error} is no field or option of it") from None
-    except SpecError as error:
-        raise RecordError(f"claim {values['id']}: {error}") from None

@@ -15,8 +15,9 @@ from pydantic import JsonValue
 
 from thriftylib.datasets import dataset_info
 from thriftylib.errors import RecordError
-from thriftylib.evidence.claims import COUNTS, Claim, Setting, load_claims
+from thriftylib.evidence.claims import COUNTS, Claim, Setting
 from thriftylib.evidence.records import Text, Whole, read_model, write_json
+from thriftylib.evidence.sheets import load_claims
 from thriftylib.options import NetworkOptions, Strict, find
 from thriftylib.paths import claims_dir, results_dir
 

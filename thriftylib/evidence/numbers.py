@@ -21,10 +21,11 @@ from pathlib import Path
 
 from thriftylib.errors import RecordError
 from thriftylib.evidence.bench import BenchRecord, load_bench
-from thriftylib.evidence.claims import ACCURACIES, DIFFERENCE, Claim, Sheet, load_sheets
+from thriftylib.evidence.claims import ACCURACIES, DIFFERENCE, Claim
 from thriftylib.evidence.counts import Count, load_counts
 from thriftylib.evidence.outcomes import STATUSES, Verdict
 from thriftylib.evidence.records import Record, load_records
+from thriftylib.evidence.sheets import Sheet, load_sheets
 from thriftylib.evidence.verdicts import judge_all
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir

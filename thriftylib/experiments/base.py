@@ -8,7 +8,8 @@ from functools import cache
 from inspect import getdoc
 
 from thriftylib.errors import SpecError
-from thriftylib.evidence.claims import COUNTS, Claim, load_claims, matches
+from thriftylib.evidence.claims import COUNTS, Claim, matches
+from thriftylib.evidence.sheets import load_claims
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir
 from thriftylib.spec import Recipe, Run

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thriftylib.evidence.claims import Claim, load_claims
+from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.records import Record, load_records
+from thriftylib.evidence.sheets import load_claims
 from thriftylib.experiments.base import Cell, Experiment, Where, experiment, select
 from thriftylib.experiments.execute import Places, parse_budget, train_missing
 from thriftylib.paths import claims_dir, results_dir

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thriftylib.errors import SpecError
-from thriftylib.evidence.claims import Claim, load_claims
+from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.records import Record, load_records
+from thriftylib.evidence.sheets import load_claims
 from thriftylib.evidence.tables import scoreboard
 from thriftylib.experiments.base import PRESETS, experiment
 from thriftylib.experiments.collect import collect
