@@ -69,11 +69,13 @@ def test_the_sweep_compares_equal_widths_and_its_cpu_part_is_labelled():
     ours = [cell for cell in cells if cell.run.recipe == recipes.CPU]
     assert {cell.labels["width"] for cell in ours} == {32}
     assert {(cell.labels["layers"], cell.labels["kernels"]) for cell in ours} == {
-        (layers, kernels) for layers in (3, 5, 7, 9, 11) for kernels in ("shared", "unshared")
+        (layers, kernels) for layers in (3, 5, 7, 9, 11) for kernels in ("shared with norm", "shared", "unshared")
     }
+    assert {cell.run.options.norm for cell in ours if cell.labels["kernels"] == "shared with norm"} == {"shared"}
+    assert {cell.run.options.norm for cell in ours if cell.labels["kernels"] != "shared with norm"} == {"free"}
     cost = {(cell.labels["layers"], cell.labels["kernels"]): cell.run.options.cost((3, 32, 32), 100) for cell in ours}
     shared, unshared = ([cost[layers, kernels] for layers in (3, 5, 7, 9, 11)] for kernels in ("shared", "unshared"))
-    assert len({each.parameters for each in shared}) == 1
+    assert len({each.kernel_parameters for each in shared}) == 1
     assert [each.macs for each in shared] == [each.macs for each in unshared]
     kernel = 9 * 32 * 32
     assert [b.kernel_parameters - a.kernel_parameters for a, b in zip(shared, unshared, strict=True)] == [
