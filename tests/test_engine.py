@@ -25,7 +25,7 @@ from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
 from thriftylib.training.data import load, normalise
 from thriftylib.training.engine import Trainer, train
 from thriftylib.training.evaluation import evaluate
-from thriftylib.training.method import Method
+from thriftylib.method import Method
 from thriftylib.training.progress import Report, duration
 from thriftylib.training.streams import stream, stream_seed
 
@@ -256,7 +256,7 @@ class Notebook(Method):
     def after_step(self, network, optimizer, learning_rate):
         self.calls.append("step")
 
-    def epoch_ends(self, network, optimizer, epoch):
+    def epoch_ends(self, network, optimizer, epoch, sample):
         return {"steps": float(self.calls.count("step"))}
 
     def finish(self, network):

@@ -97,7 +97,7 @@ class NetworkOptions(Strict):
 class MethodOptions(Strict):
     """How a paper changes training; subclass with ``class X(MethodOptions, method="name")`` to register it.
 
-    ``start`` returns the object whose hooks the engine calls: see :class:`thriftylib.training.method.Method`.
+    ``start`` returns the object whose hooks the engine calls: see :class:`thriftylib.method.Method`.
     """
 
     method: ClassVar[str]
@@ -110,7 +110,7 @@ class MethodOptions(Strict):
             MethodOptions.known[method] = cls
 
     def start(self) -> Any:
-        """A fresh :class:`thriftylib.training.method.Method` for one run."""
+        """A fresh :class:`thriftylib.method.Method` for one run."""
         raise NotImplementedError
 
 

@@ -161,7 +161,7 @@ class Run(Strict):
     recipe: Recipe
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     method: Named | None = None
-    parent: str | None = None  # id of the run whose outcome this network was derived from
+    parent: str | None = None  # configuration of the run, of the same seed, whose trained weights this one starts from
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thriftylib.evidence.records import Record, save_record
+from thriftylib.method import Method
 from thriftylib.options import MethodOptions, find
+from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Plateau, Recipe, Run
 from thriftylib.training import kernels
 from thriftylib.training.augment import augment, mix
@@ -27,8 +30,7 @@ from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, sav
 from thriftylib.training.data import Dataset, Split, load
 from thriftylib.training.device import Precision, autocast, choose_device, choose_precision
 from thriftylib.training.evaluation import as_input, evaluate
-from thriftylib.training.method import Method
-from thriftylib.training.outcome import make_record, save_weights
+from thriftylib.training.outcome import make_record, parent_weights, save_weights
 from thriftylib.training.progress import Report
 from thriftylib.training.schedules import learning_rate
 from thriftylib.training.signals import collect_signals
@@ -80,7 +82,9 @@ def train(
         torch.set_num_threads(threads)
     dataset = load(run.data, root=data, device=chosen, seed=run.seed)
     with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []), collect_signals() as received:
-        trainer = Trainer(run, dataset, chosen, choose_precision(precision, chosen))
+        places = [(results, weights or results / "weights"), (results_dir(), weights_dir())]
+        start = parent_weights(run, places) if run.parent else None
+        trainer = Trainer(run, dataset, chosen, choose_precision(precision, chosen), start)
         path = checkpoint_path(checkpoints, run.id) if checkpoints else None
         if path and path.exists():
             trainer.restore(*load_checkpoint(path, run.id))
@@ -122,7 +126,14 @@ def _next(path: Path | None) -> str:
 class Trainer:
     """One training as a state that moves by steps; everything that a checkpoint must hold is in :meth:`state`."""
 
-    def __init__(self, run: Run, dataset: Dataset, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self,
+        run: Run,
+        dataset: Dataset,
+        device: torch.device,
+        precision: Precision,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.run, self.recipe, self.dataset, self.device, self.precision = run, run.recipe, dataset, device, precision
         self.method = Method()
         if run.method:
@@ -130,6 +141,8 @@ class Trainer:
         # Built on the CPU: a seed gives the same first weights on every device.
         torch.manual_seed(stream_seed(run.seed, "weights"))
         network = run.options.build(dataset.info.image_shape, len(dataset.info.classes))
+        if start is not None:
+            network.load_state_dict(start)
         self._adopt(self.method.prepare(network))
         full, rest = divmod(len(dataset.train.labels), self.recipe.batch_size)
         self.steps = full + (rest > 1)  # a last batch of one image is left out: batch norm cannot learn from one value
@@ -198,7 +211,14 @@ class Trainer:
             self.train_seconds += time.monotonic() - started
 
     def _learn(self, index: Tensor) -> None:
-        names = (self.epoch, self.batch)
+        loss, correct = self._loss(index, self.epoch, self.batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.sums += torch.stack((loss.detach().double() * len(index), correct))
+
+    def _loss(self, index: Tensor, *names: str | int) -> tuple[Tensor, Tensor]:
+        """The mean loss of these training images and how many answers are right; ``names`` name the random numbers."""
         generator = stream(self.device, self.run.seed, "augment", *names)
         # For layers that draw numbers of their own (rrelu, dropout); reset each step, so resuming needs no state of it.
         torch.manual_seed(stream_seed(self.run.seed, "network", *names))
@@ -213,14 +233,18 @@ class Trainer:
         smoothing = self.recipe.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         answers = logits.detach().argmax(1)
-        correct = (answers == labels).double()
+        correct = (answers == labels).sum().double()
         if self.recipe.augment.mixup or self.recipe.augment.cutmix:
             loss = share * loss + (1 - share) * F.cross_entropy(logits, partners, label_smoothing=smoothing)
-            correct = share * correct + (1 - share) * (answers == partners).double()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.sums += torch.stack((loss.detach().double() * len(index), correct.sum()))
+            correct = share * correct + (1 - share) * (answers == partners).sum().double()
+        return loss, correct
+
+    def _sample(self, number: int) -> Tensor:
+        names = ("sample", self.epoch, number)
+        drawn = torch.randint(
+            len(self.order), (self.recipe.batch_size,), generator=stream("cpu", self.run.seed, *names)
+        )
+        return self._loss(drawn.to(self.device), *names)[0]
 
     def _monitored(self) -> list[float]:
         schedule = self.recipe.schedule
@@ -232,7 +256,10 @@ class Trainer:
         if self.dataset.validation is not None:
             numbers["validation_loss"], numbers["validation_accuracy"] = self.evaluate(self.dataset.validation)
         numbers["test_loss"], numbers["test_accuracy"] = self.evaluate(self.dataset.test)
-        numbers |= self.method.epoch_ends(self.network, self.optimizer, self.epoch)
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
+        numbers |= self.method.epoch_ends(self.network, self.optimizer, self.epoch, self._sample)
+        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
         self.other_seconds += time.monotonic() - started
         numbers["seconds"] = self.train_seconds + self.other_seconds - sum(self.series.get("seconds", []))
         for name, value in numbers.items():

@@ -6,17 +6,17 @@ import hashlib
 import math
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from thriftylib.errors import RecordError
-from thriftylib.evidence.records import Counted, Record, Weights, points
+from thriftylib.evidence.records import Counted, Record, Weights, load_records, points
 from thriftylib.paths import project_root, write_atomically
 from thriftylib.spec import Run
 from thriftylib.training.device import Precision, device_name
@@ -83,6 +83,29 @@ def load_weights(network: nn.Module, record: Record, folder: Path) -> None:
     Raises:
         RecordError: the record names no weights, or the file is missing or not the one that the record names.
     """
+    network.load_state_dict(_read_weights(record, folder))
+
+
+def parent_weights(run: Run, places: Iterable[tuple[Path, Path]]) -> dict[str, Tensor]:
+    """The final weights that ``run`` starts from: its parent's, of the same seed.
+
+    Args:
+        places: folders of records (``runs/<id>.json``), each with its folder of weights.
+
+    Raises:
+        RecordError: no such record has weights, or they are not those that it names.
+    """
+    for results, weights in places:
+        for record in load_records(results / "runs"):
+            if (record.run.configuration, record.run.seed) == (run.parent, run.seed) and record.weights:
+                return _read_weights(record, weights)
+    raise RecordError(
+        f"run {run.id} starts from the trained weights of {run.parent} with seed {run.seed}, which has no record with "
+        "weights here: train that run first"
+    )
+
+
+def _read_weights(record: Record, folder: Path) -> dict[str, Tensor]:
     if record.weights is None:
         raise RecordError(f"record {record.id}: names no weight file")
     path = folder / record.weights.file
@@ -91,7 +114,7 @@ def load_weights(network: nn.Module, record: Record, folder: Path) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != record.weights.sha256:
         raise RecordError(f"{path}: SHA-256 is {found}, record {record.id} says {record.weights.sha256}")
-    network.load_state_dict(load_file(path))
+    return load_file(path)
 
 
 def versions() -> dict[str, str]:

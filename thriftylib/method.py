@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    Sample = Callable[[int], Tensor]
+    """The loss (0-d, differentiable) of the i-th mini-batch drawn only to look at it, as a step would see it."""
 
 
 class Method:
@@ -26,8 +30,11 @@ class Method:
     def after_step(self, network: nn.Module, optimizer: Optimizer, learning_rate: float) -> None:
         """After each optimiser step, with the rate it used: a proximal step on the weights, ..."""
 
-    def epoch_ends(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> Mapping[str, float]:
-        """After the epoch's evaluation: numbers for the record's own series (neurons alive, entropies, ...)."""
+    def epoch_ends(self, network: nn.Module, optimizer: Optimizer, epoch: int, sample: Sample) -> Mapping[str, float]:
+        """After the epoch's evaluation: numbers for the record's own series (neurons alive, cosines of gradients, ...).
+
+        ``sample`` leaves no trace: no gradient, no step, and batch-norm statistics as they were.
+        """
         return {}
 
     def finish(self, network: nn.Module) -> nn.Module:
