@@ -200,11 +200,43 @@ def test_alternatives():
     assert not matches(either, run(options={**OPTIONS, "filters": 64}))
 
 
+SETTING = {"network": "made-up", "dataset": "cifar10", "recipes": {"paper-recipe": 3}, "options": OPTIONS}
+
+
 def test_a_method_must_be_the_claims_own():
-    setting = claim().setting.model_copy(update={"method": "a-method"})
-    assert matches(claim(setting=setting), run(method={"name": "a-method"}))
-    assert matches(claim(setting=setting), run(method={"name": "a-method"}, parent="0123456789ab"))
-    assert not matches(claim(setting=setting), run())
+    stated = claim(setting={**SETTING, "method": "a-method"})
+    assert matches(stated, run(method={"name": "a-method"}))
+    assert matches(stated, run(method={"name": "a-method", "options": {"rate": 4.0}}))
+    assert not matches(stated, run(method={"name": "another"}))
+    assert not matches(stated, run())
+
+
+def test_a_methods_options_must_be_the_claims_own():
+    stated = claim(setting={**SETTING, "method": "a-method", "method_options": {"rate": 4.0, "linear": False}})
+    given = {"rate": 4.0, "linear": False, "more": 1}
+    assert matches(stated, run(method={"name": "a-method", "options": given}))
+    for change in ({"rate": 2.0}, {"linear": True}, {"linear": 0}):
+        assert not matches(stated, run(method={"name": "a-method", "options": {**given, **change}}))
+    assert not matches(stated, run(method={"name": "a-method", "options": {"rate": 4.0}}))
+    assert not matches(stated, run(options={**OPTIONS, **given}))
+
+
+def test_a_derived_run_answers_what_is_said_of_derived_runs():
+    for method in ({}, {"method": {"name": "a-method"}}):
+        named = {"method": "a-method"} if method else {}
+        first = claim(setting={**SETTING, **named})
+        derived = claim(setting={**SETTING, **named, "derived": True})
+        child, alone = run(**method, parent="0123456789ab"), run(**method)
+        assert [matches(first, alone), matches(first, child)] == [True, False]
+        assert [matches(derived, alone), matches(derived, child)] == [False, True]
+
+
+def test_wrong_labels_answer_what_is_said_of_wrong_labels():
+    noisy = claim(setting={**SETTING, "label_noise": 0.2})
+    assert matches(noisy, run(data={"name": "cifar10", "label_noise": 0.2}))
+    assert not matches(noisy, run(data={"name": "cifar10", "label_noise": 0.4}))
+    assert not matches(noisy, run(data={"name": "cifar10", "label_noise": 0.2, "train_images": 100}))
+    assert not matches(noisy, run())
 
 
 # --- files that are refused
@@ -282,6 +314,14 @@ def test_a_group_is_expanded(tmp_path):
         ("recipes: {r: 3}", "recipes: {r: 0}", "recipes"),
         ("network: n,", "netwrok: n, network: n,", "unknown key 'netwrok'; did you mean 'network'?"),
         ("confidence: high", "confidence: high\n    spread: 0.1", "needs runs >= 2"),
+        ("confidence: high", "confidence: high\n    population_spread: true", "population_spread = True: needs spread"),
+        ("mark: AUTHORS' LOG", "mark: SECOND-HAND", "of a SECOND-HAND number it is 'low'"),
+        (
+            "network: n,",
+            "network: n, method_options: {a: 1},",
+            "setting.method_options = {'a': 1}: needs setting.method",
+        ),
+        ("network: n,", "network: n, label_noise: 1.0,", "label_noise = 1.0"),
         (
             "confidence: high",
             "confidence: high\n    runs: 2\n    values: [70.0, 90.0]",
@@ -345,5 +385,14 @@ def test_a_wrong_claim(change, fault):
 
 def test_the_deviation_comes_from_the_runs_where_it_is_not_stated():
     assert claim(runs=2, values=[89.0, 91.0]).deviation == pytest.approx(2**0.5)
-    assert claim(runs=2, spread=0.3).deviation == 0.3
-    assert claim().deviation is None
+    assert claim(runs=2, values=[89.0, 91.0]).stated_spread == pytest.approx(2**0.5)
+    assert claim(runs=2, spread=0.3).deviation == claim(runs=2, spread=0.3).stated_spread == 0.3
+    assert claim().deviation is claim().stated_spread is None
+
+
+def test_a_population_deviation_is_the_runs_own():
+    stated = claim(runs=2, values=[89.0, 91.0], spread=1.0, population_spread=True)
+    assert stated.deviation == pytest.approx(2**0.5)
+    assert stated.stated_spread == 1.0
+    with pytest.raises(RecordError, match="the deviation of values is another"):
+        claim(runs=2, values=[89.0, 91.0], spread=1.0)

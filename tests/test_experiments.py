@@ -77,6 +77,7 @@ def test_cells_list_exactly_the_claims_whose_setting_they_have(name):
     for cell in experiment(name).cells("paper"):
         run = cell.run
         has = run.network.options.items()
+        method, how = (run.method.name, run.method.options.items()) if run.method else (None, {}.items())
         wanted = {
             claim.id
             for claim in claims.values()
@@ -86,6 +87,9 @@ def test_cells_list_exactly_the_claims_whose_setting_they_have(name):
             and setting.recipes.get(run.recipe.name) == run.recipe.epochs
             and setting.options.items() <= has
             and any(choice.items() <= has for choice in setting.any_of or [{}])
+            and (method, run.data.label_noise) == (setting.method, setting.label_noise)
+            and setting.method_options.items() <= how
+            and setting.derived == (run.parent is not None)
         }
         assert set(cell.claims) == wanted, cell.labels
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from thriftylib.errors import RecordError
+from thriftylib.errors import RecordError, SpecError
 from thriftylib.options import Strict
-from thriftylib.spec import Data, Run
+from thriftylib.spec import Data, Run, Share
 
 Quantity = Literal[
     "test_accuracy",
     "train_accuracy",
     "test_accuracy_difference",
+    "mean_average_precision",
+    "mean_iou",
     "parameters",
     "kernel_parameters",
     "prune_ratio",
@@ -32,6 +35,8 @@ UNITS = {
     "test_accuracy": ("%",),
     "train_accuracy": ("%",),
     "test_accuracy_difference": ("points",),
+    "mean_average_precision": ("%",),
+    "mean_iou": ("%",),
     "parameters": ("",),
     "kernel_parameters": ("",),
     "prune_ratio": ("%",),
@@ -42,7 +47,8 @@ UNITS = {
 }
 
 Relation = Literal["value", "greater", "equal", "no gain"]
-Mark = Literal["ABSTRACT", "PAPER TEXT", "FIGURE", "AUTHORS' LOG", "AUTHORS' CODE", "COUNTED"]
+Mark = Literal["ABSTRACT", "PAPER TEXT", "FIGURE", "AUTHORS' LOG", "AUTHORS' CODE", "SECOND-HAND", "COUNTED"]
+"""Where a number was read; SECOND-HAND: only in somebody else's account of the paper."""
 Statistic = Literal[
     "mean over runs of the best epoch",
     "best epoch of one run",
@@ -56,10 +62,16 @@ Values = Annotated[tuple[float, ...], Field(strict=False)]
 
 
 class Setting(Strict):
-    """Which runs answer a claim: all that it says must agree, and what it leaves out may be anything.
+    """Which runs answer a claim: all that it says must agree, and the options that it leaves out may be anything.
 
     ``recipes`` gives each recipe that counts as the claim's own, with its epochs; counts need none. ``any_of`` lists
-    alternatives, sets of options of which one must agree.
+    alternatives, sets of options of which one must agree. ``label_noise`` is the share of wrong training labels,
+    ``method_options`` are to the method what ``options`` are to the network, and ``derived`` says whether the run
+    starts from another run's weights. A run with noisy labels, of a method or derived answers a claim that says so
+    and no other.
+
+    Raises:
+        SpecError: a field is missing, unknown, of the wrong type or impossible.
     """
 
     network: Text
@@ -67,7 +79,16 @@ class Setting(Strict):
     recipes: dict[str, Annotated[int, Field(ge=1)]] = {}
     options: dict[str, JsonValue] = {}
     any_of: Annotated[list[dict[str, JsonValue]] | None, Field(min_length=1)] = None
+    label_noise: Share = 0.0
     method: Text | None = None
+    method_options: dict[str, JsonValue] = {}
+    derived: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.method_options and self.method is None:
+            raise SpecError(f"setting.method_options = {self.method_options}: needs setting.method")
+        return self
 
     def has_options(self, options: dict[str, JsonValue]) -> bool:
         """Whether a network's options agree with this setting's."""
@@ -75,13 +96,14 @@ class Setting(Strict):
         return _agree(self.options, options) and any(_agree(choice, options) for choice in alternatives)
 
     def fits(self, run: Run) -> bool:
-        """Whether a run agrees in network, data and method; its recipe may be another."""
+        """Whether a run agrees in network, data, method and origin; its recipe may be another."""
         return (
             run.network.name == self.network
-            and run.data == Data(name=self.dataset)
+            and run.data == Data(name=self.dataset, label_noise=self.label_noise)
             and (run.method.name if run.method else None) == self.method
-            and (run.parent is None or self.method is not None)
+            and (run.parent is not None) == self.derived
             and self.has_options(run.network.options)
+            and _agree(self.method_options, run.method.options if run.method else {})
         )
 
     def has_recipe(self, run: Run) -> bool:
@@ -100,10 +122,11 @@ def _same(wanted: JsonValue, value: JsonValue) -> bool:
 class Claim(Strict):
     """One number that a paper states.
 
-    ``value`` and ``spread`` (the paper's own standard deviation over its ``runs``) are in ``unit``; ``values`` are the
-    single runs where they are known. ``at`` is the place on the figure's x axis, where no setting gives it. ``error``
-    is how far the reading, or the rounding, may be off. ``reading`` says what of the setting is our inference.
-    ``not_testable`` says why no run of ours can decide it.
+    ``value`` and ``spread`` (the paper's own standard deviation over its ``runs``, as it stands there) are in ``unit``;
+    ``population_spread`` says that it is the population's deviation (squares divided by the runs) and not the sample's
+    (by the runs less one). ``values`` are the single runs where they are known. ``at`` is the place on the figure's x
+    axis, where no setting gives it. ``error`` is how far the reading, or the rounding, may be off. ``reading`` says
+    what of the setting is our inference. ``not_testable`` says why no run of ours can decide it.
 
     Two networks are compared by ``setting`` and ``against``. The ``prune_ratio`` is the share of the kernel parameters
     of ``against`` that ``setting`` does without. A difference of accuracies is the one of ``setting`` less the one of
@@ -127,6 +150,7 @@ class Claim(Strict):
     statistic: Statistic
     runs: Annotated[int, Field(ge=1)] | None = None
     spread: Annotated[float, Field(ge=0)] | None = None
+    population_spread: bool = False
     values: Values = ()
     at: float | None = None
     mark: Mark
@@ -148,8 +172,15 @@ class Claim(Strict):
 
     @property
     def deviation(self) -> float | None:
-        """The paper's own standard deviation over its runs, given or from ``values``; None where it is not known."""
-        return statistics.stdev(self.values) if self.spread is None and len(self.values) > 1 else self.spread
+        """The paper's sample deviation over its runs, from ``spread`` or ``values``; None where it is not known."""
+        if self.spread is None:
+            return statistics.stdev(self.values) if len(self.values) > 1 else None
+        return self.spread * math.sqrt(self.runs / (self.runs - 1)) if self.population_spread else self.spread
+
+    @property
+    def stated_spread(self) -> float | None:
+        """What to show as the paper's spread: its own number, else the sample deviation of ``values``."""
+        return self.deviation if self.spread is None else self.spread
 
     @property
     def sides(self) -> tuple[Setting, ...]:
@@ -168,6 +199,8 @@ class Claim(Strict):
             raise RecordError(f"claim {self.id}: statistic = {self.statistic!r}: does not go with {self.quantity}")
         if self.mark == "FIGURE" and self.error == "exact":
             raise RecordError(f"claim {self.id}: error = 'exact': a number read from a figure has a reading error")
+        if self.mark == "SECOND-HAND" and self.confidence != "low":
+            raise RecordError(f"claim {self.id}: confidence = {self.confidence!r}: of a SECOND-HAND number it is 'low'")
         self._check_runs()
         self._check_comparison()
         if self.not_testable is None:
@@ -198,6 +231,8 @@ class Claim(Strict):
     def _check_runs(self) -> None:
         if self.spread is not None and (self.runs or 0) < 2:
             raise RecordError(f"claim {self.id}: spread = {self.spread}: needs runs >= 2")
+        if self.spread is None and self.population_spread:
+            raise RecordError(f"claim {self.id}: population_spread = True: needs spread")
         if not self.values:
             return
         if len(self.values) != self.runs:
@@ -205,12 +240,12 @@ class Claim(Strict):
         room = self.reading_error + 0.006  # two decimals
         if abs(statistics.fmean(self.values) - self.value) > room:
             raise RecordError(f"claim {self.id}: value = {self.value}: the mean of values is another")
-        if self.spread is not None and abs(statistics.stdev(self.values) - self.spread) > room:
+        if self.spread is not None and abs(statistics.stdev(self.values) - self.deviation) > room:
             raise RecordError(f"claim {self.id}: spread = {self.spread}: the deviation of values is another")
 
 
 def matches(claim: Claim, run: Run) -> bool:
-    """Whether a run answers a claim: network, whole data set, every option that the claim names, and the recipe.
+    """Whether a run answers a claim: network, whole data set, method, every option that the claim names, and recipe.
 
     Of a comparison it answers one side.
     """

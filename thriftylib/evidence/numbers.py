@@ -101,7 +101,7 @@ def _claim(evidence: Evidence, name: str) -> Fields:
         "value": _plain(claim.value),
         "error": "0" if claim.error == "exact" else _plain(claim.error),
         "runs": _plain(claim.runs),
-        "spread": _points(claim.deviation),
+        "spread": _points(claim.stated_spread),
         "ours": ours(verdict.ours),
         "sd": _points(verdict.sd),
         "low": _points(verdict.interval and verdict.interval[0]),

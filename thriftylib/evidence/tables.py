@@ -69,7 +69,7 @@ def _row(claim: Claim, verdict: Verdict) -> dict[str, Any]:
         **{name: getattr(claim, name) for name in same},
         "claimed": claim.value,
         "error": claim.reading_error,
-        "claimed_spread": claim.deviation,
+        "claimed_spread": claim.stated_spread,
         "claimed_n": claim.runs,
         "ours": verdict.ours,
         "spread": verdict.sd if verdict.interval is None else (verdict.interval[1] - verdict.interval[0]) / 2,

@@ -1,14 +1,16 @@
 r"""Verdicts: a claim against the records, by one rule. No torch, and never typed by hand.
 
-**Which records count.** Those whose network, whole data set, method and every option that the claim names agree. The
-claim's own recipes, run to their last epoch, decide; each seed is one run. A run that diverged counts with the accuracy
-it reached (chance level, 100 / classes, if it reached none). The claim's own statistic decides: for ThriftyNets that is
-the best test epoch, which looks at the test set. The last epoch is always reported beside it.
+**Which records count.** Those whose network, whole data set, method and every option that the claim names agree. A run
+with noisy labels, or one that starts from another run's weights, answers only a claim that says so. The claim's own
+recipes, run to their last epoch, decide; each seed is one run. A run that diverged counts with the accuracy it reached
+(chance level, 100 / classes, if it reached none). The claim's own statistic decides: for ThriftyNets that is the best
+test epoch, which looks at the test set. The last epoch is always reported beside it.
 
 **Numbers.** The claim is c with reading error e; our n runs have mean m and deviation s; the paper's n' runs have
-deviation s'. Where the paper's spread is not known it is taken to be ours (S = s, v = n - 1), and n' to be 1 where it
-is not known. Else S pools both, with v = n + n' - 2 degrees of freedom. The tolerance is such that of 100 differences
-with nothing but chance behind them 95 stay below it::
+deviation s' (sample deviations both: a paper's population deviation is multiplied by sqrt(n' / (n' - 1)) first, and
+shown as it stands). Where the paper's spread is not known it is taken to be ours (S = s, v = n - 1), and n' to be 1
+where it is not known. Else S pools both, with v = n + n' - 2 degrees of freedom. The tolerance is such that of 100
+differences with nothing but chance behind them 95 stay below it::
 
     S^2       = ((n - 1) s^2 + (n' - 1) s'^2) / v
     tolerance = e + t(0.975, v) S sqrt(1/n + 1/n')
