@@ -134,14 +134,21 @@ def _tanh(x: Tensor, out: Tensor) -> Tensor:
 class Layer:
     """A convolution without bias: 3x3 with padding 1, in groups, or 1x1."""
 
-    source: nn.Conv2d
-    weight: Tensor  # in the precision of the maps
+    source: Tensor  # the weight whose gradient is wanted
+    weight: Tensor  # the same in the precision of the maps
+    groups: int
+
+    @classmethod
+    def of(cls, conv: nn.Module, dtype: torch.dtype) -> Layer:
+        """The layer that ``conv`` is, or that the chain ``conv`` makes."""
+        source = conv.weight
+        return cls(source, source.detach().to(dtype), conv.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, f, H, W) to (n, f', H, W)."""
         if self.weight.shape[2] == 1:
             return _as_images(F.conv2d(_as_lines(x), self.weight), x.shape[2])
-        return F.conv2d(x, self.weight, padding=1, groups=self.source.groups)
+        return F.conv2d(x, self.weight, padding=1, groups=self.groups)
 
     def backward(self, x: Tensor, gradient: Tensor, wanted: bool) -> tuple[Tensor, Tensor]:
         """The gradients with respect to ``x`` (if ``wanted``) and to the weight."""
@@ -149,7 +156,7 @@ class Layer:
         padding = [0, 0] if pointwise else [1, 1]
         args = (_as_lines(gradient), _as_lines(x)) if pointwise else (gradient, x)
         of_input, of_weight, _ = aten.convolution_backward(
-            *args, self.weight, None, [1, 1], padding, [1, 1], False, [0, 0], self.source.groups, [wanted, True, False]
+            *args, self.weight, None, [1, 1], padding, [1, 1], False, [0, 0], self.groups, [wanted, True, False]
         )
         return _as_images(of_input, x.shape[2]) if pointwise and wanted else of_input, of_weight
 
