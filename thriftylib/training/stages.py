@@ -4,8 +4,10 @@ Batch norm keeps the order of a channel's values, or turns it round where gamma 
 largest of four normalised values is the normalised largest (or smallest): it is enough to pool the convolution's
 output, which batch norm's statistics have seen whole, and to normalise what is left, a quarter. On the way back the
 gradient reaches one pixel of four; what batch norm's statistics send to all pixels is a linear function of the
-convolution's output. The batch is cut into groups of images, a thread each, and their sums are added in the groups' order: the result
-is the same to the last bit on any number of threads.
+convolution's output.
+
+The batch is cut into groups of images, a thread each, and their sums are added in the groups' order: the result is the
+same to the last bit on any number of threads.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class FastStage:
         self.stage, self.conv, self.norm, self.buffers = stage, stage[0], stage[1], Buffers()
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) < 2 or self.stage.training != torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        plain = self.stage.training != torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+        if plain or len(x) < 2 or not self.norm.weight.all():  # gamma = 0: all four are equal, and the first is taken
             return type(self.stage).forward(self.stage, x)
         x = x.contiguous(memory_format=torch.channels_last)
         if not self.stage.training:

@@ -1,0 +1,160 @@
+"""The fast path of convolution, batch norm, ReLU and max-pool against the four plain modules."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from thriftylib.papers.expandnets import expand
+from thriftylib.papers.expandnets_smallnet import SmallNetOptions
+from thriftylib.training import groups
+from thriftylib.training.kernels import accelerate
+from thriftylib.training.stages import FastStage, is_stage
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    """Several groups in every batch."""
+    monkeypatch.setattr(groups, "GROUP_BYTES", 8000)
+    monkeypatch.setattr(groups, "SMALL_BYTES", 0)
+
+
+def stage(inputs=3, outputs=8, kernel=3, padding=0, bias=True, gamma=(-1.0, 1.5), dtype=torch.float64):
+    """A stage away from its start, as it is and accelerated."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=bias)
+    plain = nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))
+    with torch.no_grad():
+        plain[1].weight.uniform_(*gamma)
+        plain[1].bias.normal_(0, 0.3)
+    plain = plain.to(dtype)
+    return plain, accelerate(copy.deepcopy(plain))
+
+
+def images(count=6, channels=3, size=(15, 12), dtype=torch.float64):
+    return torch.randn(count, channels, *size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+def learn(network, x):
+    """The output of a training pass, and the gradients of the images and of every parameter."""
+    x = x.clone().requires_grad_()
+    y = network.train()(x)
+    (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)).sum().backward()
+    return y.detach(), [x.grad, *(parameter.grad for parameter in network.parameters())]
+
+
+SERVED = {
+    "as the first of SmallNet": {},
+    "7x7, padded": {"kernel": 7, "padding": 3},
+    "no bias": {"bias": False},
+    "every gamma negative": {"gamma": (-2.0, -0.1)},
+    "a gamma of zero": {"gamma": (0.0, 0.0)},
+    "many channels": {"outputs": 40},
+}
+
+
+@pytest.mark.parametrize("options", SERVED.values(), ids=SERVED)
+def test_equals_the_plain_modules_in_float64(options):
+    plain, fast = stage(**options)
+    assert isinstance(fast.forward, FastStage)
+    (y, gradients), (ours, our_gradients) = learn(plain, images()), learn(fast, images())
+    torch.testing.assert_close(ours, y, rtol=1e-11, atol=1e-12)
+    for ours, theirs in zip(our_gradients, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
+    for ours, theirs in zip(fast.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+    with torch.no_grad():
+        torch.testing.assert_close(fast.eval()(images()), plain.eval()(images()), rtol=1e-11, atol=1e-12)
+
+
+def test_fp32_is_as_close_to_float64_as_the_plain_modules():
+    exact = learn(stage()[0], images())
+    found = [learn(network, images(dtype=torch.float32)) for network in stage(dtype=torch.float32)]
+    errors = [
+        [(a.double() - b).norm() / (b.norm() + 1e-3) for a, b in zip([y, *grads], [exact[0], *exact[1]], strict=True)]
+        for y, grads in found
+    ]
+    for plain, ours in zip(*errors, strict=True):
+        assert ours < 3 * plain + 1e-6
+
+
+def test_ties_share_nothing():
+    """Equal pixels, as in an image's black border: the gradient goes where the plain max-pool sends it."""
+    plain, fast = stage(gamma=(0.5, 1.5))
+    flat = torch.zeros(6, 3, 12, 12, dtype=torch.float64)
+    flat[:, :, 6:] = images(size=(6, 12))
+    (_, gradients), (_, ours) = learn(plain, flat), learn(fast, flat)
+    for a, b in zip(ours, gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_the_same_bits_on_any_number_of_threads():
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            y, gradients = learn(stage(dtype=torch.float32)[1], images(dtype=torch.float32))
+            found.append([y, *gradients])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("convs", [None, "cl"])
+def test_smallnet_as_it_is_and_expanded(convs):
+    torch.manual_seed(0)
+    plain = SmallNetOptions().build((3, 32, 32), 10)
+    if convs:
+        expand(plain, convs=convs, linear=True, image=False)
+    fast = accelerate(copy.deepcopy(plain.double()))
+    assert sum(isinstance(module.forward, FastStage) for module in fast.modules()) == 3
+    labels = torch.arange(6)
+    for network in (plain, fast):
+        F.cross_entropy(network.train()(images(size=(32, 32))), labels).backward()
+    for (name, theirs), ours in zip(plain.named_parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def sequential(**changed):
+    parts = {"conv": nn.Conv2d(3, 8, 3), "norm": nn.BatchNorm2d(8), "relu": nn.ReLU(), "pool": nn.MaxPool2d(2)}
+    return nn.Sequential(*(parts | changed).values())
+
+
+OTHERS = {
+    "stride": {"conv": nn.Conv2d(3, 8, 3, stride=2)},
+    "groups": {"conv": nn.Conv2d(4, 8, 3, groups=2)},
+    "dilation": {"conv": nn.Conv2d(3, 8, 3, dilation=2)},
+    "circular padding": {"conv": nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular")},
+    "same padding": {"conv": nn.Conv2d(3, 8, 3, padding="same")},
+    "linear layer": {"conv": nn.Linear(3, 8)},
+    "norm without affine map": {"norm": nn.BatchNorm2d(8, affine=False)},
+    "norm without statistics": {"norm": nn.BatchNorm2d(8, track_running_stats=False)},
+    "norm that averages all batches": {"norm": nn.BatchNorm2d(8, momentum=None)},
+    "group norm": {"norm": nn.GroupNorm(2, 8)},
+    "another activation": {"relu": nn.LeakyReLU()},
+    "overlapping pool": {"pool": nn.MaxPool2d(3, 2)},
+    "pool that rounds up": {"pool": nn.MaxPool2d(2, ceil_mode=True)},
+    "average pool": {"pool": nn.AvgPool2d(2)},
+}
+
+
+@pytest.mark.parametrize("changed", OTHERS.values(), ids=OTHERS)
+def test_other_stages_keep_the_plain_forward(changed):
+    assert is_stage(sequential())
+    other = sequential(**changed)
+    assert not is_stage(other)
+    assert "forward" not in vars(accelerate(other))
+
+
+def test_plain_where_the_fast_path_does_not_apply():
+    plain, fast = stage(dtype=torch.float32)
+    assert "forward" not in vars(accelerate(copy.deepcopy(plain), "bf16"))
+    x = images(dtype=torch.float32)
+    with torch.no_grad():  # training mode without gradients: statistics move as in the plain modules
+        torch.testing.assert_close(fast.train()(x), plain.train()(x))
+        torch.testing.assert_close(fast[1].running_var, plain[1].running_var)
+    one = images(1, dtype=torch.float32)
+    torch.testing.assert_close(fast(one), plain(one))
