@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.evidence.bench import load_bench, save_bench
 from thriftylib.papers.thriftynet import ThriftyNetOptions
-from thriftylib.training import bench
-from thriftylib.training.bench import AUTHORS, AuthorsFormulation, bench_train
+from thriftylib.training import bench_smallnet, bench_thriftynet
+from thriftylib.training.bench_smallnet import PLAIN
+from thriftylib.training.bench_thriftynet import AUTHORS, AuthorsFormulation, bench_train
 
 
 def test_authors_formulation_is_the_papers_network():
@@ -46,7 +47,7 @@ def test_a_different_result_is_not_timed(monkeypatch):
         def forward(self, x):
             return 1.01 * super().forward(x)
 
-    monkeypatch.setattr(bench, "AuthorsFormulation", Wrong)
+    monkeypatch.setattr(bench_thriftynet, "AuthorsFormulation", Wrong)
     with pytest.raises(ThriftyError, match="logits differ from those of the authors' formulation by"):
         bench_train(filters=4, iterations=5, batch_size=4, rounds=1)
 
@@ -54,3 +55,31 @@ def test_a_different_result_is_not_timed(monkeypatch):
 def test_impossible_sizes():
     with pytest.raises(SpecError, match="filters"):
         bench_train(filters=2, iterations=5, batch_size=4, rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({}, "smallnet-3"), ({"kernel": 7, "convs": "ck", "linear": True}, "smallnet-7-ck-fc")],
+)
+def test_tiny_bench_of_smallnet(options, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_smallnet, "STEPS", 2)
+    record = bench_smallnet.bench_smallnet(batch_size=4, rounds=2, threads=1, **options)
+    assert (record.name, record.baseline, set(record.variants)) == (name, PLAIN, {PLAIN, "fp32"})
+    assert all(len(variant.images_per_second) == 2 for variant in record.variants.values())
+    save_bench(record, tmp_path)
+    assert load_bench(tmp_path) == {name: record}
+
+
+def test_the_plain_side_walks_through_its_chains_with_pytorchs_own_operations():
+    run = bench_smallnet.smallnet_run(3, "cl", True, 4, 100)
+    network, calls = bench_smallnet.plain_network(run), []
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear | torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    network(torch.randn(4, 3, 32, 32))
+    assert len(calls) == 3 * 3 + 3 + 3 + 1  # chains of convolutions, norms, chain of linear layers, classifier
+
+
+def test_impossible_expansions():
+    with pytest.raises(SpecError, match="kind = 'ck': needs an odd, square kernel"):
+        bench_smallnet.bench_smallnet(convs="ck", batch_size=4, rounds=1)

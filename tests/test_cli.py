@@ -22,7 +22,7 @@ from thriftylib.evidence.records import load_records
 from thriftylib.evidence.sheets import load_claims
 from thriftylib.experiments import EXPERIMENTS, notebooks
 from thriftylib.paths import claims_dir
-from thriftylib.training import bench
+from thriftylib.training import bench_thriftynet
 
 SIZE = "thriftynet-size-cifar10"
 ONE = ("-w", "filters=8", "-w", "iterations=4")  # one cell of the smoke grid
@@ -270,7 +270,7 @@ def test_bench_prints_ratios(monkeypatch):
             date="2026-01-31",
         )
 
-    monkeypatch.setattr(bench, "bench_train", measured)
+    monkeypatch.setattr(bench_thriftynet, "bench_train", measured)
     found = json.loads(call("bench", "train", "--rounds", 3, "--json").stdout)
     assert found["variants"]["ours"]["images_per_second"] == [20.0] * 3
     shown = next(line.split() for line in call("bench", "train").stdout.splitlines() if line.startswith("ours"))

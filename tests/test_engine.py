@@ -18,6 +18,7 @@ from torch import nn
 
 from thriftylib.errors import CheckpointError, ThriftyError
 from thriftylib.evidence.records import load_record
+from thriftylib.method import Method
 from thriftylib.options import MethodOptions
 from thriftylib.training import engine
 from thriftylib.training.augment import augment
@@ -25,7 +26,6 @@ from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
 from thriftylib.training.data import load, normalise
 from thriftylib.training.engine import Trainer, train
 from thriftylib.training.evaluation import evaluate
-from thriftylib.method import Method
 from thriftylib.training.progress import Report, duration
 from thriftylib.training.streams import stream, stream_seed
 

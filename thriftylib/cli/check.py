@@ -11,7 +11,7 @@ import typer
 
 from thriftylib.cli.app import FAILED, DataFolder, Device, Json, out, print_json, print_table, say
 from thriftylib.datasets import dataset_info
-from thriftylib.errors import ThriftyError
+from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.evidence.bench import save_bench
 from thriftylib.evidence.records import load_records
 from thriftylib.experiments.execute import verify_weights
@@ -69,27 +69,54 @@ def verify(
 
 class Bench(StrEnum):
     train = "train"
+    smallnet = "smallnet"
+
+
+class Convs(StrEnum):
+    plain = "plain"
+    cl = "cl"
+    ck = "ck"
 
 
 def bench(
-    what: Annotated[Bench, typer.Argument(help="train: our engine beside the authors' formulation, on the CPU.")],
-    filters: Annotated[int, typer.Option(min=3)] = 172,
-    iterations: Annotated[int, typer.Option(min=5)] = 20,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images of a step.")] = 100,
-    rounds: Annotated[int, typer.Option(min=1, help="Counted steps of each variant; they take turns.")] = 5,
+    what: Annotated[
+        Bench,
+        typer.Argument(help="train: a ThriftyNet, beside the authors' formulation; smallnet: beside PyTorch's loop."),
+    ],
+    filters: Annotated[int | None, typer.Option(min=3, help="train: of the ThriftyNet; else 172.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=5, help="train: of the ThriftyNet; else 20.")] = None,
+    kernel: Annotated[int | None, typer.Option(help="smallnet: 3, 5, 7 or 9; else 3.")] = None,
+    convs: Annotated[Convs | None, typer.Option(help="smallnet: how convolutions are expanded; else plain.")] = None,
+    linear: Annotated[bool | None, typer.Option("--linear", help="smallnet: expand the hidden linear layer.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images of a step; else 100 or 128.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds; the variants take turns.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
-    record: Annotated[bool, typer.Option("--record", help="Keep it as data/results/bench/train.json.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Keep it below data/results/bench.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory as ratios within one process.
+    """Measure speed and memory as ratios within one process, on the CPU.
 
-    Example: thrifty bench train --rounds 3
+    Example: thrifty bench smallnet --convs cl --linear
     """
-    from thriftylib.training.bench import bench_train
+    from thriftylib.training.bench_smallnet import bench_smallnet
+    from thriftylib.training.bench_thriftynet import bench_train
 
-    measured = bench_train(
-        filters=filters, iterations=iterations, batch_size=batch_size, rounds=rounds, threads=threads, report=say
-    )
+    run, own, others = {
+        Bench.train: (
+            bench_train,
+            {"filters": filters, "iterations": iterations},
+            {"kernel": kernel, "convs": convs, "linear": linear},
+        ),
+        Bench.smallnet: (
+            bench_smallnet,
+            {"kernel": kernel, "convs": convs and convs.value, "linear": linear},
+            {"filters": filters, "iterations": iterations},
+        ),
+    }[what]
+    if foreign := [name for name, value in others.items() if value is not None]:
+        raise SpecError(f"--{foreign[0]} does not go with bench {what}; its own options: {', '.join(own)}")
+    chosen = {name: value for name, value in {**own, "batch_size": batch_size}.items() if value is not None}
+    measured = run(**chosen, rounds=rounds, threads=threads, report=say)
     if record:
         say(f"recorded in {save_bench(measured, results_dir())}")
     if as_json:
