@@ -106,14 +106,18 @@ def select(chosen: Experiment, preset: str, where: Where | None = None, epochs: 
             raise SpecError(f"{label} = {list(values)}: experiment {chosen.name} ({preset}) has {there}")
     if epochs is None:
         return cells
-    return [replace(cell, run=_shortened(cell, epochs), claims=()) for cell in cells]
+    shortened: dict[str, Run] = {}  # by the id of what is shortened; parents stand before their children
+    for cell in chosen.cells(preset):
+        parent = shortened[cell.run.parent].id if cell.run.parent else None
+        shortened[cell.run.id] = _shortened(cell.run, epochs).model_copy(update={"parent": parent})
+    return [replace(cell, run=shortened[cell.run.id], claims=()) for cell in cells]
 
 
-def _shortened(cell: Cell, epochs: int) -> Run:
+def _shortened(run: Run, epochs: int) -> Run:
     """Another length is another recipe: it must not pass for the one that a claim names."""
-    recipe = cell.run.recipe
+    recipe = run.recipe
     changed = Recipe.model_validate({**recipe.model_dump(), "epochs": epochs, "name": f"{recipe.name}-{epochs}-epochs"})
-    return cell.run.model_copy(update={"recipe": changed})
+    return run.model_copy(update={"recipe": changed})
 
 
 @cache

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from thriftylib.errors import SpecError
+from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.evidence.records import Record, load_records
-from thriftylib.paths import local_dir, results_dir
+from thriftylib.paths import local_dir, results_dir, weights_dir
 from thriftylib.spec import Run
 
 
@@ -82,20 +82,24 @@ def train_missing(
     progress: bool = True,
     announce: Callable[[Run, int, int], None] | None = None,
 ) -> Sitting:
-    """Train every run that has no record yet, in the order given; a run that was stopped goes on from its checkpoint.
+    """Train every run that has no record yet, in the order given but parents before their children.
+
+    A run that was stopped goes on from its checkpoint.
 
     Args:
         budget: seconds for all of them together.
         announce: called before each training with the run, its number and how many there are.
 
     Raises:
-        ThriftyError: the data, the device, a record or a checkpoint cannot be used.
+        ThriftyError: the data, the device, a record or a checkpoint cannot be used; or, before anything is trained, a
+            run would start from weights that are neither here nor trained by this call.
     """
     deadline = None if budget is None else time.monotonic() + budget
     known = known_records(places.results)
-    wanted: Sequence[Run] = list({run.id: run for run in runs}.values())
+    wanted: Sequence[Run] = parents_first(runs)
     sitting = Sitting({run.id: known[run.id] for run in wanted if run.id in known})
     todo = [run for run in wanted if run.id not in known]
+    _check_parents(todo, places)
     for number, run in enumerate(todo):
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
@@ -124,6 +128,42 @@ def train_missing(
             sitting.missing = list(todo[number:])
             break
     return sitting
+
+
+def parents_first(runs: Iterable[Run]) -> list[Run]:
+    """Each run once, in the order given, but a run whose weights another starts from comes before that one."""
+    given = {run.id: run for run in runs}
+    family = {(run.configuration, run.seed): run for run in given.values()}
+    ordered: dict[str, Run] = {}
+
+    def place(run: Run) -> None:
+        parent = family.get((run.parent, run.seed))
+        if parent is not None:
+            place(parent)
+        ordered[run.id] = run
+
+    for run in given.values():
+        if run.id not in ordered:
+            place(run)
+    return list(ordered.values())
+
+
+def _check_parents(todo: Sequence[Run], places: Places) -> None:
+    children = [run for run in todo if run.parent]
+    if not children:
+        return
+    there = {(run.configuration, run.seed) for run in todo} | {
+        (record.run.configuration, record.run.seed)
+        for results, weights in ((places.results, places.weights), (results_dir(), weights_dir()))
+        for record in load_records(results / "runs")
+        if record.weights and (weights / record.weights.file).is_file()
+    }
+    for run in children:
+        if (run.parent, run.seed) not in there:
+            raise ThriftyError(
+                f"run {run.id} starts from the trained weights of {run.parent} with seed {run.seed}: they are not in "
+                f"{places.weights}, beside its record, and it is not among the runs to train now"
+            )
 
 
 def verify_weights(record: Record, folder: Path, *, device: str = "auto", data: Path | None = None) -> float:

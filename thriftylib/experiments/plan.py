@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from thriftylib.evidence.claims import Claim, matches
 from thriftylib.evidence.records import Record
 from thriftylib.experiments.base import Cell, Where, experiment, select
+from thriftylib.experiments.execute import parents_first
 from thriftylib.spec import Run
 
 
@@ -111,7 +112,7 @@ def plan(
 
     First come the headline runs' first seeds, in the order of the presets, those of an abstract's claim before others
     and else by worth per second. Then, again and again, the run with the largest worth per second given the records and
-    what is planned before it.
+    what is planned before it. A run from whose weights another starts comes before that one.
     """
     cells = _distinct(names, presets, where)
     answers = _Answers(claims, records)
@@ -141,7 +142,8 @@ def plan(
         answers.count(best)
         rest.remove(best)
         ordered.append(best)
-    return ordered
+    by_run = {step.run.id: step for step in ordered}
+    return [by_run[run.id] for run in parents_first(step.run for step in ordered)]
 
 
 def _distinct(
