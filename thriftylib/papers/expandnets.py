@@ -7,7 +7,6 @@ The operation itself is in :mod:`thriftylib.papers.expandnets_chains`, the paper
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
@@ -19,7 +18,7 @@ from torch.optim import Optimizer
 from thriftylib.errors import SpecError
 from thriftylib.method import Method
 from thriftylib.options import MethodOptions
-from thriftylib.papers.expandnets_chains import Expanded, ExpandedConv2d, Kind, expand_conv, expand_linear, fold
+from thriftylib.papers.expandnets_chains import Expanded, Kind, contract_chain, expand_conv, expand_linear
 from thriftylib.spec import Positive
 
 if TYPE_CHECKING:
@@ -47,9 +46,7 @@ class ExpandNetsOptions(MethodOptions, method="expandnets"):
     convs: Literal["plain", "cl", "ck"] = "plain"
     linear: bool = False  # the linear layers, except the classifier
     rate: Positive = 4.0
-    image: bool = (
-        False  # True: the chain that reads the image is as wide as the others; authors: in ImageNet's code only
-    )
+    image: bool = False  # whether the chain that reads the image widens it too; authors: only in their ImageNet code
     only: Annotated[tuple[str, ...], Field(strict=False)] = ()
     reset_momentum: bool = False  # at each epoch; True: the authors' CIFAR code, which makes a new optimiser each epoch
     confusion: Annotated[int, Field(ge=0)] = 0  # pairs of mini-batches whose gradients are compared after each epoch
@@ -107,7 +104,7 @@ def expand(
     convs: Kind | None = None,
     linear: bool = False,
     rate: float = 4.0,
-    image: bool = True,
+    image: bool = False,
     only: Sequence[str] = (),
 ) -> nn.Module:
     """Replace the convolutions and linear layers of ``network`` by chains, in place; returns ``network``.
@@ -118,17 +115,22 @@ def expand(
         image: whether the first chain layer of the first convolution, which reads the image, is widened too.
         only: names of the modules (``features.0``) within which layers are expanded; empty: everywhere.
 
+    What is already a chain stays one: a second call may expand other layers in another way.
+
     Raises:
         SpecError: a layer cannot be expanded so, or there is none to expand.
     """
-    named = list(network.named_modules())
+    named = list(network.named_modules(remove_duplicate=False))  # a shared module under all of its names
     if unknown := [name for name in only if name not in dict(named)]:
         known = ", ".join(name for name, _ in network.named_children())
         raise SpecError(f"only = {unknown[0]!r}: the network has no such module; its parts: {known}")
     first = next((module for _, module in named if isinstance(module, nn.Conv2d)), None)
     classifier = next((module for _, module in reversed(named) if isinstance(module, nn.Linear)), None)
+    done = {network}.union(*(module.modules() for _, module in named if isinstance(module, Expanded)))
     expanded: dict[nn.Module, nn.Module] = {}
     for name, module in named:
+        if module in done or module in expanded:
+            continue
         if only and not any(name == part or name.startswith(f"{part}.") for part in only):
             continue
         if isinstance(module, nn.Conv2d) and convs:
@@ -138,81 +140,31 @@ def expand(
     if (convs or linear) and not expanded:
         raise SpecError(f"convs = {convs!r}, linear = {linear}: there is no such layer to expand")
     _replace(network, expanded)
-    network.register_forward_pre_hook(_begin_pass)
-    network.register_forward_hook(_end_pass, always_call=True)
+    if not hasattr(network, "_expanded_hooks"):
+        network._expanded_hooks = (
+            network.register_forward_pre_hook(_begin_pass),
+            network.register_forward_hook(_end_pass, always_call=True),
+        )
     return network
 
 
 def contract(module: nn.Module) -> nn.Module:
-    """``module`` with every chain multiplied into one layer, in float64 and then in the chain's precision.
+    """``module`` with every chain multiplied into one layer: see :func:`contract_chain`.
 
     Args:
-        module: an expanded network, changed in place; an expanded layer; or a plain ``nn.Sequential`` of convolutions
-            or of linear layers, itself a chain.
+        module: an expanded network, changed in place; or an expanded layer.
 
     Raises:
-        SpecError: a ``nn.Sequential`` is no chain that one layer could replace.
+        SpecError: a chain has come to hold something else than its layers.
     """
     if isinstance(module, Expanded):
-        return _one_layer(module.chain)
-    found = {part: _one_layer(part.chain) for part in module.modules() if isinstance(part, Expanded)}
-    if not found and isinstance(module, nn.Sequential):
-        return _one_layer(module)
-    _replace(module, found)
+        return contract_chain(module.chain)
+    parts = list(module.modules())
+    _replace(module, {part: contract_chain(part.chain) for part in parts if isinstance(part, Expanded)})
+    for part in parts:
+        for hook in part.__dict__.pop("_expanded_hooks", ()):
+            hook.remove()
     return module
-
-
-def _one_layer(chain: nn.Sequential) -> nn.Conv2d | nn.Linear:
-    _check_chain(chain)
-    first = chain[0]
-    with torch.no_grad():
-        weight, bias = fold(deepcopy(chain).double())
-    if isinstance(first, nn.Linear):
-        one: nn.Conv2d | nn.Linear = nn.Linear(first.in_features, chain[-1].out_features, bias=bias is not None)
-    else:
-        like = ExpandedConv2d(chain)
-        one = nn.Conv2d(
-            like.in_channels,
-            like.out_channels,
-            like.kernel_size,
-            stride=like.stride,
-            padding=like.padding,
-            groups=like.groups,
-            bias=bias is not None,
-        )
-    one.weight = nn.Parameter(weight.to(first.weight.dtype))
-    if bias is not None:
-        one.bias = nn.Parameter(bias.to(first.weight.dtype))
-    return one
-
-
-def _check_chain(chain: nn.Sequential) -> None:
-    if not len(chain):
-        raise SpecError("an empty nn.Sequential is no chain of layers")
-    kind = type(chain[0])
-    for i, layer in enumerate(chain):
-        if type(layer) is not kind or kind not in (nn.Conv2d, nn.Linear):
-            raise SpecError(
-                f"layer {i} of the chain is {type(layer).__name__}: a chain that one layer can replace has nothing but "
-                "Conv2d layers or nothing but Linear layers, no activation or normalisation between them"
-            )
-        if (layer.bias is None) != (chain[0].bias is None):
-            raise SpecError(f"layer {i} of the chain: all layers must have a bias, or none")
-        if kind is nn.Linear:
-            continue
-        if layer.dilation != (1, 1) or layer.padding_mode != "zeros" or layer.groups != chain[0].groups:
-            raise SpecError(
-                f"layer {i} of the chain, {layer}: needs dilation 1, zero padding and the first one's groups"
-            )
-        if i and layer.padding != (0, 0):
-            raise SpecError(
-                f"layer {i} of the chain pads its own input by {layer.padding}: all padding must be on the first "
-                "layer, else the chain differs from its product at the border"
-            )
-        if any(after.kernel_size != (1, 1) for after in chain[i + 1 :]) and layer.stride != (1, 1):
-            raise SpecError(
-                f"layer {i} of the chain has stride {layer.stride}: after a stride only 1x1 layers may follow"
-            )
 
 
 def _replace(network: nn.Module, found: Mapping[nn.Module, nn.Module]) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Literal
 
 import torch
@@ -52,7 +53,9 @@ class Expanded(nn.Module):
 
     def product(self) -> Product:
         """Weight and bias of the one layer, with gradients for the chain's."""
-        product = self.kept or fold(self.chain, backwards=self.backwards)
+        product = self.kept
+        if product is None or (torch.is_grad_enabled() and not product[0].requires_grad):  # made under no_grad
+            product = fold(self.chain, backwards=self.backwards)
         if self.keeps:
             self.kept = product
         return product
@@ -111,12 +114,12 @@ class ExpandedLinear(Expanded):
 
     def folds(self, shape: Sequence[int]) -> bool:
         """Whether an input of ``shape`` (N, in) costs fewer MACs through the product, its making included."""
-        through_chain = sum(layer.weight.numel() for layer in self.chain)
-        return self.fold_macs + shape[0] * self.in_features * self.out_features <= shape[0] * through_chain
+        rows, through_chain = math.prod(shape[:-1]), sum(layer.weight.numel() for layer in self.chain)
+        return self.fold_macs + rows * self.in_features * self.out_features <= rows * through_chain
 
 
 def expand_conv(conv: nn.Conv2d, kind: Kind, rate: float = 4.0, *, widens_input: bool = True) -> ExpandedConv2d:
-    """A chain in place of ``conv``, with PyTorch's default initial weights.
+    """A chain in place of ``conv``, on its device, with PyTorch's default initial weights.
 
     Args:
         kind: "cl" for any kernel, "ck" for odd kernels above 3.
@@ -153,7 +156,7 @@ def expand_conv(conv: nn.Conv2d, kind: Kind, rate: float = 4.0, *, widens_input:
         )
         for i, kernel in enumerate(kernels)
     ]
-    return ExpandedConv2d(nn.Sequential(*chain))
+    return ExpandedConv2d(nn.Sequential(*chain).to(conv.weight))
 
 
 def expand_linear(linear: nn.Linear, rate: float = 4.0) -> ExpandedLinear:
@@ -166,7 +169,8 @@ def expand_linear(linear: nn.Linear, rate: float = 4.0) -> ExpandedLinear:
     inputs, outputs = linear.in_features, linear.out_features
     widths = [inputs, _widen(inputs, 1, rate), _widen(outputs, 1, rate), outputs]
     bias = linear.bias is not None
-    return ExpandedLinear(nn.Sequential(*(nn.Linear(*widths[i : i + 2], bias=bias) for i in range(3))))
+    chain = nn.Sequential(*(nn.Linear(*widths[i : i + 2], bias=bias) for i in range(3)))
+    return ExpandedLinear(chain.to(linear.weight))
 
 
 def fold(chain: nn.Sequential, *, backwards: bool = False) -> Product:
@@ -180,16 +184,81 @@ def fold(chain: nn.Sequential, *, backwards: bool = False) -> Product:
     """
     groups = getattr(chain[0], "groups", 1)
     weights, bias = [layer.weight for layer in chain], chain[0].bias
-    if bias is not None:
-        for layer in chain[1:]:
-            sums = layer.weight.flatten(2).sum(2) if layer.weight.dim() > 2 else layer.weight
-            bias = (sums.unflatten(0, (groups, -1)) @ bias.view(groups, -1, 1)).flatten() + layer.bias
-    while len(weights) > 1:
-        if backwards:
-            weights[-2:] = [_fold_two(*weights[-2:], groups)]
-        else:
-            weights[:2] = [_fold_two(*weights[:2], groups)]
+    # Few numbers, used for many images: bf16 would round them once more for nothing.
+    with torch.autocast(weights[0].device.type, enabled=False):
+        if bias is not None:
+            for layer in chain[1:]:
+                sums = layer.weight.flatten(2).sum(2) if layer.weight.dim() > 2 else layer.weight
+                bias = (sums.unflatten(0, (groups, -1)) @ bias.view(groups, -1, 1)).flatten() + layer.bias
+        while len(weights) > 1:
+            if backwards:
+                weights[-2:] = [_fold_two(*weights[-2:], groups)]
+            else:
+                weights[:2] = [_fold_two(*weights[:2], groups)]
     return weights[0], bias
+
+
+def contract_chain(chain: nn.Sequential) -> nn.Conv2d | nn.Linear:
+    """The one layer that ``chain`` is, multiplied in float64 and then in the chain's precision.
+
+    Args:
+        chain: convolutions or linear layers and nothing else; it stays as it is.
+
+    Raises:
+        SpecError: no one layer could replace it.
+    """
+    _check_chain(chain)
+    first = chain[0]
+    with torch.no_grad():
+        weight, bias = fold(deepcopy(chain).double())
+    if isinstance(first, nn.Linear):
+        one: nn.Conv2d | nn.Linear = nn.Linear(first.in_features, chain[-1].out_features, bias=bias is not None)
+    else:
+        like = ExpandedConv2d(chain)
+        one = nn.Conv2d(
+            like.in_channels,
+            like.out_channels,
+            like.kernel_size,
+            stride=like.stride,
+            padding=like.padding,
+            groups=like.groups,
+            bias=bias is not None,
+        )
+    one.weight = nn.Parameter(weight.to(first.weight.dtype))
+    if bias is not None:
+        one.bias = nn.Parameter(bias.to(first.weight.dtype))
+    return one
+
+
+def _check_chain(chain: nn.Sequential) -> None:
+    if not len(chain):
+        raise SpecError("an empty nn.Sequential is no chain of layers")
+    kind = type(chain[0])
+    for i, layer in enumerate(chain):
+        if type(layer) is not kind or kind not in (nn.Conv2d, nn.Linear):
+            raise SpecError(
+                f"layer {i} of the chain is {type(layer).__name__}: a chain that one layer can replace has nothing but "
+                "Conv2d layers or nothing but Linear layers, no activation or normalisation between them"
+            )
+        if (layer.bias is None) != (chain[0].bias is None):
+            raise SpecError(f"layer {i} of the chain: all layers must have a bias, or none")
+        if kind is nn.Linear:
+            continue
+        plain = layer.dilation == (1, 1) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        if not plain or layer.groups != chain[0].groups:
+            raise SpecError(
+                f"layer {i} of the chain, {layer}: needs dilation 1, padding with a number of zeros and the first "
+                "one's groups"
+            )
+        if i and layer.padding != (0, 0):
+            raise SpecError(
+                f"layer {i} of the chain pads its own input by {layer.padding}: all padding must be on the first "
+                "layer, else the chain differs from its product at the border"
+            )
+        if any(after.kernel_size != (1, 1) for after in chain[i + 1 :]) and layer.stride != (1, 1):
+            raise SpecError(
+                f"layer {i} of the chain has stride {layer.stride}: after a stride only 1x1 layers may follow"
+            )
 
 
 def _fold_two(first: Tensor, second: Tensor, groups: int) -> Tensor:
