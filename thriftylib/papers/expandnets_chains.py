@@ -240,6 +240,7 @@ def _check_chain(chain: nn.Sequential) -> None:
                 f"layer {i} of the chain is {type(layer).__name__}: a chain that one layer can replace has nothing but "
                 "Conv2d layers or nothing but Linear layers, no activation or normalisation between them"
             )
+    for i, layer in enumerate(chain):
         if (layer.bias is None) != (chain[0].bias is None):
             raise SpecError(f"layer {i} of the chain: all layers must have a bias, or none")
         if kind is nn.Linear:
