@@ -23,6 +23,14 @@ from thriftylib.figures.display import show, status, verdicts
 from thriftylib.figures.frames import claimed_at, differences, front_points, points, stack
 from thriftylib.figures.look import style
 from thriftylib.figures.pareto import pareto, pareto_front
+from thriftylib.figures.rows import (
+    accuracy_by_row,
+    cosine_fans,
+    gain_by_row,
+    gradient_cosines,
+    table_gains,
+    table_rows,
+)
 from thriftylib.figures.training import curves, longest, run_in_words, training_curves
 
 __all__ = [
@@ -32,11 +40,15 @@ __all__ = [
     "accuracy_against_layers",
     "accuracy_against_macs",
     "accuracy_against_parameters",
+    "accuracy_by_row",
     "claimed_at",
+    "cosine_fans",
     "curves",
     "differences",
     "error_against_parameters",
     "front_points",
+    "gain_by_row",
+    "gradient_cosines",
     "longest",
     "memory_against_depth",
     "pareto",
@@ -48,6 +60,8 @@ __all__ = [
     "stack",
     "status",
     "style",
+    "table_gains",
+    "table_rows",
     "training_curves",
     "verdicts",
 ]

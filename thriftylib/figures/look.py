@@ -61,11 +61,11 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(_RC)
 
 
-def new_axes(*heights: float) -> list[Axes]:
-    """Axes of these heights in inches, stacked over one x axis, in a figure that nothing shows by itself."""
+def new_axes(*heights: float, share_x: bool = True) -> list[Axes]:
+    """Axes of these heights in inches, stacked, over one x axis or each its own, in a figure that nothing shows."""
     figure = Figure(figsize=(WIDTH, sum(heights)))
     grid = {"height_ratios": heights}
-    return list(figure.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw=grid)[:, 0])
+    return list(figure.subplots(len(heights), 1, sharex=share_x, squeeze=False, gridspec_kw=grid)[:, 0])
 
 
 def finish(
