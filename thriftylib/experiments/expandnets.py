@@ -153,7 +153,7 @@ def init(preset: str) -> list[Cell]:
     starts from trained weights is trained twice as long. What is known of the table is SECOND-HAND.
     """
     data, recipe = choose(preset)
-    parents = [cell(kernel, row, data, recipe, start="random") for kernel, rows in STARTS.items() for row in rows]
+    parents = [cell(kernel, row, data, recipe, start="scratch") for kernel, rows in STARTS.items() for row in rows]
     children = []
     for parent in parents:
         plain = cell(int(parent.labels["kernel"]), "SmallNet", data, recipe, start=f"trained {parent.labels['model']}")
