@@ -156,7 +156,7 @@ def init(preset: str) -> list[Cell]:
     parents = [cell(kernel, row, data, recipe, start="scratch") for kernel, rows in STARTS.items() for row in rows]
     children = []
     for parent in parents:
-        plain = cell(int(parent.labels["kernel"]), "SmallNet", data, recipe, start=f"trained {parent.labels['model']}")
+        plain = cell(int(parent.labels["kernel"]), "SmallNet", data, recipe, start=parent.labels["model"])
         children.append(replace(plain, run=plain.run.model_copy(update={"parent": parent.run.configuration})))
     return parents + children
 

@@ -13,7 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.differences import Difference, subtract
@@ -140,9 +140,10 @@ def _draw(
             for _, row, recipe, at, low, high, _ in here:
                 place = len(rows) - 1 - rows.index(row) + 0.24 * ((len(slots) - 1) / 2 - slots.index(recipe))
                 _dot(axes, place, at, low, high, None if not recipe else recipes.index(recipe))
-            _limit(axes, here, zero)
-        if zero:  # one axis for all
-            _limit(panels[0], marks, zero)
+            if not here:
+                axes.text(0.5, 0.5, "nothing claimed, nothing run yet", transform=axes.transAxes, ha="center",
+                          va="center", color=look.CLAIMED, backgroundcolor="white")  # fmt: skip
+            _limit(axes, marks if zero else here, zero)
         key: dict[str, Artist | tuple[Artist, ...]] = {}
         if any(not mark[2] for mark in marks):
             key[claimed] = look.key_marker("D", None)
@@ -172,13 +173,11 @@ def _dot(axes: Axes, place: float, at: float, low: float, high: float, recipe: i
 
 
 def _limit(axes: Axes, marks: list[tuple], zero: bool) -> None:
-    """An axis that shows all intervals and at least ``_SPAN`` points; words where there is nothing."""
+    """An axis that shows all intervals and at least ``_SPAN`` points."""
     values = [value for mark in marks for value in mark[3:6] if not math.isnan(value)]
     if not values:
         axes.set(xlim=(-_SPAN / 2, _SPAN / 2))
         axes.tick_params(axis="x", labelbottom=False)
-        axes.text(0.5, 0.5, "nothing claimed, nothing run yet", transform=axes.transAxes, ha="center", va="center",
-                  color=look.CLAIMED, backgroundcolor="white")  # fmt: skip
         return
     low, high = (limit([*values, 0.0] if zero else values) for limit in (min, max))
     room = max(0.06 * (high - low), (_SPAN - (high - low)) / 2)
@@ -242,7 +241,7 @@ def cosine_fans(frame: pd.DataFrame, *, title: str, note: str) -> list[Axes]:
             axes.axhline(0, color=look.CLAIMED, linewidth=0.8, zorder=1)
             axes.set_ylim(*_cosine_limits(there))
         panels[-1].set_xlabel("epoch")
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True) if len(there) else NullLocator())
         panels[len(panels) // 2].set_ylabel("cosine of two gradients" if len(there) else "")
         key: dict[str, Artist | tuple[Artist, ...]] = {
             "median": Line2D([], [], color=look.COLOURS[0]),
@@ -252,8 +251,9 @@ def cosine_fans(frame: pd.DataFrame, *, title: str, note: str) -> list[Axes]:
                 for words, alpha in zip(("half of the pairs", "90 %", "all"), (0.6, 0.35, 0.14), strict=True)
             },
         }
+        gap = 0.3 if len(there) else 0.7
         progress = "Ours: not run yet." if there.empty else f"Recipe: {', '.join(sorted(set(there['recipe'])))}."
-        look.finish(panels, title, f"{progress}\n{note}", key if len(there) else {}, left=0.75, above=0.22, gap=0.3)
+        look.finish(panels, title, f"{progress}\n{note}", key if len(there) else {}, left=0.75, above=0.22, gap=gap)
     return panels
 
 
