@@ -29,6 +29,8 @@ def test_the_experiments_are_those_that_the_chapter_needs():
         *("thriftynet-depth", "thriftynet-history", "thriftynet-augmentation", "thriftynet-protocol"),
         "thriftynet-abstract",
         *("dacnn-scatter", "dacnn-pruning", "dacnn-svhn", "dacnn-depth-sweep", "dacnn-norm", "dacnn-regulators"),
+        *("expandnets-table-a", "expandnets-table-b", "expandnets-noise", "expandnets-kernels", "expandnets-init"),
+        *("expandnets-confusion", "expandnets-rate", "expandnets-momentum", "expandnets-shared"),
     }
 
 

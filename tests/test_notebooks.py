@@ -42,6 +42,7 @@ OWN = {
     "thriftynet-depth": {"figure", "depths", "periods", "histories"},
     "thriftynet-protocol": {"table", "protocol"},
     "dacnn": {"figure", "layers", "widths"},
+    "expandnets": {"figure"},
     "pareto": {"dataset", "train"},
 }
 LINK = re.compile(r'href="data:text/csv;base64,([^"]*)"')

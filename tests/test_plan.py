@@ -43,7 +43,7 @@ def test_several_papers_headlines_come_before_everything_else():
     headlines = [step for step in steps if step.headline]
     assert steps[: len(headlines)] == headlines
     assert [step.preset for step in headlines] == sorted(step.preset for step in headlines)  # fast before paper
-    assert {step.run.network.name for step in headlines} == {"dacnn", "thriftynet"}
+    assert {step.run.network.name for step in headlines} == {"dacnn", "smallnet", "thriftynet"}
     assert {step.run.data.name for step in headlines} == {"cifar10", "cifar100"}
     first = next(step for step in headlines if step.preset == "paper")
     assert HEADLINE.items() <= first.run.network.options.items()  # an abstract's claim, whatever the papers' names

@@ -9,16 +9,8 @@ from torch.nn import functional as F
 
 from thriftylib.papers.expandnets import expand
 from thriftylib.papers.expandnets_smallnet import SmallNetOptions
-from thriftylib.training import groups
 from thriftylib.training.kernels import accelerate
 from thriftylib.training.stages import FastStage, is_stage
-
-
-@pytest.fixture(autouse=True)
-def small_groups(monkeypatch):
-    """Several groups in every batch."""
-    monkeypatch.setattr(groups, "GROUP_BYTES", 8000)
-    monkeypatch.setattr(groups, "SMALL_BYTES", 0)
 
 
 def stage(inputs=3, outputs=8, kernel=3, padding=0, bias=True, gamma=(-1.0, 1.5), dtype=torch.float64):
@@ -52,6 +44,8 @@ SERVED = {
     "every gamma negative": {"gamma": (-2.0, -0.1)},
     "a gamma of zero": {"gamma": (0.0, 0.0)},
     "many channels": {"outputs": 40},
+    "images of one channel": {"inputs": 1},
+    "a single channel": {"outputs": 1},
 }
 
 
@@ -59,14 +53,15 @@ SERVED = {
 def test_equals_the_plain_modules_in_float64(options):
     plain, fast = stage(**options)
     assert isinstance(fast.forward, FastStage)
-    (y, gradients), (ours, our_gradients) = learn(plain, images()), learn(fast, images())
+    x = images(channels=options.get("inputs", 3))
+    (y, gradients), (ours, our_gradients) = learn(plain, x), learn(fast, x)
     torch.testing.assert_close(ours, y, rtol=1e-11, atol=1e-12)
     for ours, theirs in zip(our_gradients, gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
     for ours, theirs in zip(fast.buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
     with torch.no_grad():
-        torch.testing.assert_close(fast.eval()(images()), plain.eval()(images()), rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(fast.eval()(x), plain.eval()(x), rtol=1e-11, atol=1e-12)
 
 
 def test_fp32_is_as_close_to_float64_as_the_plain_modules():

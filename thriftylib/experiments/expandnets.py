@@ -120,7 +120,8 @@ def noise(preset: str) -> list[Cell]:
     """
     data, recipe = choose(preset)
     noisy = data.model_copy(update={"label_noise": 0.2})
-    return [cell(kernel, row, noisy, recipe) for kernel in (5, 7, 9) for row in ("SmallNet", "CL", "CK", "CK+FC")]
+    sides = (7,) if preset == "smoke" else (5, 7, 9)
+    return [cell(kernel, row, noisy, recipe) for kernel in sides for row in ("SmallNet", "CL", "CK", "CK+FC")]
 
 
 @register(

@@ -28,7 +28,7 @@ from thriftylib.training import kernels
 from thriftylib.training.augment import augment, mix
 from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from thriftylib.training.data import Dataset, Split, load
-from thriftylib.training.device import Precision, autocast, choose_device, choose_precision
+from thriftylib.training.device import Precision, autocast, choose_device, choose_precision, keep_freed_memory
 from thriftylib.training.evaluation import as_input, evaluate
 from thriftylib.training.outcome import make_record, parent_weights, save_weights
 from thriftylib.training.progress import Report
@@ -80,6 +80,8 @@ def train(
     chosen = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     dataset = load(run.data, root=data, device=chosen, seed=run.seed)
     with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []), collect_signals() as received:
         places = [(results, weights or results / "weights"), (results_dir(), weights_dir())]

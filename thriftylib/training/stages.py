@@ -6,12 +6,14 @@ output, which batch norm's statistics have seen whole, and to normalise what is 
 gradient reaches one pixel of four; what batch norm's statistics send to all pixels is a linear function of the
 convolution's output.
 
-The batch is cut into groups of images, a thread each, and their sums are added in the groups' order: the result is the
-same to the last bit on any number of threads.
+The batch is cut into parts, a thread each, and their sums are added in the parts' order: the result is the same to the
+last bit on any number of threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,8 +22,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from thriftylib.papers.expandnets_chains import ExpandedConv2d
-from thriftylib.training.groups import Buffers, aten, channel_sums, cut, each, rows
+from thriftylib.training.groups import aten, channel_sums, each, rows
 
+PARTS = 4  # of a batch: as many threads can share it, and a part of 128 images of 32x32 fits the cache
 _POOL: tuple[Any, ...] = ([2, 2], [2, 2], [0, 0], [1, 1], False)
 
 
@@ -51,21 +54,23 @@ class FastStage:
     """The forward of an accelerated stage, in place of its own: (N, C, H, W) to (N, C', H' // 2, W' // 2)."""
 
     def __init__(self, stage: nn.Sequential) -> None:
-        self.stage, self.conv, self.norm, self.buffers = stage, stage[0], stage[1], Buffers()
+        self.stage = stage
 
     def __call__(self, x: Tensor) -> Tensor:
         plain = self.stage.training != torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-        if plain or len(x) < 2 or not self.norm.weight.all():  # gamma = 0: all four are equal, and the first is taken
+        if (
+            plain or len(x) < 2 or not self.stage[1].weight.all()
+        ):  # gamma = 0: all four are equal, and the first is taken
             return type(self.stage).forward(self.stage, x)
         x = x.contiguous(memory_format=torch.channels_last)
         if not self.stage.training:
             return self._evaluate(x)
-        norm = self.norm
-        return _Stage.apply(self, x, self.conv.weight, self.conv.bias, norm.weight, norm.bias)
+        conv, norm, *_ = self.stage
+        return _Stage.apply(norm, conv.padding, x, conv.weight, conv.bias, norm.weight, norm.bias)
 
     def _evaluate(self, x: Tensor) -> Tensor:
         """With batch norm as a part of the convolution."""
-        conv, norm = self.conv, self.norm
+        conv, norm, *_ = self.stage
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - norm.running_mean * scale
         if conv.bias is not None:
@@ -75,91 +80,100 @@ class FastStage:
         def walk(c: slice) -> Tensor:
             return F.max_pool2d(F.conv2d(x[c], weight, shift, padding=conv.padding), 2).clamp_min_(0)
 
-        return torch.cat(each(walk, self.groups(x, weight)))
-
-    def groups(self, x: Tensor, weight: Tensor) -> list[slice]:
-        """The batch in parts, by the size of the convolution's output."""
-        return cut(len(x), len(weight) * x[0, 0].numel())
+        return _join(each(walk, _groups(len(x))))
 
 
 class _Stage(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, fast: FastStage, x: Tensor, weight: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor
+        ctx: Any,
+        norm: nn.BatchNorm2d,
+        padding: tuple[int, int],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        gamma: Tensor,
+        beta: Tensor,
     ) -> Tensor:
-        norm, padding = fast.norm, fast.conv.padding
         # With the sign of a negative gamma in the convolution, the largest value is the one that survives the pool.
-        sign = torch.where(gamma < 0, -1.0, 1.0).to(gamma)
+        sign = gamma.sign()
         turned = _channels_last(weight * sign[:, None, None, None])
-        groups = fast.groups(x, weight)
 
         def walk(c: slice) -> tuple[Tensor, ...]:
-            y = F.conv2d(x[c], turned, padding=padding)  # a bias would be taken away again with the mean
-            return y, *torch.batch_norm_update_stats(y, None, None, 0.0), *aten.max_pool2d_with_indices(y, *_POOL)
+            # A bias would be taken away again with the mean. Images of one channel come out with their channels first.
+            y = _channels_last(F.conv2d(x[c], turned, padding=padding))
+            mean = channel_sums(y) / (y.numel() // len(gamma))
+            apart = rows(y) - mean.repeat(y.shape[3])
+            return y, mean, _fold_row(apart.mul_(apart).sum(0), gamma), *aten.max_pool2d_with_indices(y, *_POOL)
 
-        maps, means, variances, pooled, places = zip(*each(walk, groups), strict=True)
+        groups = _groups(len(x))
+        maps, means, squares, pooled, places = zip(*each(walk, groups), strict=True)
         pixels = maps[0][0, 0].numel()
-        counts = torch.tensor([float(pixels * len(y)) for y in maps], dtype=torch.float64)
         total = pixels * len(x)
-        means, variances = torch.stack(means).double(), torch.stack(variances).double()
-        mean = counts @ means / total
-        var = counts @ (variances + (means - mean).square()) / total
+        mean = sum(m * (len(y) / len(x)) for m, y in zip(means, maps, strict=True))
+        between = (pixels * len(y) * (m - mean).square() for m, y in zip(means, maps, strict=True))
+        square = sum(squares) + (sum(between) if len(maps) > 1 else 0.0)
         norm.num_batches_tracked += 1
-        seen = mean * sign if bias is None else mean * sign + bias
-        norm.running_mean.lerp_(seen.to(norm.running_mean), norm.momentum)
-        norm.running_var.lerp_((var * (total / (total - 1))).to(norm.running_var), norm.momentum)
-        invstd = (var + norm.eps).rsqrt()
+        seen = mean * sign if bias is None else torch.addcmul(bias, mean, sign)
+        norm.running_mean.lerp_(seen, norm.momentum)
+        norm.running_var.lerp_(square / (total - 1), norm.momentum)
+        invstd = (square / total + norm.eps).rsqrt()
         scale = invstd * gamma.abs()
-        largest = torch.cat(pooled)
-        factor, constant = (v.to(x).repeat(largest.shape[3]) for v in (scale, beta - mean * scale))
+        largest = _join(pooled)
+        repeat = largest.shape[3]
         out = torch.empty_like(largest)
-        torch.addcmul(constant, rows(largest), factor, out=rows(out)).clamp_min_(0)
-        ctx.save_for_backward(x, turned, sign, gamma, largest, out, mean, invstd, *maps, *places)
-        ctx.fast, ctx.has_bias = fast, bias is not None
+        shift = torch.addcmul(beta, mean, scale, value=-1)
+        torch.addcmul(shift.repeat(repeat), rows(largest), scale.repeat(repeat), out=rows(out)).clamp_min_(0)
+        ctx.save_for_backward(x, turned, sign, scale, largest, out, mean, invstd, *maps, *places)
+        ctx.padding, ctx.has_bias = padding, bias is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, turned, sign, gamma, largest, out, mean, invstd, *kept = ctx.saved_tensors
+        x, turned, sign, scale, largest, out, mean, invstd, *kept = ctx.saved_tensors
         maps, places = kept[: len(kept) // 2], kept[len(kept) // 2 :]
-        fast, wanted = ctx.fast, ctx.needs_input_grad[1]
-        groups = fast.groups(x, turned)
+        wanted = ctx.needs_input_grad[2]
         g = aten.threshold_backward(_channels_last(gradient), out, 0)
         of_beta = channel_sums(g)
         # Of the normalised map: only the largest of four pixels gets a gradient.
-        of_gamma = (channel_sums(g * largest).double() - mean * of_beta) * invstd
+        of_gamma = (_fold_row((rows(g) * rows(largest)).sum(0), mean) - mean * of_beta) * invstd
         # scale (g - mean(g) - normalised mean(g normalised)) as a linear function of g and of the convolution's output
         total = maps[0][0, 0].numel() * len(x)
-        scale = invstd * gamma.abs()
-        of_map = -scale * invstd * of_gamma / total
-        constant = -scale * of_beta / total - of_map * mean
-        rows(g).mul_(scale.to(x).repeat(g.shape[3]))
-        of_map, constant = (v.to(x).repeat(maps[0].shape[3]) for v in (of_map, constant))
+        of_map = scale * invstd * of_gamma / -total
+        constant = scale * of_beta / -total - of_map * mean
+        rows(g).mul_(scale.repeat(g.shape[3]))
+        of_map, constant = of_map.repeat(maps[0].shape[3]), constant.repeat(maps[0].shape[3])
+        groups, padding = _groups(len(x)), list(ctx.padding)
 
         def walk(number: int) -> tuple[Tensor, Tensor]:
             c, y = groups[number], maps[number]
             back = aten.max_pool2d_with_indices_backward(g[c], y, *_POOL, places[number])
             rows(back).addcmul_(rows(y), of_map).add_(constant)
             of_x, of_weight, _ = aten.convolution_backward(
-                back,
-                x[c],
-                turned,
-                None,
-                [1, 1],
-                list(fast.conv.padding),
-                [1, 1],
-                False,
-                [0, 0],
-                1,
-                [wanted, True, False],
+                back, x[c], turned, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [wanted, True, False]
             )
             return of_x, of_weight
 
         of_x, of_weights = zip(*each(walk, range(len(groups))), strict=True)
-        of_weight = torch.stack(of_weights).sum(0) * sign[:, None, None, None]
-        of_bias = torch.zeros_like(gamma) if ctx.has_bias else None  # the mean takes it away
-        return None, torch.cat(of_x) if wanted else None, of_weight, of_bias, (of_gamma * sign).to(gamma), of_beta
+        of_weight = sum(of_weights) * sign[:, None, None, None]
+        of_bias = torch.zeros_like(mean) if ctx.has_bias else None  # the mean takes it away
+        return None, None, _join(of_x) if wanted else None, of_weight, of_bias, of_gamma * sign, of_beta
+
+
+def _groups(images: int) -> list[slice]:
+    """The batch in parts, always the same, so that results are."""
+    bounds = [images * i // PARTS for i in range(PARTS + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds) if start < stop]
+
+
+def _fold_row(row: Tensor, like: Tensor) -> Tensor:
+    """A sum over :func:`rows`, (W C,), as one over all pixels, (C,)."""
+    return row.view(-1, len(like)).sum(0)
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _channels_last(x: Tensor) -> Tensor:
