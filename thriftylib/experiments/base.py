@@ -106,18 +106,16 @@ def select(chosen: Experiment, preset: str, where: Where | None = None, epochs: 
             raise SpecError(f"{label} = {list(values)}: experiment {chosen.name} ({preset}) has {there}")
     if epochs is None:
         return cells
-    shortened: dict[str, Run] = {}  # by the id of what is shortened; parents stand before their children
-    for cell in chosen.cells(preset):
-        parent = shortened[cell.run.parent].id if cell.run.parent else None
-        shortened[cell.run.id] = _shortened(cell.run, epochs).model_copy(update={"parent": parent})
-    return [replace(cell, run=shortened[cell.run.id], claims=()) for cell in cells]
+    family = {cell.run.id: cell.run for cell in chosen.cells(preset)}
+    return [replace(cell, run=_shortened(cell.run, epochs, family), claims=()) for cell in cells]
 
 
-def _shortened(run: Run, epochs: int) -> Run:
-    """Another length is another recipe: it must not pass for the one that a claim names."""
+def _shortened(run: Run, epochs: int, family: Mapping[str, Run]) -> Run:
+    """Another length is another recipe: it must not pass for the one that a claim names. So it is for the parent."""
     recipe = run.recipe
     changed = Recipe.model_validate({**recipe.model_dump(), "epochs": epochs, "name": f"{recipe.name}-{epochs}-epochs"})
-    return run.model_copy(update={"recipe": changed})
+    parent = _shortened(family[run.parent], epochs, family).id if run.parent else None
+    return run.model_copy(update={"recipe": changed, "parent": parent})
 
 
 @cache

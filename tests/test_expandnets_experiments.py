@@ -1,0 +1,259 @@
+"""ExpandNets' grids: the tables' rows, one recipe, children after their parents, the shared kernel and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from thriftylib.errors import ThriftyError
+from thriftylib.evidence.records import load_records
+from thriftylib.evidence.sheets import load_claims
+from thriftylib.experiments import EXPERIMENTS, experiment
+from thriftylib.experiments import expandnets_recipes as recipes
+from thriftylib.experiments.base import select
+from thriftylib.experiments.collect import claim_of, collect
+from thriftylib.experiments.execute import Places, parents_first, train_missing
+from thriftylib.experiments.expandnets import sizes
+from thriftylib.experiments.expandnets_controls import REUSED
+from thriftylib.experiments.plan import plan
+from thriftylib.options import MethodOptions, find
+from thriftylib.papers.expandnets_chains import Expanded
+from thriftylib.paths import claims_dir
+from thriftylib.spec import Steps
+
+OURS = [name for name, shown in EXPERIMENTS.items() if shown.paper == "expandnets"]
+SMALLNETS = [name for name in OURS if name != "expandnets-shared"]
+CLAIMS = load_claims(claims_dir())
+TABLES = {"expandnets-table-a": 7, "expandnets-table-b": 3}
+OF_A_ROW = {  # (convs, linear)
+    "SmallNet": ("plain", False),
+    "FC": ("plain", True),
+    "CL": ("cl", False),
+    "CL+FC": ("cl", True),
+    "CK": ("ck", False),
+    "CK+FC": ("ck", True),
+}
+
+
+def trained_network(run):
+    """The network that a run trains, as it is before its first step."""
+    network = run.options.build(run.data.info.image_shape, len(run.data.info.classes))
+    if run.method is None:
+        return network
+    return find(MethodOptions, run.method.name).model_validate(run.method.options).start().prepare(network)
+
+
+@pytest.mark.parametrize(("name", "kernel"), TABLES.items())
+def test_each_row_of_a_table_has_its_own_claim(name, kernel):
+    cells = experiment(name).cells("paper")
+    rows = [row for row in OF_A_ROW if kernel == 7 or not row.startswith("CK")]
+    assert [(cell.labels["dataset"], cell.labels["model"]) for cell in cells] == [
+        (dataset, row) for dataset in ("cifar10", "cifar100") for row in rows
+    ]
+    for cell in cells:
+        stated = claim_of(cell, experiment(name), CLAIMS)
+        row = cell.labels["model"].lower().replace("+", "-")
+        assert stated.id == f"{name.replace('-', '/', 1)}/{cell.labels['dataset']}-{row}"
+        method = cell.run.method.options
+        assert (method["convs"], method["linear"]) == OF_A_ROW[cell.labels["model"]]
+        assert cell.run.network.options["kernel"] == kernel
+
+
+def test_rows_differ_in_the_expansion_alone():
+    for name in TABLES:
+        for dataset in ("cifar10", "cifar100"):
+            cells = [cell for cell in experiment(name).cells("paper") if cell.labels["dataset"] == dataset]
+            assert len({cell.run.model_copy(update={"method": None}).id for cell in cells}) == 1
+            rest = [{**cell.run.method.options, "convs": None, "linear": None} for cell in cells]
+            assert all(each == rest[0] for each in rest)
+            assert (rest[0]["rate"], rest[0]["image"], rest[0]["reset_momentum"]) == (4.0, False, True)
+
+
+def test_headlines_are_table_b_and_the_three_rows_of_table_a():
+    headlines = {
+        name: [cell.labels["model"] for cell in experiment(name).cells("paper") if cell.headline] for name in OURS
+    }
+    assert headlines.pop("expandnets-table-b") == ["SmallNet", "FC", "CL", "CL+FC"]
+    assert headlines.pop("expandnets-table-a") == ["SmallNet", "CL", "CK"]
+    assert not any(headlines.values())
+
+
+@pytest.mark.parametrize("name", SMALLNETS)
+def test_one_recipe_for_all_rows(name):
+    for preset, recipe in (("smoke", recipes.SMOKE), ("fast", recipes.FAST), ("paper", recipes.AUTHORS)):
+        assert {cell.run.recipe for cell in experiment(name).cells(preset)} == {recipe}
+
+
+def test_the_authors_recipe():
+    recipe = recipes.AUTHORS
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.momentum) == (150, 128, 0.01, 0.9)
+    assert (recipe.weight_decay, recipe.nesterov, recipe.label_smoothing) == (0.0, False, 0.0)
+    assert recipe.schedule == Steps(milestones=(50, 100), factor=0.1)
+    augment = recipe.augment.model_dump(exclude_defaults=True)
+    assert augment == {"crop": 4, "flip": True}
+    assert not recipes.SMOKE.augment.model_dump(exclude_defaults=True)
+
+
+def test_sizes_while_training_are_those_counted_for_the_authors_code():
+    """Rate 4, 10 classes; the sheet's counts."""
+    counted = sizes().set_index(["kernel", "model"])
+    trained = counted["trained"].to_dict()
+    assert [trained[3, row] for row in ("SmallNet", "FC", "CL", "CL+FC")] == [15_050, 220_618, 109_086, 314_654]
+    assert [trained[7, row] for row in OF_A_ROW] == [66_186, 1_624_970, 547_102, 2_105_886, 186_982, 1_745_766]
+    kept = counted["contracted"].groupby("kernel").unique()
+    assert {kernel: list(values) for kernel, values in kept.items()} == {
+        3: [15_050],
+        5: [50_250],
+        7: [66_186],
+        9: [87_434],
+    }
+
+
+def test_noise_is_in_the_labels_alone():
+    for cell in experiment("expandnets-noise").cells("paper"):
+        clean = {"name": "cifar10", "label_noise": 0.2}
+        assert cell.run.data.model_dump(exclude_defaults=True) == clean
+
+
+def test_the_audit_changes_momentum_alone_and_shares_its_runs_with_table_b():
+    cells = experiment("expandnets-momentum").cells("paper")
+    ids = {cell.run.id for cell in experiment("expandnets-table-b").cells("paper")}
+    for cell in cells:
+        lost = cell.labels["momentum"] == "lost"
+        assert (cell.run.id in ids) == lost
+        assert cell.run.method.options["reset_momentum"] == lost
+        assert bool(cell.claims) == lost
+
+
+def test_rates_share_rate_4_with_table_a():
+    ids = {cell.run.id for cell in experiment("expandnets-table-a").cells("paper")}
+    cells = experiment("expandnets-rate").cells("paper")
+    assert [cell.labels.get("rate") for cell in cells if cell.run.id in ids] == [None, 4.0, 4.0]
+    assert {cell.run.method.options["rate"] for cell in cells} == {0.25, 2.0, 4.0, 8.0}
+
+
+def test_a_look_at_the_gradients_changes_no_accuracy(tmp_path):
+    """So the runs of the confusion experiment are as good an answer to table A's claims as table A's."""
+    where = {"model": ["CK"]}
+    seen, plain = (
+        collect(name, preset="smoke", results=tmp_path, device="cpu", where=where, progress=False)
+        for name in ("expandnets-confusion", "expandnets-table-a")
+    )
+    one, other = (load_records(tmp_path)[i].series["test_loss"] for i in (0, 1))
+    assert list(seen["run"]) != list(plain["run"])
+    assert one == other
+    record = next(record for record in load_records(tmp_path) if record.id == seen["run"][0])
+    for low, high in zip(record.series["cosine_min"], record.series["cosine_max"], strict=True):
+        assert -1 <= low <= high <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("preset", ["smoke", "fast", "paper"])
+def test_a_start_from_trained_weights_names_a_run_of_its_own_grid_before_it(preset):
+    seen = {}
+    for cell in experiment("expandnets-init").cells(preset):
+        if cell.run.parent:
+            parent = seen[cell.run.parent]
+            assert cell.labels["start"] == parent.labels["model"]
+            assert cell.labels["kernel"] == parent.labels["kernel"]
+            assert cell.labels["model"] == "SmallNet"
+            assert cell.run.recipe == parent.run.recipe
+            assert not cell.claims
+        seen[cell.run.id] = cell
+
+
+def test_a_plan_has_parents_before_children_whatever_they_are_worth():
+    steps = plan(OURS, ["fast", "paper"], [0, 1], device="a GPU", records={}, claims=CLAIMS)
+    places = {(step.configuration, step.run.seed): i for i, step in enumerate(steps)}
+    children = [step.run for step in steps if step.run.parent]
+    assert len(children) == 24
+    assert all(places[run.parent, run.seed] < places[run.configuration, run.seed] for run in children)
+
+
+def test_shortened_children_start_from_shortened_parents():
+    (child,) = select(experiment("expandnets-init"), "fast", {"start": ["CK"]}, epochs=2)
+    (parent,) = select(experiment("expandnets-init"), "fast", {"model": ["CK"]}, epochs=2)
+    assert child.run.parent == parent.run.id
+    assert child.run.recipe.name == "expandnets-fast-2-epochs"
+
+
+def test_children_are_trained_after_their_parents_from_their_weights(tmp_path):
+    cells = [cell for cell in experiment("expandnets-init").cells("smoke") if cell.labels["kernel"] == 3]
+    parent, child = (
+        next(cell.run for cell in cells if (cell.labels["model"], cell.labels["start"]) == wanted)
+        for wanted in (("CL+FC", "scratch"), ("SmallNet", "CL+FC"))
+    )
+    assert parents_first([child, parent, child]) == [parent, child]
+    assert parents_first([child]) == [child]
+    order = []
+    places = Places.below(tmp_path)
+    done = train_missing(
+        [child, parent], places, device="cpu", progress=False, announce=lambda run, *_: order.append(run.id)
+    )
+    assert order == [parent.id, child.id]
+    first, second = done.records[parent.id], done.records[child.id]
+    assert second.series["train_loss"][0] < first.series["train_loss"][0]
+    assert train_missing([child], places, device="cpu", progress=False).missing == []  # nothing left to do
+
+
+def test_a_child_without_its_parents_weights_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    cells = experiment("expandnets-init").cells("smoke")
+    child, other = cells[-1].run, cells[0].run
+    monkeypatch.setattr("thriftylib.training.engine.train", None)
+    with pytest.raises(
+        ThriftyError, match=f"run {child.id} starts from the trained weights of {child.parent}"
+    ) as error:
+        train_missing([other, child], Places.below(tmp_path), device="cpu", progress=False)
+    assert "\n" not in str(error.value)
+    parent = next(cell.run for cell in cells if cell.run.id == child.parent)
+    with pytest.raises(ThriftyError, match="with seed 1"):  # the parent of another seed will not do
+        train_missing([parent, child.with_seed(1)], Places.below(tmp_path), device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "fast", "paper"])
+def test_the_shared_kernel_is_expanded_and_nothing_else(preset):
+    for cell in experiment("expandnets-shared").cells(preset):
+        name = cell.labels["network"]
+        network = trained_network(cell.run)
+        chains = {key for key, module in network.named_modules() if isinstance(module, Expanded)}
+        if cell.labels["kernels"] == "plain":
+            assert cell.run.method is None
+            assert not chains
+            continue
+        wanted = {"ThriftyNet, 3x3": {"convs.0"}, "ThriftyNet, mb1": {"convs.0.0", "convs.0.1"}, "DACNN14": {"convs.1"}}
+        assert chains == wanted[name]
+        assert not cell.run.method.options["reset_momentum"]
+        assert not cell.claims
+
+
+def test_the_expanded_kernel_is_the_one_that_is_used_again_and_again():
+    for name, (_, _, module, _) in REUSED.items():
+        plain = next(
+            cell.run
+            for cell in experiment("expandnets-shared").cells("smoke")
+            if (cell.labels["network"], cell.labels["kernels"]) == (name, "plain")
+        )
+        network, uses = trained_network(plain), []
+        kernel = network.get_submodule(module)
+        kernel.register_forward_hook(lambda *_, uses=uses: uses.append(1))
+        network.eval()(torch.zeros(1, 1, 8, 8))
+        assert len(uses) >= 4, name
+        others = [each for each in network.modules() if isinstance(each, torch.nn.Conv2d)]
+        assert len([each for each in others if each not in set(kernel.modules())]) <= 1  # DACNN's stem
+
+
+def test_both_sides_of_the_shared_kernel_have_one_recipe():
+    for preset in ("fast", "paper"):
+        cells = experiment("expandnets-shared").cells(preset)
+        for name in REUSED:
+            assert len({cell.run.recipe for cell in cells if cell.labels["network"] == name}) == 1
+    assert "Ours" in experiment("expandnets-shared").title
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if name != "expandnets-init"])
+def test_smoke_trains(name, tmp_path):
+    """The last cell of each grid: what a notebook does, in a second."""
+    cell = experiment(name).cells("smoke")[-1]
+    where = {key: [value] for key, value in cell.labels.items()}
+    table = collect(name, preset="smoke", results=tmp_path, device="cpu", where=where, progress=False)
+    assert set(table["status"]) == {"complete"}
+    assert table["best_accuracy"].between(5, 100).all()
