@@ -52,7 +52,7 @@ def cell(
     changes: dict[str, Any] | None = None,
     **labels: str | int | float,
 ) -> Cell:
-    """SmallNet with ``kernel``, trained as one of :data:`ROWS`; ``changes`` are to the method, the rest are labels."""
+    """SmallNet with ``kernel``, trained as a row; ``changes`` are to the method, the rest are labels."""
     tiny = {**TINY, "padding": kernel // 2} if data.name == "digits" else {}
     run = Run(
         network=Named(name="smallnet", options={"kernel": kernel, **tiny}),

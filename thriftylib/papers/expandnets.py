@@ -149,7 +149,7 @@ def expand(
 
 
 def contract(module: nn.Module) -> nn.Module:
-    """``module`` with every chain multiplied into one layer: see :func:`contract_chain`.
+    """``module`` with every chain multiplied into one layer by ``contract_chain``.
 
     Args:
         module: an expanded network, changed in place; or an expanded layer.

@@ -37,7 +37,7 @@ Product = tuple[Tensor, Tensor | None]
 class Expanded(nn.Module):
     """A layer trained as the ``chain`` of which it is the product.
 
-    ``weight`` and ``bias`` are those of the one layer. Within a forward pass of the network that :func:`expand` made
+    ``weight`` and ``bias`` are those of the one layer. Within a forward pass of the network that ``expand`` made
     they are multiplied once, however often the layer is used.
     """
 

@@ -34,7 +34,7 @@ def bench_smallnet(
     Args:
         convs: plain, cl or ck.
         linear: whether the hidden linear layer is expanded.
-        rounds: counted rounds of :data:`STEPS` steps each.
+        rounds: counted rounds of ``STEPS`` steps each.
         threads: of the CPU; None: as PyTorch is set.
         report: receives a line of progress now and then.
 
