@@ -20,14 +20,14 @@ from thriftylib.errors import CheckpointError, ThriftyError
 from thriftylib.evidence.records import load_record
 from thriftylib.method import Method
 from thriftylib.options import MethodOptions
-from thriftylib.training import engine
 from thriftylib.training.augment import augment
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
 from thriftylib.training.data import load, normalise
-from thriftylib.training.engine import Trainer, train
+from thriftylib.training.engine import train
 from thriftylib.training.evaluation import evaluate
 from thriftylib.training.progress import Report, duration
 from thriftylib.training.streams import stream, stream_seed
+from thriftylib.training.trainer import Trainer, make_optimizer
 
 CPU = torch.device("cpu")
 
@@ -133,7 +133,7 @@ def test_weights_only_decay_spares_norms_biases_and_coefficients():
         (1, 8, 8), 10
     )
     recipe = _run("toy", {}, weight_decay=0.5, weight_decay_on="weights").recipe
-    groups = engine.make_optimizer(network, recipe).param_groups
+    groups = make_optimizer(network, recipe).param_groups
     decayed = {id(p) for p in groups[0]["params"]}
     names = {name for name, parameter in network.named_parameters() if id(parameter) in decayed}
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]

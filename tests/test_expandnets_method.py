@@ -5,16 +5,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from thriftylib.errors import RecordError
+from thriftylib.errors import RecordError, SpecError
 from thriftylib.experiments.execute import verify_weights
 from thriftylib.papers.expandnets import QUANTILES
 from thriftylib.papers.expandnets_chains import Expanded
 from thriftylib.spec import Run
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
 from thriftylib.training.data import load, normalise
-from thriftylib.training.engine import Trainer, train
+from thriftylib.training.engine import train
 from thriftylib.training.progress import Report
 from thriftylib.training.streams import stream, stream_seed
+from thriftylib.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = {"padding": 1, "widths": [4, 6], "hidden": 8}
@@ -175,6 +176,12 @@ def test_a_run_starts_from_its_parents_weights_of_the_same_seed(run_of, tmp_path
     with pytest.raises(RecordError, match=f"{parent.configuration} with seed 2.*train that run first") as caught:
         train(child.with_seed(2), **places)
     assert "\n" not in str(caught.value)
+    other = Run.model_validate({**child.model_dump(), "network": {"name": "smallnet", "options": {"kernel": 7}}})
+    with pytest.raises(RecordError, match="is another network than smallnet") as caught:
+        train(other, **places)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SpecError, match="method expandnets replaces layers, and with them the weights of its parent"):
+        train(run_of({"convs": "cl"}, parent=parent.configuration).with_seed(1), **places)
     (tmp_path / "weights" / records[1].weights.file).unlink()
     with pytest.raises(RecordError, match="missing, though record"):
         train(child, **places)

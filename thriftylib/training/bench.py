@@ -26,7 +26,7 @@ from thriftylib.evidence.bench import BenchRecord, Variant
 from thriftylib.spec import Run
 from thriftylib.training.data import Dataset, Split
 from thriftylib.training.device import Precision, device_name
-from thriftylib.training.engine import Trainer
+from thriftylib.training.trainer import Trainer
 from thriftylib.training.outcome import commit, versions
 from thriftylib.training.progress import Report
 

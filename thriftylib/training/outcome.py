@@ -105,6 +105,22 @@ def parent_weights(run: Run, places: Iterable[tuple[Path, Path]]) -> dict[str, T
     )
 
 
+def load_start(network: nn.Module, start: Mapping[str, Tensor], run: Run) -> None:
+    """Load its parent's final weights into the network of ``run``.
+
+    Raises:
+        RecordError: they are those of another network.
+    """
+    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    theirs = {name: tensor.shape for name, tensor in start.items()}
+    if different := sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name)):
+        raise RecordError(
+            f"run {run.id}: its parent {run.parent} is another network than {run.network.name} with these options; "
+            f"first difference: {different[0]}"
+        )
+    network.load_state_dict(dict(start))
+
+
 def _read_weights(record: Record, folder: Path) -> dict[str, Tensor]:
     if record.weights is None:
         raise RecordError(f"record {record.id}: names no weight file")

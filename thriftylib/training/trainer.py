@@ -1,0 +1,231 @@
+"""One training as a state that moves by steps: what the engine drives, stops and resumes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from thriftylib.errors import SpecError
+from thriftylib.method import Method
+from thriftylib.options import MethodOptions, find
+from thriftylib.spec import Plateau, Recipe, Run
+from thriftylib.training import kernels
+from thriftylib.training.augment import augment, mix
+from thriftylib.training.data import Dataset, Split
+from thriftylib.training.device import Precision, autocast
+from thriftylib.training.evaluation import as_input, evaluate
+from thriftylib.training.outcome import load_start
+from thriftylib.training.progress import Report
+from thriftylib.training.schedules import learning_rate
+from thriftylib.training.streams import stream, stream_seed
+
+
+class Trainer:
+    """One training as a state that moves by steps; everything that a checkpoint must hold is in :meth:`state`."""
+
+    def __init__(
+        self,
+        run: Run,
+        dataset: Dataset,
+        device: torch.device,
+        precision: Precision,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.run, self.recipe, self.dataset, self.device, self.precision = run, run.recipe, dataset, device, precision
+        self.method = Method()
+        if run.method:
+            self.method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
+        # Built on the CPU: a seed gives the same first weights on every device.
+        torch.manual_seed(stream_seed(run.seed, "weights"))
+        network = run.options.build(dataset.info.image_shape, len(dataset.info.classes))
+        if start is not None:
+            load_start(network, start, run)
+        network = self.method.prepare(network)
+        if start is not None and network.state_dict().keys() != start.keys():
+            raise SpecError(
+                f"run {run.id}: method {run.method.name} replaces layers, and with them the weights of its parent "
+                f"{run.parent}: give it no parent, or a method that replaces none"
+            )
+        self._adopt(network)
+        full, rest = divmod(len(dataset.train.labels), self.recipe.batch_size)
+        self.steps = full + (rest > 1)  # a last batch of one image is left out: batch norm cannot learn from one value
+        self.fill = [round(255 * mean) for mean in dataset.info.mean]
+        self.epoch, self.batch = 0, 0
+        self.series: dict[str, list[float]] = {}
+        self.train_seconds, self.other_seconds, self.sittings = 0.0, 0.0, 1
+        self.diverged = False
+        self._start_epoch()
+
+    def _adopt(self, network: nn.Module) -> None:
+        """Take a network into training: device, memory format, fast kernels, optimiser."""
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        kernels.accelerate(self.network, self.precision)
+        self.optimizer = make_optimizer(self.network, self.recipe)
+        if self.recipe.momentum:
+            # Zero before the first step changes no value. Left to SGD, a buffer would take its gradient's strides, but
+            # its parameter's after a checkpoint: other instructions, and so perhaps other last bits.
+            for parameter in self.network.parameters():
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def _start_epoch(self) -> None:
+        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of loss and of correct answers
+        shuffle = stream("cpu", self.run.seed, "order", self.epoch)
+        self.order = torch.randperm(len(self.dataset.train.labels), generator=shuffle).to(self.device)
+
+    @property
+    def position(self) -> int:
+        """Steps done since the first epoch's first."""
+        return self.epoch * self.steps + self.batch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or the loss is no number any more."""
+        return self.diverged or self.epoch == self.recipe.epochs
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images per second of training time, evaluation left out."""
+        images = self.epoch * len(self.dataset.train.labels) + self.batch * self.recipe.batch_size
+        return images / max(self.train_seconds, 1e-9)
+
+    def step(self, report: Report) -> None:
+        """One optimiser step, and the epoch's evaluation after its last."""
+        started = time.monotonic()
+        if self.batch == 0:
+            self.method.epoch_starts(self.network, self.optimizer, self.epoch)
+        rate = learning_rate(self.recipe, self.epoch, self.batch, self.steps, self._monitored())
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        index = self.order[self.batch * self.recipe.batch_size : (self.batch + 1) * self.recipe.batch_size]
+        self._learn(index)
+        self.method.after_step(self.network, self.optimizer, rate)
+        self.batch += 1
+        report.done = self.position
+        last = self.batch == self.steps
+        if last or report.due:
+            seen = min(self.batch * self.recipe.batch_size, len(self.order))
+            loss, correct = self.sums.tolist()  # waits for a GPU
+            self.train_seconds += time.monotonic() - started
+            loss, accuracy = loss / seen, 100 * correct / seen
+            report.step(self.epoch, loss, accuracy, self.images_per_second)
+            if last:
+                self._end_epoch(loss, accuracy, rate, report)
+        else:
+            self.train_seconds += time.monotonic() - started
+
+    def _learn(self, index: Tensor) -> None:
+        loss, correct = self._loss(index, self.epoch, self.batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.sums += torch.stack((loss.detach().double() * len(index), correct))
+
+    def _loss(self, index: Tensor, *names: str | int) -> tuple[Tensor, Tensor]:
+        """The mean loss of these training images and how many answers are right; ``names`` name the random numbers."""
+        generator = stream(self.device, self.run.seed, "augment", *names)
+        # For layers that draw numbers of their own (rrelu, dropout); reset each step, so resuming needs no state of it.
+        torch.manual_seed(stream_seed(self.run.seed, "network", *names))
+        labels = self.dataset.train.labels[index]
+        pixels = augment(self.dataset.train.images[index], self.recipe.augment, generator, self.fill)
+        images = as_input(pixels, self.dataset, self.precision)
+        images, partners, share = mix(images, labels, self.recipe.augment, generator)
+        self.network.train()
+        with autocast(self.device, self.precision):
+            logits = self.network(images)
+        logits = logits.float()
+        smoothing = self.recipe.label_smoothing
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        answers = logits.detach().argmax(1)
+        correct = (answers == labels).sum().double()
+        if self.recipe.augment.mixup or self.recipe.augment.cutmix:
+            loss = share * loss + (1 - share) * F.cross_entropy(logits, partners, label_smoothing=smoothing)
+            correct = share * correct + (1 - share) * (answers == partners).sum().double()
+        return loss, correct
+
+    def _sample(self, number: int) -> Tensor:
+        names = ("sample", self.epoch, number)
+        drawn = torch.randint(
+            len(self.order), (self.recipe.batch_size,), generator=stream("cpu", self.run.seed, *names)
+        )
+        return self._loss(drawn.to(self.device), *names)[0]
+
+    def _monitored(self) -> list[float]:
+        schedule = self.recipe.schedule
+        return self.series.get(schedule.monitor, []) if isinstance(schedule, Plateau) else []
+
+    def _end_epoch(self, loss: float, accuracy: float, rate: float, report: Report) -> None:
+        started = time.monotonic()
+        numbers = {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate}
+        if self.dataset.validation is not None:
+            numbers["validation_loss"], numbers["validation_accuracy"] = self.evaluate(self.dataset.validation)
+        numbers["test_loss"], numbers["test_accuracy"] = self.evaluate(self.dataset.test)
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
+        numbers |= self.method.epoch_ends(self.network, self.optimizer, self.epoch, self._sample)
+        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        self.other_seconds += time.monotonic() - started
+        numbers["seconds"] = self.train_seconds + self.other_seconds - sum(self.series.get("seconds", []))
+        for name, value in numbers.items():
+            self.series.setdefault(name, []).append(value)
+        self.diverged = not math.isfinite(loss)
+        self.epoch, self.batch = self.epoch + 1, 0
+        report.epoch(self.epoch - 1, numbers, self.images_per_second)
+        if not self.finished:
+            self._start_epoch()
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy in percent."""
+        return evaluate(self.network, split, self.dataset, self.device, self.precision)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """What a checkpoint holds: weights, momentum and running sums; counters, series and the method's own values."""
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum/{name}"] = momentum
+        tensors["sums"] = self.sums
+        method_tensors, method_values = self.method.state()
+        tensors |= {f"method/{name}": tensor for name, tensor in method_tensors.items()}
+        values = {name: getattr(self, name) for name in COUNTERS} | {"series": self.series, "method": method_values}
+        return tensors, values
+
+    def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
+        """Undo :meth:`state`."""
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+        self._adopt(self.method.restore(self.network, under("method/"), values["method"]))
+        self.network.load_state_dict(under("network/"))
+        parameters = dict(self.network.named_parameters())
+        for name, momentum in under("momentum/").items():
+            self.optimizer.state[parameters[name]]["momentum_buffer"].copy_(momentum)
+        for name in COUNTERS:
+            setattr(self, name, values[name])
+        self.series = values["series"]
+        self.sittings += 1
+        self._start_epoch()
+        self.sums.copy_(tensors["sums"])
+
+
+COUNTERS = ("epoch", "batch", "train_seconds", "other_seconds", "sittings")
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD as the recipe says; "weights" keeps decay off everything but convolution and linear kernels."""
+    weights = {m.weight for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    decayed = [p for p in network.parameters() if recipe.weight_decay_on == "all" or p in weights]
+    others = [p for p in network.parameters() if recipe.weight_decay_on == "weights" and p not in weights]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+    )
