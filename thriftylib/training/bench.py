@@ -26,9 +26,9 @@ from thriftylib.evidence.bench import BenchRecord, Variant
 from thriftylib.spec import Run
 from thriftylib.training.data import Dataset, Split
 from thriftylib.training.device import Precision, device_name
-from thriftylib.training.trainer import Trainer
 from thriftylib.training.outcome import commit, versions
 from thriftylib.training.progress import Report
+from thriftylib.training.trainer import Trainer
 
 # Relative differences that count as the same. Rounding alone changes the gradients by up to 3e-3: where two pixels of a
 # max-pool are nearly equal, it decides which of them receives the gradient.
@@ -167,16 +167,16 @@ def trainer(run: Run, precision: Precision = "fp32") -> Trainer:
     return Trainer(run, Dataset(run.data.info, split, split, None), torch.device("cpu"), precision)
 
 
-def check_same(run: Run, plain: nn.Module, whose: str) -> None:
-    """Both give the same logits and gradients for one batch, up to fp32 rounding.
+def check_same(run: Run, plain: nn.Module, ours: nn.Module, whose: str) -> None:
+    """Both give the same logits and gradients for one batch, up to the rounding of their precision.
 
     Raises:
         ThriftyError: they do not; ``whose`` names the other side.
     """
     pixels, labels = (tensor[: run.recipe.batch_size] for tensor in images(run))
-    inputs = pixels.float() / 127.5 - 1
+    inputs = pixels.to(next(ours.parameters()).dtype) / 127.5 - 1
     found = []
-    for network in (plain, trainer(run).network):
+    for network in (plain, ours):
         logits = network.train()(inputs)
         F.cross_entropy(logits, labels).backward()
         gradients = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])

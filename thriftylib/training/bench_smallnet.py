@@ -43,7 +43,8 @@ def bench_smallnet(
         ThriftyError: the variants do not compute the same.
     """
     run = smallnet_run(kernel, convs, linear, batch_size, images=(STEPS * (rounds + 1) + 2) * batch_size)
-    check_same(run, plain_network(run), "the plain layers")
+    # In float64: where a chain's rounding turns a max-pool round, fp32 gradients differ by a hundredth of their norm.
+    check_same(run, plain_network(run).double(), trainer(run).network.double(), "the plain layers")
     expanded = [name for name, there in ((convs.upper(), convs != "plain"), ("FC", linear)) if there]
     name = "-".join(["smallnet", str(kernel), *expanded]).lower()
     what = f"training steps, SmallNet {kernel}x{kernel}, batch {batch_size}, 32x32"

@@ -83,7 +83,7 @@ def bench_train(
     network = {"name": "thriftynet", "options": {"filters": filters, "iterations": iterations}}
     images = (rounds + 2) * batch_size  # an epoch must not end
     run = Run(network=network, data={"name": "cifar10", "train_images": images}, recipe=recipe)
-    check_same(run, authors_network(run), "the authors' formulation")
+    check_same(run, authors_network(run), trainer(run).network, "the authors' formulation")
     ways = {AUTHORS: Way("the authors' formulation", authors_training), "fp32": Way("our engine", our_training)}
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         ways["bf16"] = Way("our engine", partial(our_training, precision="bf16"), "bf16")
