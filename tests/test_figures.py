@@ -412,11 +412,16 @@ def test_verdicts_show_claimed_ours_and_how_it_was_read():
 
 def test_status_says_what_is_missing_and_how_to_train_it():
     rows = table({}, {"status": "missing"}, {"status": "diverged"}, {"preset": "fast"})
-    assert figures.status(rows).data.splitlines() == [
-        "- **made-up-experiment**, preset `paper`: 2 of 3 runs recorded, 1 of them diverged; 1 missing, "
-        "`thrifty train made-up-experiment --preset paper` trains them.",
-        "- **made-up-experiment**, preset `fast`: 1 of 1 runs recorded.",
-    ]
+    text = figures.status(rows, rows.assign(experiment="other", status="missing")).data
+    assert text.startswith("<details><summary>3 of 8 runs recorded</summary>")
+    cells = re.findall("<td[^>]*>(.*?)</td>", text)
+    train = "<code>thrifty train {} --preset {}</code>"
+    assert cells == [
+        "made-up-experiment", "paper", "2 of 3, 1 diverged", train.format("made-up-experiment", "paper"),
+        "made-up-experiment", "fast", "1 of 1", "",
+        "other", "paper", "0 of 3", train.format("other", "paper"),
+        "other", "fast", "0 of 1", train.format("other", "fast"),
+    ]  # fmt: skip
 
 
 def test_figures_import_neither_torch_nor_experiments():

@@ -6,10 +6,10 @@ import base64
 import hashlib
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
-from IPython.display import HTML, Image, Markdown, display
+from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
 
 from thriftylib.figures.look import style
@@ -56,32 +56,42 @@ def verdicts(board: pd.DataFrame, folded: int = 8) -> HTML:
         (row.statement, _claimed(row), _ours(row), f"{row.n}" if row.n else "", _number(row.final), row.verdict)
         for row in board.itertuples()
     ]
-    heads = ("claim", "claimed", "ours", "n", "last epoch", "verdict")
-    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    table = f"<div style='overflow-x:auto'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    table = _table(("claim", "claimed", "ours", "n", "last epoch", "verdict"), [map(html.escape, row) for row in rows])
     counts = board["verdict"].value_counts(sort=False)
     summary = f"{len(board)} claim{'s' * (len(board) != 1)}: " + ", ".join(
         f"{n} {verdict}" for verdict, n in counts.items()
     )
-    is_open = " open" if len(board) <= folded else ""
-    return HTML(f"<details{is_open}><summary>{summary}</summary>{table}</details>")
+    return _folding(summary, table, is_open=len(board) <= folded)
 
 
-def status(table: pd.DataFrame) -> Markdown:
-    """What of an experiment (``experiments.collect``) is recorded and what is missing, in a sentence per preset."""
-    lines = []
-    for (name, preset), rows in table.groupby(["experiment", "preset"], sort=False):
-        there, diverged = (rows["status"] != "missing").sum(), (rows["status"] == "diverged").sum()
-        line = f"**{name}**, preset `{preset}`: {there} of {len(rows)} runs recorded"
-        line += f", {diverged} of them diverged" if diverged else ""
-        missing = len(rows) - there
-        train = f"thrifty train {name} --preset {preset}"
-        lines.append(f"- {line}" + (f"; {missing} missing, `{train}` trains them." if missing else "."))
-    return Markdown("\n".join(lines))
+def status(*tables: pd.DataFrame) -> HTML:
+    """What of experiments (``experiments.collect``) is recorded, and how to train what is missing; folded.
+
+    The summary counts all tables' runs together; a row is a preset of an experiment.
+    """
+    rows = []
+    for (name, preset), runs in pd.concat(tables).groupby(["experiment", "preset"], sort=False):
+        there, diverged = (runs["status"] != "missing").sum(), (runs["status"] == "diverged").sum()
+        recorded = f"{there} of {len(runs)}" + (f", {diverged} diverged" if diverged else "")
+        command = f"<code>thrifty train {name} --preset {preset}</code>" if there < len(runs) else ""
+        rows.append((name, preset, recorded, command))
+    runs = sum(len(table) for table in tables)
+    there = sum((table["status"] != "missing").sum() for table in tables)
+    table = _table(("experiment", "preset", "recorded", "what is missing is trained by"), rows)
+    return _folding(f"{there} of {runs} runs recorded", table, is_open=False)
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """HTML, which scrolls where it is wider than its column; cells are HTML."""
+    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<div style='overflow-x:auto'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _folding(summary: str, content: str, *, is_open: bool) -> HTML:
+    return HTML(f"<details{' open' if is_open else ''}><summary>{summary}</summary>{content}</details>")
 
 
 def _claimed(row: pd.Series) -> str:
