@@ -1,7 +1,9 @@
 """ExpandNets' CIFAR tables, and what is told of noise, initialisation and gradients, as grids of runs.
 
-Every row, the unexpanded one too, is trained by the method ``expandnets`` with the authors' code's quirk, momentum lost
-at the start of each epoch, so that rows differ in nothing but the expansion. The tables' numbers are best test epochs,
+Every row, the unexpanded one too, is trained by the method ``expandnets`` with what the authors' code does beside the
+recipe: momentum is lost at the start of each epoch, and batch norms start with weights drawn between 0 and 1, the
+default of PyTorch 0.4, which the code's environment file (``exp_cifar/env.yml``) names. So rows differ in nothing but
+the expansion. The tables' numbers are best test epochs,
 means over five runs. On the 8x8 digits of the smoke grids the networks are smaller.
 
 Rows are named as in the tables: FC expands the hidden linear layer, CL and CK expand the convolutions.
@@ -29,7 +31,14 @@ ROWS: dict[str, dict[str, Any]] = {  # of the paper's tables: what is expanded
     "CK": {"convs": "ck"},
     "CK+FC": {"convs": "ck", "linear": True},
 }
-METHOD: dict[str, Any] = {"convs": "plain", "linear": False, "rate": 4.0, "image": False, "reset_momentum": True}
+METHOD: dict[str, Any] = {
+    "convs": "plain",
+    "linear": False,
+    "rate": 4.0,
+    "image": False,
+    "reset_momentum": True,
+    "norm_start": "uniform",
+}
 CIFAR = ("cifar10", "cifar100")
 TINY: dict[str, Any] = {"widths": [4, 4, 8], "hidden": 16}  # for the digits
 STARTS = {3: ("SmallNet", "CL+FC"), 7: ("SmallNet", "CL+FC", "CK", "CK+FC")}  # whose weights a SmallNet starts from
@@ -157,7 +166,8 @@ def init(preset: str) -> list[Cell]:
     parents = [cell(kernel, row, data, recipe, start="scratch") for kernel, rows in STARTS.items() for row in rows]
     children = []
     for parent in parents:
-        plain = cell(int(parent.labels["kernel"]), "SmallNet", data, recipe, start=parent.labels["model"])
+        start, kernel = parent.labels["model"], int(parent.labels["kernel"])
+        plain = cell(kernel, "SmallNet", data, recipe, changes={"norm_start": "network"}, start=start)  # the parent's
         children.append(replace(plain, run=plain.run.model_copy(update={"parent": parent.run.configuration})))
     return parents + children
 

@@ -49,6 +49,9 @@ class ExpandNetsOptions(MethodOptions, method="expandnets"):
     image: bool = False  # whether the chain that reads the image widens it too; authors: only in their ImageNet code
     only: Annotated[tuple[str, ...], Field(strict=False)] = ()
     reset_momentum: bool = False  # at each epoch; True: the authors' CIFAR code, which makes a new optimiser each epoch
+    # uniform: from 0 to 1, the batch norms' default in PyTorch 0.4, which the authors' environment file names; network:
+    # as the network has them, today 1. Left out of a run's text where it is "network": it came after the first records.
+    norm_start: Literal["network", "uniform"] = Field("network", exclude_if=lambda value: value == "network")
     confusion: Annotated[int, Field(ge=0)] = 0  # pairs of mini-batches whose gradients are compared after each epoch
 
     def start(self) -> ExpandNets:
@@ -63,6 +66,10 @@ class ExpandNets(Method):
         self.options = options
 
     def prepare(self, network: nn.Module) -> nn.Module:
+        if self.options.norm_start == "uniform":
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d) and module.affine:
+                    nn.init.uniform_(module.weight)
         convs = None if self.options.convs == "plain" else self.options.convs
         if convs is None and not self.options.linear:
             return network
