@@ -48,6 +48,7 @@ ROWS = {
 CHAINS = {"smallnet": {}, "fc": {"linear": True}} | {
     row: {"convs": row[:2], "linear": row.endswith("-fc")} for row in ("cl", "cl-fc", "ck", "ck-fc")
 }
+AS_RUN = {"reset_momentum": True, "norm_start": "uniform"}  # what the authors' code does beside the recipe
 EXPANDED = [name for name, (*_, row) in ROWS.items() if row[0] == "c"]
 
 
@@ -66,7 +67,7 @@ def run(
         data=Data(name=dataset, **(data or {})),
         recipe=Recipe(name="expandnets", epochs=epochs, batch_size=128, learning_rate=0.01, schedule=Constant()),
         seed=seed,
-        method={"name": "expandnets", "options": {"reset_momentum": True, **CHAINS[row], **method}},
+        method={"name": "expandnets", "options": {**AS_RUN, **CHAINS[row], **method}},
     )
 
 
@@ -110,6 +111,7 @@ def test_what_does_not_answer_a_row(name):
     plain = run(name)
     others = [
         run(name, reset_momentum=False),
+        run(name, norm_start="network"),
         run(name, data={"label_noise": 0.2}),
         run(name, data={"train_images": 50_000}),
         run(name, epochs=149),

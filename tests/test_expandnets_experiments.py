@@ -19,7 +19,7 @@ from thriftylib.experiments.plan import plan
 from thriftylib.options import MethodOptions, find
 from thriftylib.papers.expandnets_chains import Expanded
 from thriftylib.paths import claims_dir
-from thriftylib.spec import Steps
+from thriftylib.spec import Named, Steps
 
 OURS = [name for name, shown in EXPERIMENTS.items() if shown.paper == "expandnets"]
 SMALLNETS = [name for name in OURS if name != "expandnets-shared"]
@@ -123,6 +123,20 @@ def test_the_audit_changes_momentum_alone_and_shares_its_runs_with_table_b():
         assert (cell.run.id in ids) == lost
         assert cell.run.method.options["reset_momentum"] == lost
         assert bool(cell.claims) == lost
+
+
+def test_the_audit_of_the_start_changes_batch_norm_alone_and_shares_its_runs_with_table_b():
+    ids = {cell.run.id for cell in experiment("expandnets-table-b").cells("paper")}
+    for cell in experiment("expandnets-start").cells("paper"):
+        as_there = cell.labels["start"] == "between 0 and 1"
+        assert (cell.run.id in ids) == as_there == bool(cell.claims)
+        changed = {**cell.run.method.options, "norm_start": "uniform"}
+        assert cell.run.model_copy(update={"method": Named(name="expandnets", options=changed)}).configuration in ids
+
+
+def test_what_starts_from_trained_weights_keeps_its_batch_norms():
+    for cell in experiment("expandnets-init").cells("paper"):
+        assert cell.run.method.options.get("norm_start", "network") == ("network" if cell.run.parent else "uniform")
 
 
 def test_rates_share_rate_4_with_table_a():

@@ -94,6 +94,29 @@ def test_a_method_that_expands_nothing_trains_as_without(run_of, tmp_path):
     assert not all(torch.equal(first[name], third[name]) for name in first)
 
 
+def test_batch_norms_start_as_in_pytorch_0_4(run_of):
+    """gamma between 0 and 1, and nothing else: the weights of the other layers are those of the usual start."""
+    usual, old = (trainer_of(run_of({"norm_start": start})).network for start in ("network", "uniform"))
+    gammas = [module.weight for module in old.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    drawn = torch.cat([gamma.detach() for gamma in gammas])
+    assert 0 <= drawn.min() < 0.3
+    assert 0.7 < drawn.max() < 1
+    same = [
+        torch.equal(a, b)
+        for a, b in zip(usual.parameters(), old.parameters(), strict=True)
+        if not any(b is gamma for gamma in gammas)
+    ]
+    assert all(same)
+    assert len(same) > len(gammas)
+
+
+def test_a_run_says_nothing_of_the_usual_start(run_of):
+    """So the ids of the runs that were recorded before there was another stay as they are."""
+    assert "norm_start" not in run_of({"norm_start": "network"}).method.options
+    assert run_of({"norm_start": "network"}) == run_of({})
+    assert run_of({"norm_start": "uniform"}).id != run_of({}).id
+
+
 METHODS = {
     "plain": ({"reset_momentum": True}, SMALL),
     "CL+FC": ({"convs": "cl", "linear": True, "reset_momentum": True}, SMALL),

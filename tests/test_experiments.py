@@ -30,7 +30,7 @@ def test_the_experiments_are_those_that_the_chapter_needs():
         "thriftynet-abstract",
         *("dacnn-scatter", "dacnn-pruning", "dacnn-svhn", "dacnn-depth-sweep", "dacnn-norm", "dacnn-regulators"),
         *("expandnets-table-a", "expandnets-table-b", "expandnets-noise", "expandnets-kernels", "expandnets-init"),
-        *("expandnets-confusion", "expandnets-rate", "expandnets-momentum", "expandnets-shared"),
+        *("expandnets-confusion", "expandnets-rate", "expandnets-momentum", "expandnets-start", "expandnets-shared"),
     }
 
 
