@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from stepping import CPU, advance, trainer_of
 from torch import nn
 
 from thriftylib.errors import CheckpointError, ThriftyError
@@ -25,23 +26,9 @@ from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
 from thriftylib.training.data import load, normalise
 from thriftylib.training.engine import train
 from thriftylib.training.evaluation import evaluate
-from thriftylib.training.progress import Report, duration
+from thriftylib.training.progress import duration
 from thriftylib.training.streams import stream, stream_seed
 from thriftylib.training.trainer import Trainer, make_optimizer
-
-CPU = torch.device("cpu")
-
-
-def trainer_of(run):
-    return Trainer(run, load(run.data, seed=run.seed), CPU, "fp32")
-
-
-def advance(trainer, steps=10**9):
-    report = Report(trainer.run, 1, 0, shown=False)
-    while not trainer.finished and steps:
-        trainer.step(report)
-        steps -= 1
-    return trainer
 
 
 def bits(trainer):

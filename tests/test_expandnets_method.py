@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from stepping import advance, trainer_of
 
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.experiments.execute import verify_weights
@@ -13,11 +14,8 @@ from thriftylib.spec import Run
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
 from thriftylib.training.data import load, normalise
 from thriftylib.training.engine import train
-from thriftylib.training.progress import Report
 from thriftylib.training.streams import stream, stream_seed
-from thriftylib.training.trainer import Trainer
 
-CPU = torch.device("cpu")
 SMALL = {"padding": 1, "widths": [4, 6], "hidden": 8}
 LARGE = {"kernel": 7, "widths": [4, 6], "hidden": 8}
 RECIPE = {"learning_rate": 0.02, "weight_decay": 0.0, "schedule": {"kind": "constant"}}
@@ -33,18 +31,6 @@ def run_of(make_run):
         return Run.model_validate({**run.model_dump(), "parent": parent})
 
     return make
-
-
-def trainer_of(run):
-    return Trainer(run, load(run.data, seed=run.seed), CPU, "fp32")
-
-
-def advance(trainer, steps=10**9):
-    report = Report(trainer.run, 1, 0, shown=False)
-    while not trainer.finished and steps:
-        trainer.step(report)
-        steps -= 1
-    return trainer
 
 
 def assert_same_bits(ours, theirs):
