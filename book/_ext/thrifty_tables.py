@@ -79,7 +79,7 @@ def _summary(rows: Sequence[Any]) -> str:
     measured = [row.verdict for row in testable if row.quantity not in COUNTS]
     return (
         f"{len(testable)} of {len(rows)} claims can be tested. {len(measured)} of them need training: "
-        f"{measured.count('reproduced')} are reproduced so far, {measured.count('not run')} are not run yet. "
+        f"so far reproduced: {measured.count('reproduced')}, not run yet: {measured.count('not run')}. "
         f"{len(counts)} are counts of parameters, filters or MACs: {counts.count('reproduced')} agree with ours."
     )
 
