@@ -1,6 +1,7 @@
 """The fast path against the plain module: values, gradients, statistics; its layout, precision and determinism."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -254,3 +255,22 @@ def test_two_graphs_at_once():
             loss.backward()
     mine, theirs = ({name: p.grad for name, p in network.named_parameters()} for network in (fast, plain))
     assert_same(mine, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_each_keeps_the_order_and_ends_with_an_error():
+    """On more threads than groups, and fewer; inside a step that shares its threads and outside."""
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            for shared in (nullcontext, groups.sharing_threads):
+                with shared():
+                    assert groups.each(lambda i: (i, torch.get_num_threads()), range(3)) == [(i, 1) for i in range(3)]
+                    assert groups.each(str, []) == []
+                    with pytest.raises(ZeroDivisionError):
+                        groups.each(lambda i: 1 / i, [2, 1, 0, 1])
+                    with pytest.raises(IndexError):
+                        groups.each([].__getitem__, range(3))
+                assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from thriftylib.papers.expandnets import expand
 from thriftylib.papers.expandnets_smallnet import SmallNetOptions
-from thriftylib.training.kernels import accelerate
+from thriftylib.training import stages
+from thriftylib.training.kernels import accelerate, is_accelerated
 from thriftylib.training.stages import FastStage, is_stage
 
 
@@ -85,7 +86,19 @@ def test_ties_share_nothing():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
-def test_the_same_bits_on_any_number_of_threads():
+@pytest.mark.parametrize("part_bytes", [1, 4_000, 1_000_000], ids=["a part per image", "a few parts", "one part"])
+def test_any_number_of_parts(part_bytes, monkeypatch):
+    monkeypatch.setattr(stages, "PART_BYTES", part_bytes)
+    plain, fast = stage()
+    (y, gradients), (ours, our_gradients) = learn(plain, images()), learn(fast, images())
+    torch.testing.assert_close([ours, *our_gradients], [y, *gradients], rtol=1e-10, atol=1e-11)
+    with torch.no_grad():
+        torch.testing.assert_close(fast.eval()(images()), plain.eval()(images()), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("part_bytes", [4_000, 1_000_000], ids=["a few parts", "one part"])
+def test_the_same_bits_on_any_number_of_threads(part_bytes, monkeypatch):
+    monkeypatch.setattr(stages, "PART_BYTES", part_bytes)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -111,6 +124,15 @@ def test_smallnet_as_it_is_and_expanded(convs):
         F.cross_entropy(network.train()(images(size=(32, 32))), labels).backward()
     for (name, theirs), ours in zip(plain.named_parameters(), fast.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_threads_are_shared_only_where_every_convolution_is_served():
+    plain, fast = stage()
+    assert is_accelerated(fast)
+    assert not is_accelerated(plain)
+    assert not is_accelerated(nn.Linear(2, 2))
+    assert is_accelerated(accelerate(SmallNetOptions().build((3, 32, 32), 10)))
+    assert not is_accelerated(nn.Sequential(fast, nn.Conv2d(8, 8, 3)))
 
 
 def sequential(**changed):

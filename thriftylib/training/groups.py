@@ -5,8 +5,11 @@ maps kept from step to step, and the operations on one group. Maps are (N, f, H,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -36,9 +39,10 @@ def cut(images: int, numbers: int) -> list[slice]:
 
 
 @cache
-def _workers(threads: int) -> ThreadPoolExecutor:
+def _helpers(count: int) -> ThreadPoolExecutor:
     """Threads on which PyTorch itself uses one thread, without gradients."""
-    pool, all_there = ThreadPoolExecutor(threads), Barrier(threads)
+    pool, all_there = ThreadPoolExecutor(count), Barrier(count)
+    before = torch.get_num_threads()
 
     def start(_: int) -> None:
         torch.set_num_threads(1)
@@ -46,18 +50,62 @@ def _workers(threads: int) -> ThreadPoolExecutor:
         torch.set_grad_enabled(False)
         all_there.wait()
 
-    list(pool.map(start, range(threads)))
-    torch.set_num_threads(threads)  # a worker's own setting is not to become the process's
+    list(pool.map(start, range(count)))
+    torch.set_num_threads(before)  # a helper's own setting is not to become the process's
     return pool
 
 
-def each(body: Callable[[slice], Any], groups: Sequence[slice]) -> list[Any]:
+_shared: ContextVar[int] = ContextVar("_shared", default=0)
+
+
+@contextmanager
+def sharing_threads() -> Iterator[None]:
+    """Inside, PyTorch's own operations use one thread, and :func:`each` all that they might have used.
+
+    For training steps whose work is in :func:`each`: PyTorch's threads wait for their next operation by spinning, and
+    the little that is left to them keeps them spinning on the cores that the groups want.
+    """
+    threads = torch.get_num_threads()
+    token = _shared.set(threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _shared.reset(token)
+
+
+def each(body: Callable[[Any], Any], groups: Iterable[Any]) -> list[Any]:
     """``body`` of every group, on as many threads as PyTorch may use; the results in the groups' order.
 
     One thread per group beats all threads on each operation: nobody waits for a thread that another process holds up.
+    The calling thread takes its share.
     """
-    threads = torch.get_num_threads()
-    return list((map if threads == 1 else _workers(threads).map)(body, groups))
+    threads = _shared.get() or torch.get_num_threads()
+    if threads == 1:
+        return list(map(body, groups))
+    todo = deque(enumerate(groups))
+    results: list[Any] = [None] * len(todo)
+    helpers = min(threads, len(todo)) - 1
+
+    def work() -> None:
+        while todo:
+            try:
+                number, group = todo.popleft()
+            except IndexError:  # another thread took the last
+                return
+            results[number] = body(group)
+
+    with nullcontext() if _shared.get() else sharing_threads():
+        others = [_helpers(threads - 1).submit(work) for _ in range(helpers)]
+        try:
+            work()
+        finally:
+            todo.clear()
+            wait(others)
+    for other in others:
+        other.result()
+    return results
 
 
 class Buffers:

@@ -33,3 +33,10 @@ def accelerate(network: nn.Module, precision: Literal["fp32", "bf16"] = "fp32") 
         elif is_stage(module) and precision == "fp32":
             module.forward = FastStage(module)
     return network
+
+
+def is_accelerated(network: nn.Module) -> bool:
+    """Whether fast paths of :func:`accelerate` serve every convolution of ``network``."""
+    fast = [module for module in network.modules() if isinstance(module.forward, FastRecursion | FastStage)]
+    served = {inner for module in fast for inner in module.modules()}
+    return bool(served) and all(module in served for module in network.modules() if isinstance(module, nn.Conv2d))

@@ -12,6 +12,7 @@ last bit on any number of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from thriftylib.papers.expandnets_chains import ExpandedConv2d
 from thriftylib.training.groups import aten, channel_sums, each, rows
 
-PARTS = 4  # of a batch: as many threads can share it, and a part of 128 images of 32x32 fits the cache
+PART_BYTES = 1_100_000  # of a part's fp32 map, at most: what a core's own cache holds
 _POOL: tuple[Any, ...] = ([2, 2], [2, 2], [0, 0], [1, 1], False)
 
 
@@ -57,15 +58,15 @@ class FastStage:
         self.stage = stage
 
     def __call__(self, x: Tensor) -> Tensor:
-        plain = self.stage.training != torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
-        if (
-            plain or len(x) < 2 or not self.stage[1].weight.all()
-        ):  # gamma = 0: all four are equal, and the first is taken
-            return type(self.stage).forward(self.stage, x)
+        stage = self.stage
+        plain = stage.training != torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or len(x) < 2
+        # Where gamma is 0, all four pixels are equal: the plain pool takes the first, not the convolution's largest.
+        if plain or not stage[1].weight.all():
+            return type(stage).forward(stage, x)
         x = x.contiguous(memory_format=torch.channels_last)
-        if not self.stage.training:
+        if not stage.training:
             return self._evaluate(x)
-        conv, norm, *_ = self.stage
+        conv, norm, *_ = stage
         return _Stage.apply(norm, conv.padding, x, conv.weight, conv.bias, norm.weight, norm.bias)
 
     def _evaluate(self, x: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class FastStage:
         def walk(c: slice) -> Tensor:
             return F.max_pool2d(F.conv2d(x[c], weight, shift, padding=conv.padding), 2).clamp_min_(0)
 
-        return _join(each(walk, _groups(len(x))))
+        return _join(each(walk, _parts(x, weight, conv.padding)))
 
 
 class _Stage(torch.autograd.Function):
@@ -106,8 +107,8 @@ class _Stage(torch.autograd.Function):
             apart = rows(y) - mean.repeat(y.shape[3])
             return y, mean, _fold_row(apart.mul_(apart).sum(0), gamma), *aten.max_pool2d_with_indices(y, *_POOL)
 
-        groups = _groups(len(x))
-        maps, means, squares, pooled, places = zip(*each(walk, groups), strict=True)
+        parts = _parts(x, weight, padding)
+        maps, means, squares, pooled, places = zip(*each(walk, parts), strict=True)
         pixels = maps[0][0, 0].numel()
         total = pixels * len(x)
         mean = sum(m * (len(y) / len(x)) for m, y in zip(means, maps, strict=True))
@@ -125,14 +126,14 @@ class _Stage(torch.autograd.Function):
         shift = torch.addcmul(beta, mean, scale, value=-1)
         torch.addcmul(shift.repeat(repeat), rows(largest), scale.repeat(repeat), out=rows(out)).clamp_min_(0)
         ctx.save_for_backward(x, turned, sign, scale, largest, out, mean, invstd, *maps, *places)
-        ctx.padding, ctx.has_bias = padding, bias is not None
+        ctx.parts, ctx.padding, ctx.has_bias = parts, list(padding), bias is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, turned, sign, scale, largest, out, mean, invstd, *kept = ctx.saved_tensors
-        maps, places = kept[: len(kept) // 2], kept[len(kept) // 2 :]
+        maps, places = kept[: len(ctx.parts)], kept[len(ctx.parts) :]
         wanted = ctx.needs_input_grad[2]
         g = aten.threshold_backward(_channels_last(gradient), out, 0)
         of_beta = channel_sums(g)
@@ -144,26 +145,28 @@ class _Stage(torch.autograd.Function):
         constant = scale * of_beta / -total - of_map * mean
         rows(g).mul_(scale.repeat(g.shape[3]))
         of_map, constant = of_map.repeat(maps[0].shape[3]), constant.repeat(maps[0].shape[3])
-        groups, padding = _groups(len(x)), list(ctx.padding)
 
-        def walk(number: int) -> tuple[Tensor, Tensor]:
-            c, y = groups[number], maps[number]
-            back = aten.max_pool2d_with_indices_backward(g[c], y, *_POOL, places[number])
+        def walk(part: tuple[slice, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            c, y, places = part
+            back = aten.max_pool2d_with_indices_backward(g[c], y, *_POOL, places)
             rows(back).addcmul_(rows(y), of_map).add_(constant)
             of_x, of_weight, _ = aten.convolution_backward(
-                back, x[c], turned, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [wanted, True, False]
+                back, x[c], turned, None, [1, 1], ctx.padding, [1, 1], False, [0, 0], 1, [wanted, True, False]
             )
             return of_x, of_weight
 
-        of_x, of_weights = zip(*each(walk, range(len(groups))), strict=True)
+        of_x, of_weights = zip(*each(walk, zip(ctx.parts, maps, places, strict=True)), strict=True)
         of_weight = sum(of_weights) * sign[:, None, None, None]
         of_bias = torch.zeros_like(mean) if ctx.has_bias else None  # the mean takes it away
         return None, None, _join(of_x) if wanted else None, of_weight, of_bias, of_gamma * sign, of_beta
 
 
-def _groups(images: int) -> list[slice]:
-    """The batch in parts, always the same, so that results are."""
-    bounds = [images * i // PARTS for i in range(PARTS + 1)]
+def _parts(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> list[slice]:
+    """The batch in parts, always the same, so that results are; a power of two of them, for threads to end together."""
+    height, width = (x.shape[i] + 2 * padding[i - 2] - weight.shape[i] + 1 for i in (2, 3))
+    total = 4 * len(x) * len(weight) * height * width
+    count = 1 << max(0, math.ceil(math.log2(total / PART_BYTES)))
+    bounds = [len(x) * i // count for i in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds) if start < stop]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from thriftylib.training.augment import augment, mix
 from thriftylib.training.data import Dataset, Split
 from thriftylib.training.device import Precision, autocast
 from thriftylib.training.evaluation import as_input, evaluate
+from thriftylib.training.groups import sharing_threads
 from thriftylib.training.outcome import load_start
 from thriftylib.training.progress import Report
 from thriftylib.training.schedules import learning_rate
@@ -65,6 +67,7 @@ class Trainer:
         """Take a network into training: device, memory format, fast kernels, optimiser."""
         self.network = network.to(self.device, memory_format=torch.channels_last)
         kernels.accelerate(self.network, self.precision)
+        self.threads = sharing_threads if kernels.is_accelerated(self.network) else nullcontext
         self.optimizer = make_optimizer(self.network, self.recipe)
         if self.recipe.momentum:
             # Zero before the first step changes no value. Left to SGD, a buffer would take its gradient's strides, but
@@ -102,7 +105,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         index = self.order[self.batch * self.recipe.batch_size : (self.batch + 1) * self.recipe.batch_size]
-        self._learn(index)
+        with self.threads():
+            self._learn(index)
         self.method.after_step(self.network, self.optimizer, rate)
         self.batch += 1
         report.done = self.position
