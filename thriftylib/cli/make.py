@@ -54,6 +54,7 @@ def train(
     data: DataFolder = None,
     precision: Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU.")] = Precision.auto,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU; the last digits depend on it.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs trained at once, on one device; pays for small networks.")] = 1,
 ) -> None:
     """Train the runs that have no record yet, most valuable first; the same command goes on where it stopped.
 
@@ -78,6 +79,7 @@ def train(
         budget=limit,
         precision=precision.value,
         threads=threads,
+        jobs=jobs,
         announce=lambda run, number, of: say(
             f"[{number}/{of}] {run.network.name} on {run.data.name}, {run.recipe.name}, seed {run.seed}: run {run.id}"
         ),

@@ -1,4 +1,4 @@
-"""Train what is missing of a list of runs, one after the other, until they are done or the time is up."""
+"""Train what is missing of a list of runs, one after the other or some at once, until all are done or time is up."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.evidence.records import Record, load_records
+from thriftylib.experiments.side_by_side import train_side_by_side
 from thriftylib.paths import local_dir, results_dir, weights_dir
 from thriftylib.spec import Run
 
@@ -79,6 +80,7 @@ def train_missing(
     budget: float | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     threads: int | None = None,
+    jobs: int = 1,
     progress: bool = True,
     announce: Callable[[Run, int, int], None] | None = None,
 ) -> Sitting:
@@ -88,6 +90,8 @@ def train_missing(
 
     Args:
         budget: seconds for all of them together.
+        threads: of a CPU, for each training; None: as PyTorch is set, shared out where ``jobs`` are several.
+        jobs: how many are trained at once; several need a process each.
         announce: called before each training with the run, its number and how many there are.
 
     Raises:
@@ -100,6 +104,21 @@ def train_missing(
     sitting = Sitting({run.id: known[run.id] for run in wanted if run.id in known})
     todo = [run for run in wanted if run.id not in known]
     _check_parents(todo, places)
+    arguments: dict[str, Any] = {
+        "data": data,
+        "device": device,
+        "results": places.results,
+        "weights": places.weights,
+        "checkpoints": places.checkpoints,
+        "precision": precision,
+        "threads": threads,
+        "progress": progress,
+    }
+    if jobs > 1:
+        sitting.missing, sitting.stopped = train_side_by_side(todo, jobs, arguments, deadline, announce)
+        known = known_records(places.results)
+        sitting.records |= {run.id: known[run.id] for run in todo if run not in sitting.missing}
+        return sitting
     for number, run in enumerate(todo):
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
@@ -109,18 +128,7 @@ def train_missing(
 
             if announce:
                 announce(run, number + 1, len(todo))
-            outcome = train(
-                run,
-                data=data,
-                device=device,
-                results=places.results,
-                weights=places.weights,
-                checkpoints=places.checkpoints,
-                budget=left,
-                precision=precision,
-                threads=threads,
-                progress=progress,
-            )
+            outcome = train(run, **arguments, budget=left)
             sitting.stopped = outcome.stopped
             if outcome.record:
                 sitting.records[run.id] = outcome.record

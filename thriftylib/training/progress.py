@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from multiprocessing import parent_process
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +31,8 @@ class Report:
         self.started, self.first = time.monotonic(), done
         self.title = f"{run.network.name} {run.id} seed {run.seed}"
         self.console = Console(stderr=True)
-        self.live = shown and self.console.is_terminal
+        # Of trainings side by side, none may draw over the others' lines.
+        self.live = shown and self.console.is_terminal and parent_process() is None
         self.shown_at = 0.0
         self.bar = Progress(
             TextColumn("{task.description}"),
