@@ -1,5 +1,9 @@
 """The bench on tiny sizes: what it compares is the same, and what it gives is a record. Nothing here is timed."""
 
+import multiprocessing
+import os
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,7 +11,8 @@ from torch.nn import functional as F
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.evidence.bench import load_bench, save_bench
 from thriftylib.papers.thriftynet import ThriftyNetOptions
-from thriftylib.training import bench_smallnet, bench_thriftynet
+from thriftylib.training import bench, bench_smallnet, bench_thriftynet
+from thriftylib.training.bench import Way, _SideBySide
 from thriftylib.training.bench_smallnet import PLAIN
 from thriftylib.training.bench_thriftynet import AUTHORS, AuthorsFormulation, bench_train
 
@@ -68,6 +73,27 @@ def test_tiny_bench_of_smallnet(options, name, tmp_path, monkeypatch):
     assert all(len(variant.images_per_second) == 2 for variant in record.variants.values())
     save_bench(record, tmp_path)
     assert load_bench(tmp_path) == {name: record}
+
+
+def test_trainings_side_by_side(monkeypatch):
+    monkeypatch.setattr(bench_smallnet, "STEPS", 2)
+    monkeypatch.setattr(bench, "_peak", lambda *_: None)  # four processes less
+    record = bench_smallnet.bench_smallnet(batch_size=4, rounds=2, threads=2)
+    assert list(record.variants) == [PLAIN, "fp32", f"{PLAIN}-side-by-side", "fp32-side-by-side"]
+    assert record.variants["fp32-side-by-side"].what == "our engine; 2 trainings, a thread each"
+    assert record.ratio("fp32-side-by-side") > 0
+    assert not multiprocessing.active_children()
+
+
+def test_a_training_side_by_side_that_dies_is_told():
+    way = Way("what dies", dying)
+    run = bench_smallnet.smallnet_run(3, "plain", False, 4, 100)
+    with _SideBySide(run, replace(way, at_once=2), 2) as training, pytest.raises(ThriftyError, match="has died"):
+        training.advance(1)
+
+
+def dying(run):
+    os._exit(1)
 
 
 def test_the_plain_side_walks_through_its_chains_with_pytorchs_own_operations():

@@ -1,4 +1,4 @@
-"""Bench records: how fast variants of one thing ran beside each other in one process. No torch."""
+"""Bench records: how fast variants of one thing ran, in turns. No torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Variant(Strict):
 
 
 class BenchRecord(Strict):
-    """Variants measured round by round in one process, so that a slow moment of the machine hits all of them.
+    """Variants measured in turns, round by round, so that a slow moment of the machine hits all of them.
 
     Raises:
         SpecError: a field is missing, unknown, of the wrong type or impossible.

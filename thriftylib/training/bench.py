@@ -1,8 +1,9 @@
 """What every bench shares: training steps of several ways to do one thing, in turns in one process.
 
 All learn from random images of CIFAR-10's shape, so no data set is needed. The variants take turns, round by round, so
-a slow moment of the machine hits all of them, and each round gives one ratio. Peak memory is that of a fresh process
-for each variant. Nothing is timed before all are seen to compute the same.
+a slow moment of the machine hits all of them, and each round gives one ratio. Trainings side by side need processes of
+their own, which wait while others have their turn. Peak memory is that of a fresh process for each variant. Nothing is
+timed before all are seen to compute the same.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +29,7 @@ from thriftylib.errors import ThriftyError
 from thriftylib.evidence.bench import BenchRecord, Variant
 from thriftylib.spec import Run
 from thriftylib.training.data import Dataset, Split
-from thriftylib.training.device import Precision, device_name
+from thriftylib.training.device import Precision, device_name, keep_freed_memory
 from thriftylib.training.outcome import commit, versions
 from thriftylib.training.progress import Report
 from thriftylib.training.trainer import Trainer
@@ -42,6 +46,7 @@ class Way:
     what: str
     steps: Callable[[Run], Iterator[None]]
     precision: Precision = "fp32"
+    at_once: int = 1  # trainings side by side, which share out the threads
 
 
 def measure(
@@ -64,24 +69,26 @@ def measure(
     before = torch.get_num_threads()
     threads = threads or before
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as in every training of ours; here the others have it too
     speeds: dict[str, list[float]] = {key: [] for key in ways}
-    try:
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, before)
         report("peak memory, each variant in a process of its own")
         peaks = {key: _peak(run, way, threads) for key, way in ways.items()}
-        trainings = {key: way.steps(run) for key, way in ways.items()}
+        trainings = {
+            key: _Training(run, way) if way.at_once == 1 else stack.enter_context(_SideBySide(run, way, threads))
+            for key, way in ways.items()
+        }
         for number in range(rounds + 1):
             for key, training in trainings.items():
                 started = time.perf_counter()
-                for _ in range(steps):
-                    next(training)
+                training.advance(steps)
                 seconds = time.perf_counter() - started
                 if number:
-                    speeds[key].append(round(steps * run.recipe.batch_size / seconds, 2))
+                    speeds[key].append(round(ways[key].at_once * steps * run.recipe.batch_size / seconds, 2))
             if number:
                 told = ", ".join(f"{key} {speed[-1]:.1f}" for key, speed in speeds.items())
                 report(f"round {number}/{rounds}, images/s: {told}")
-    finally:
-        torch.set_num_threads(before)
     return BenchRecord(
         name=name,
         what=what,
@@ -96,6 +103,62 @@ def measure(
         commit=commit(),
         date=datetime.now(UTC).date().isoformat(),
     )
+
+
+class _Training:
+    """One training in this process."""
+
+    def __init__(self, run: Run, way: Way) -> None:
+        self.steps = way.steps(run)
+
+    def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            next(self.steps)
+
+
+class _SideBySide:
+    """Some trainings at once, each in a process that waits for the next call."""
+
+    def __init__(self, run: Run, way: Way, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.ends, self.processes = [], []
+        for _ in range(way.at_once):
+            end, other = context.Pipe()
+            arguments = (other, run.model_dump(mode="json"), way, threads // way.at_once)
+            process = context.Process(target=_serve, args=arguments, daemon=True)
+            process.start()
+            other.close()
+            self.ends.append(end)
+            self.processes.append(process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in self.ends:
+            end.close()
+        for process in self.processes:
+            process.join()
+
+    def advance(self, steps: int) -> None:
+        try:
+            for end in self.ends:
+                end.send(steps)
+            for end in self.ends:
+                end.recv()
+        except (EOFError, OSError):
+            raise ThriftyError("one of the trainings side by side has died") from None
+
+
+def _serve(end: Connection, run: dict[str, Any], way: Way, threads: int) -> None:
+    """In the process: as many steps as asked for, again and again."""
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    training = _Training(Run.model_validate(run), way)
+    with suppress(EOFError):  # nobody asks any more
+        while True:
+            training.advance(end.recv())
+            end.send(None)
 
 
 def images(run: Run) -> tuple[Tensor, Tensor]:
@@ -189,12 +252,14 @@ def check_same(run: Run, plain: nn.Module, ours: nn.Module, whose: str) -> None:
 
 
 def _peak(run: Run, way: Way, threads: int) -> int | None:
-    """Bytes that two steps need at most in a fresh process, beside what it held before; None where unknown."""
+    """Bytes that two steps need at most in fresh processes, beside what these held before; None where unknown."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_measure_peak, run.model_dump(mode="json"), way, threads).result()
+        peak = process.submit(_measure_peak, run.model_dump(mode="json"), way, threads // way.at_once).result()
+    return peak and way.at_once * peak
 
 
-def _measure_peak(run: dict, way: Way, threads: int) -> int | None:
+def _measure_peak(run: dict[str, Any], way: Way, threads: int) -> int | None:
+    keep_freed_memory()
     torch.set_num_threads(threads)
     steps = way.steps(Run.model_validate(run))
     before = _status_bytes("VmRSS")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -29,7 +30,8 @@ def bench_smallnet(
     """Training steps of a SmallNet, perhaps expanded with rate 4, in PyTorch's usual loop and in our engine, fp32.
 
     The usual loop walks through each chain, layer by layer, and reads its images from a ``DataLoader`` with its default
-    settings. A step is augmentation, forward, backward and SGD.
+    settings. A step is augmentation, forward, backward and SGD. With several threads, both are also measured as
+    so many trainings side by side, a thread each.
 
     Args:
         convs: plain, cl or ck.
@@ -54,6 +56,12 @@ def bench_smallnet(
         PLAIN: Way("PyTorch's usual loop, layer by layer, with a DataLoader", usual_training),
         "fp32": Way("our engine", our_training),
     }
+    threads = threads or torch.get_num_threads()
+    if threads > 1:
+        ways |= {
+            f"{key}-side-by-side": replace(way, what=f"{way.what}; {threads} trainings, a thread each", at_once=threads)
+            for key, way in ways.items()
+        }
     return measure(name, what, run, ways, rounds=rounds, steps=STEPS, threads=threads, report=report)
 
 
