@@ -24,7 +24,7 @@ from thriftylib.training.groups import sharing_threads
 from thriftylib.training.outcome import load_start
 from thriftylib.training.progress import Report
 from thriftylib.training.schedules import learning_rate
-from thriftylib.training.streams import stream, stream_seed
+from thriftylib.training.streams import seed_layers, stream, stream_seed
 
 
 class Trainer:
@@ -132,10 +132,10 @@ class Trainer:
     def _loss(self, index: Tensor, *names: str | int) -> tuple[Tensor, Tensor]:
         """The mean loss of these training images and how many answers are right; ``names`` name the random numbers."""
         generator = stream(self.device, self.run.seed, "augment", *names)
-        # For layers that draw numbers of their own (rrelu, dropout); reset each step, so resuming needs no state of it.
-        torch.manual_seed(stream_seed(self.run.seed, "network", *names))
+        seed_layers(self.device, self.run.seed, "network", *names)  # each step, so resuming needs no state of it
         labels = self.dataset.train.labels[index]
-        pixels = augment(self.dataset.train.images[index], self.recipe.augment, generator, self.fill)
+        pixels = self.dataset.train.images.index_select(0, index)  # copies whole images, where [index] goes by pixels
+        pixels = augment(pixels, self.recipe.augment, generator, self.fill)
         images = as_input(pixels, self.dataset, self.precision)
         images, partners, share = mix(images, labels, self.recipe.augment, generator)
         self.network.train()
