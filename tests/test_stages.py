@@ -12,7 +12,6 @@ from thriftylib.papers.expandnets_smallnet import SmallNetOptions
 from thriftylib.training import stages
 from thriftylib.training.kernels import accelerate, is_accelerated
 from thriftylib.training.stages import FastStage, is_stage
-from thriftylib.training.windows import Pixels, Windows, layout
 
 
 def stage(inputs=3, outputs=8, kernel=3, padding=0, bias=True, gamma=(-1.0, 1.5), dtype=torch.float64):
@@ -31,18 +30,12 @@ def images(count=6, channels=3, size=(15, 12), dtype=torch.float64):
     return torch.randn(count, channels, *size, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
-# How images lead to each layout: a network's first stage, of even size, is laid out window by window.
-LAYOUTS = {Pixels: {"size": (15, 12), "wanted": True}, Windows: {"size": (16, 12), "wanted": False}}
-both_layouts = pytest.mark.parametrize("laid", LAYOUTS, ids=lambda laid: laid.__name__)
-
-
-def learn(network, x, wanted=True):
-    """The output of a training pass, and the gradients of the images, if ``wanted``, and of every parameter."""
-    x = x.clone().requires_grad_(wanted)
+def learn(network, x):
+    """The output of a training pass, and the gradients of the images and of every parameter."""
+    x = x.clone().requires_grad_()
     y = network.train()(x)
     (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)).sum().backward()
-    gradients = [x.grad, *(parameter.grad for parameter in network.parameters())]
-    return y.detach(), gradients if wanted else gradients[1:]
+    return y.detach(), [x.grad, *(parameter.grad for parameter in network.parameters())]
 
 
 SERVED = {
@@ -57,15 +50,12 @@ SERVED = {
 }
 
 
-@both_layouts
 @pytest.mark.parametrize("options", SERVED.values(), ids=SERVED)
-def test_equals_the_plain_modules_in_float64(options, laid):
+def test_equals_the_plain_modules_in_float64(options):
     plain, fast = stage(**options)
     assert isinstance(fast.forward, FastStage)
-    size, wanted = LAYOUTS[laid].values()
-    x = images(channels=options.get("inputs", 3), size=size)
-    assert options.get("outputs") == 40 or layout(x, plain[0].weight, plain[0].padding, wanted) is laid
-    (y, gradients), (ours, our_gradients) = learn(plain, x, wanted), learn(fast, x, wanted)
+    x = images(channels=options.get("inputs", 3))
+    (y, gradients), (ours, our_gradients) = learn(plain, x), learn(fast, x)
     torch.testing.assert_close(ours, y, rtol=1e-11, atol=1e-12)
     for ours, theirs in zip(our_gradients, gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
@@ -75,11 +65,9 @@ def test_equals_the_plain_modules_in_float64(options, laid):
         torch.testing.assert_close(fast.eval()(x), plain.eval()(x), rtol=1e-11, atol=1e-12)
 
 
-@both_layouts
-def test_fp32_is_as_close_to_float64_as_the_plain_modules(laid):
-    size, wanted = LAYOUTS[laid].values()
-    exact = learn(stage()[0], images(size=size), wanted)
-    found = [learn(network, images(size=size).float(), wanted) for network in stage(dtype=torch.float32)]
+def test_fp32_is_as_close_to_float64_as_the_plain_modules():
+    exact = learn(stage()[0], images())
+    found = [learn(network, images(dtype=torch.float32)) for network in stage(dtype=torch.float32)]
     errors = [
         [(a.double() - b).norm() / (b.norm() + 1e-3) for a, b in zip([y, *grads], [exact[0], *exact[1]], strict=True)]
         for y, grads in found
@@ -88,55 +76,34 @@ def test_fp32_is_as_close_to_float64_as_the_plain_modules(laid):
         assert ours < 3 * plain + 1e-6
 
 
-@pytest.mark.parametrize("wanted", [True, False], ids=["Pixels", "Windows"])
-def test_ties_share_nothing(wanted):
+def test_ties_share_nothing():
     """Equal pixels, as in an image's black border: the gradient goes where the plain max-pool sends it."""
     plain, fast = stage(gamma=(0.5, 1.5))
     flat = torch.zeros(6, 3, 12, 12, dtype=torch.float64)
     flat[:, :, 6:] = images(size=(6, 12))
-    (_, gradients), (_, ours) = learn(plain, flat, wanted), learn(fast, flat, wanted)
+    (_, gradients), (_, ours) = learn(plain, flat), learn(fast, flat)
     for a, b in zip(ours, gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
-def test_the_first_of_equal_pixels_gets_the_gradient_in_both_layouts():
-    few = torch.randint(3, (5, 2, 6, 8), generator=torch.Generator().manual_seed(2)).double()  # so, many ties
-    gradient = torch.randn(5, 2, 3, 4, dtype=torch.float64)
-    by_windows = few.unflatten(2, (3, 2)).unflatten(4, (4, 2)).permute(0, 3, 5, 1, 2, 4)  # N, row, column, C, H, W
-    laid = by_windows.flatten(1, 3).contiguous(memory_format=torch.channels_last)
-    found = []
-    for kind, y in ((Pixels, few), (Windows, laid)):
-        largest, kept = kind.pool(y)
-        assert torch.equal(largest, F.max_pool2d(few, 2))
-        found.append(kind.unpool(gradient, y, kept))
-    pixels, windows = found
-    back = windows.unflatten(1, (2, 2, 2)).permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
-    assert torch.equal(pixels, back)
-
-
-@both_layouts
 @pytest.mark.parametrize("part_bytes", [1, 4_000, 1_000_000], ids=["a part per image", "a few parts", "one part"])
-def test_any_number_of_parts(part_bytes, laid, monkeypatch):
+def test_any_number_of_parts(part_bytes, monkeypatch):
     monkeypatch.setattr(stages, "PART_BYTES", part_bytes)
     plain, fast = stage()
-    size, wanted = LAYOUTS[laid].values()
-    x = images(size=size)
-    (y, gradients), (ours, our_gradients) = learn(plain, x, wanted), learn(fast, x, wanted)
+    (y, gradients), (ours, our_gradients) = learn(plain, images()), learn(fast, images())
     torch.testing.assert_close([ours, *our_gradients], [y, *gradients], rtol=1e-10, atol=1e-11)
     with torch.no_grad():
-        torch.testing.assert_close(fast.eval()(x), plain.eval()(x), rtol=1e-10, atol=1e-11)
+        torch.testing.assert_close(fast.eval()(images()), plain.eval()(images()), rtol=1e-10, atol=1e-11)
 
 
-@both_layouts
 @pytest.mark.parametrize("part_bytes", [4_000, 1_000_000], ids=["a few parts", "one part"])
-def test_the_same_bits_on_any_number_of_threads(part_bytes, laid, monkeypatch):
+def test_the_same_bits_on_any_number_of_threads(part_bytes, monkeypatch):
     monkeypatch.setattr(stages, "PART_BYTES", part_bytes)
-    size, wanted = LAYOUTS[laid].values()
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            y, gradients = learn(stage(dtype=torch.float32)[1], images(size=size).float(), wanted)
+            y, gradients = learn(stage(dtype=torch.float32)[1], images(dtype=torch.float32))
             found.append([y, *gradients])
     finally:
         torch.set_num_threads(before)

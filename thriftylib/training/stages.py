@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from thriftylib.papers.expandnets_chains import ExpandedConv2d
 from thriftylib.training.groups import aten, channel_sums, each, rows
-from thriftylib.training.windows import layout, output_size
 
 PART_BYTES = 1_100_000  # of a part's fp32 map, at most: what a core's own cache holds
+_POOL: tuple[Any, ...] = ([2, 2], [2, 2], [0, 0], [1, 1], False)
 
 
 def is_stage(module: nn.Module) -> bool:
@@ -76,15 +76,12 @@ class FastStage:
         shift = norm.bias - norm.running_mean * scale
         if conv.bias is not None:
             shift = shift + conv.bias * scale
-        laid = layout(x, conv.weight, conv.padding, wanted=False)
-        weight = laid.weight(conv.weight * scale[:, None, None, None])
-        shift = shift.repeat(len(weight) // len(shift))
+        weight = _channels_last(conv.weight * scale[:, None, None, None])
 
         def walk(c: slice) -> Tensor:
-            y = _channels_last(F.conv2d(x[c], weight, shift, laid.stride, conv.padding))
-            return laid.pool(y)[0].clamp_min_(0)
+            return F.max_pool2d(F.conv2d(x[c], weight, shift, padding=conv.padding), 2).clamp_min_(0)
 
-        return _join(each(walk, _parts(x, conv.weight, conv.padding)))
+        return _join(each(walk, _parts(x, weight, conv.padding)))
 
 
 class _Stage(torch.autograd.Function):
@@ -101,19 +98,18 @@ class _Stage(torch.autograd.Function):
     ) -> Tensor:
         # With the sign of a negative gamma in the convolution, the largest value is the one that survives the pool.
         sign = gamma.sign()
-        laid = layout(x, weight, padding, wanted=ctx.needs_input_grad[2])
-        turned = laid.weight(weight * sign[:, None, None, None])
+        turned = _channels_last(weight * sign[:, None, None, None])
 
         def walk(c: slice) -> tuple[Tensor, ...]:
             # A bias would be taken away again with the mean. Images of one channel come out with their channels first.
-            y = _channels_last(F.conv2d(x[c], turned, None, laid.stride, padding))
-            mean = _fold_row(rows(y).sum(0), gamma) / (y.numel() // len(gamma))
-            apart = rows(y) - mean.repeat(rows(y).shape[1] // len(gamma))
-            return y, mean, _fold_row(apart.mul_(apart).sum(0), gamma), *laid.pool(y)
+            y = _channels_last(F.conv2d(x[c], turned, padding=padding))
+            mean = channel_sums(y) / (y.numel() // len(gamma))
+            apart = rows(y) - mean.repeat(y.shape[3])
+            return y, mean, _fold_row(apart.mul_(apart).sum(0), gamma), *aten.max_pool2d_with_indices(y, *_POOL)
 
         parts = _parts(x, weight, padding)
-        maps, means, squares, pooled, kept = zip(*each(walk, parts), strict=True)
-        pixels = maps[0][0].numel() // len(gamma)
+        maps, means, squares, pooled, places = zip(*each(walk, parts), strict=True)
+        pixels = maps[0][0, 0].numel()
         total = pixels * len(x)
         mean = sum(m * (len(y) / len(x)) for m, y in zip(means, maps, strict=True))
         between = (pixels * len(y) * (m - mean).square() for m, y in zip(means, maps, strict=True))
@@ -129,47 +125,46 @@ class _Stage(torch.autograd.Function):
         out = torch.empty_like(largest)
         shift = torch.addcmul(beta, mean, scale, value=-1)
         torch.addcmul(shift.repeat(repeat), rows(largest), scale.repeat(repeat), out=rows(out)).clamp_min_(0)
-        ctx.save_for_backward(x, turned, sign, scale, largest, out, mean, invstd, *maps, *kept)
-        ctx.laid, ctx.parts, ctx.padding, ctx.has_bias = laid, parts, list(padding), bias is not None
+        ctx.save_for_backward(x, turned, sign, scale, largest, out, mean, invstd, *maps, *places)
+        ctx.parts, ctx.padding, ctx.has_bias = parts, list(padding), bias is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, turned, sign, scale, largest, out, mean, invstd, *rest = ctx.saved_tensors
-        maps, kept = rest[: len(ctx.parts)], rest[len(ctx.parts) :]
-        laid, wanted = ctx.laid, ctx.needs_input_grad[2]
-        stride = [laid.stride, laid.stride]
+        x, turned, sign, scale, largest, out, mean, invstd, *kept = ctx.saved_tensors
+        maps, places = kept[: len(ctx.parts)], kept[len(ctx.parts) :]
+        wanted = ctx.needs_input_grad[2]
         g = aten.threshold_backward(_channels_last(gradient), out, 0)
         of_beta = channel_sums(g)
         # Of the normalised map: only the largest of four pixels gets a gradient.
         of_gamma = (_fold_row((rows(g) * rows(largest)).sum(0), mean) - mean * of_beta) * invstd
         # scale (g - mean(g) - normalised mean(g normalised)) as a linear function of g and of the convolution's output
-        total = maps[0][0].numel() // len(mean) * len(x)
+        total = maps[0][0, 0].numel() * len(x)
         of_map = scale * invstd * of_gamma / -total
         constant = scale * of_beta / -total - of_map * mean
         rows(g).mul_(scale.repeat(g.shape[3]))
-        repeat = rows(maps[0]).shape[1] // len(mean)
-        of_map, constant = of_map.repeat(repeat), constant.repeat(repeat)
+        of_map, constant = of_map.repeat(maps[0].shape[3]), constant.repeat(maps[0].shape[3])
 
         def walk(part: tuple[slice, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            c, y, kept = part
-            back = laid.unpool(g[c], y, kept)
+            c, y, places = part
+            back = aten.max_pool2d_with_indices_backward(g[c], y, *_POOL, places)
             rows(back).addcmul_(rows(y), of_map).add_(constant)
             of_x, of_weight, _ = aten.convolution_backward(
-                back, x[c], turned, None, stride, ctx.padding, [1, 1], False, [0, 0], 1, [wanted, True, False]
+                back, x[c], turned, None, [1, 1], ctx.padding, [1, 1], False, [0, 0], 1, [wanted, True, False]
             )
             return of_x, of_weight
 
-        of_x, of_weights = zip(*each(walk, zip(ctx.parts, maps, kept, strict=True)), strict=True)
-        of_weight = laid.of_weight(sum(of_weights)) * sign[:, None, None, None]
+        of_x, of_weights = zip(*each(walk, zip(ctx.parts, maps, places, strict=True)), strict=True)
+        of_weight = sum(of_weights) * sign[:, None, None, None]
         of_bias = torch.zeros_like(mean) if ctx.has_bias else None  # the mean takes it away
         return None, None, _join(of_x) if wanted else None, of_weight, of_bias, of_gamma * sign, of_beta
 
 
 def _parts(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> list[slice]:
     """The batch in parts, always the same, so that results are; a power of two of them, for threads to end together."""
-    total = 4 * len(x) * len(weight) * math.prod(output_size(x, weight, padding))
+    height, width = (x.shape[i] + 2 * padding[i - 2] - weight.shape[i] + 1 for i in (2, 3))
+    total = 4 * len(x) * len(weight) * height * width
     count = 1 << max(0, math.ceil(math.log2(total / PART_BYTES)))
     bounds = [len(x) * i // count for i in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds) if start < stop]
