@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import assert_texts_lie_inside
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from thriftylib import figures
 from thriftylib.experiments.dacnn import depth_costs
@@ -70,17 +70,8 @@ def texts(axes: Axes) -> str:
 @pytest.mark.filterwarnings("error")
 def test_key_labels_and_note_lie_inside_the_picture(picture):
     figure = picture().figure
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    frame = figure.bbox.padded(1)
-    keys = [text for artist in figure.artists for text in artist.findobj(lambda each: hasattr(each, "get_text"))]
     labels = [text for axes in figure.axes for text in axes.texts]
-    for text in (each for each in (*figure.texts, *labels, *keys) if each.get_text() and each.get_visible()):
-        box = text.get_window_extent(renderer)
-        assert frame.containsx(box.x0), text
-        assert frame.containsx(box.x1), text
-        assert frame.containsy(box.y0), text
-        assert frame.containsy(box.y1), text
+    assert_texts_lie_inside(figure, labels)
     assert NOTE in texts(figure.axes[0])
 
 

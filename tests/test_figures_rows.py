@@ -6,7 +6,7 @@ import made_up
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from drawing import assert_texts_lie_inside
 
 from thriftylib import figures
 
@@ -89,17 +89,8 @@ def texts(panels) -> str:
 def test_everything_written_lies_inside_the_picture(picture):
     panels = picture()
     figure = panels[0].figure
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    frame = figure.bbox.padded(1)
     labels = [label for axes in panels for label in (*axes.texts, *axes.get_yticklabels(), axes.title)]
-    keys = [text for artist in figure.artists for text in artist.findobj(lambda each: hasattr(each, "get_text"))]
-    for text in (each for each in (*figure.texts, *labels, *keys) if each.get_text() and each.get_visible()):
-        box = text.get_window_extent(renderer)
-        assert frame.containsx(box.x0), text
-        assert frame.containsx(box.x1), text
-        assert frame.containsy(box.y0), text
-        assert frame.containsy(box.y1), text
+    assert_texts_lie_inside(figure, labels)
     assert NOTE in texts(panels)
 
 

@@ -114,6 +114,7 @@ def train_missing(
         "threads": threads,
         "progress": progress,
     }
+    jobs = min(jobs, len(todo))
     if jobs > 1:
         sitting.missing, sitting.stopped = train_side_by_side(todo, jobs, arguments, deadline, announce)
         known = known_records(places.results)

@@ -243,6 +243,10 @@ def _check_chain(chain: nn.Sequential) -> None:
     for i, layer in enumerate(chain):
         if (layer.bias is None) != (chain[0].bias is None):
             raise SpecError(f"layer {i} of the chain: all layers must have a bias, or none")
+        if i and (given := len(chain[i - 1].weight)) != (taken := _inputs(layer)):
+            raise SpecError(
+                f"layer {i} of the chain takes {taken} channels or features, but the one before gives {given}"
+            )
         if kind is nn.Linear:
             continue
         plain = layer.dilation == (1, 1) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
@@ -260,6 +264,10 @@ def _check_chain(chain: nn.Sequential) -> None:
             raise SpecError(
                 f"layer {i} of the chain has stride {layer.stride}: after a stride only 1x1 layers may follow"
             )
+
+
+def _inputs(layer: nn.Conv2d | nn.Linear) -> int:
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
 def _fold_two(first: Tensor, second: Tensor, groups: int) -> Tensor:
