@@ -562,7 +562,7 @@ MISTAKES = {
     "nothing": (sequence(), "an empty nn.Sequential is no chain"),
     "channels that do not fit": (
         sequence(nn.Conv2d(2, 4, 1), nn.Conv2d(3, 2, 3)),
-        "layer 1 of the chain takes 3 channels, but the one before it gives 4",
+        "layer 1 of the chain takes 3 channels or features, but the one before gives 4",
     ),
     "a bias here and there": (sequence(nn.Linear(2, 4), nn.Linear(4, 2, bias=False)), "must have a bias, or none"),
     "a dilated layer": (sequence(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 2, 3, dilation=2)), "layer 1 .* needs dilation 1"),
