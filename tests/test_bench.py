@@ -1,8 +1,7 @@
 """The bench on tiny sizes: what it compares is the same, and what it gives is a record. Nothing here is timed."""
 
 import multiprocessing
-import os
-from dataclasses import replace
+import signal
 
 import pytest
 import torch
@@ -80,20 +79,23 @@ def test_trainings_side_by_side(monkeypatch):
     monkeypatch.setattr(bench, "_peak", lambda *_: None)  # four processes less
     record = bench_smallnet.bench_smallnet(batch_size=4, rounds=2, threads=2)
     assert list(record.variants) == [PLAIN, "fp32", f"{PLAIN}-side-by-side", "fp32-side-by-side"]
-    assert record.variants["fp32-side-by-side"].what == "our engine; 2 trainings, a thread each"
+    assert record.variants["fp32-side-by-side"].what == "our engine; two trainings side by side"
     assert record.ratio("fp32-side-by-side") > 0
     assert not multiprocessing.active_children()
 
 
 def test_a_training_side_by_side_that_dies_is_told():
-    way = Way("what dies", dying)
     run = bench_smallnet.smallnet_run(3, "plain", False, 4, 100)
-    with _SideBySide(run, replace(way, at_once=2), 2) as training, pytest.raises(ThriftyError, match="has died"):
-        training.advance(1)
+    with _SideBySide(run, Way("nothing", endless, at_once=2), 2) as training:
+        training.processes[0].kill()  # the other one lives on
+        with pytest.raises(ThriftyError, match="has died"):
+            training.advance(1)
+    assert [process.exitcode for process in training.processes] == [-signal.SIGKILL, 0]
 
 
-def dying(run):
-    os._exit(1)
+def endless(run):
+    while True:
+        yield
 
 
 def test_the_plain_side_walks_through_its_chains_with_pytorchs_own_operations():

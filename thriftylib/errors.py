@@ -20,5 +20,9 @@ class RecordError(ThriftyError):
     """A record, claim or weight file that is corrupt, foreign or at odds with itself: names the file and the fault."""
 
 
+class DiedError(ThriftyError):
+    """A training's process that ended by itself, killed or broken: a failure, and no mistake in the call."""
+
+
 class CheckpointError(ThriftyError):
     """A checkpoint that belongs to another run or cannot be read."""

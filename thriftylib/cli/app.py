@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from thriftylib.errors import ThriftyError
+from thriftylib.errors import DiedError, ThriftyError
 
 FAILED = 1
 MISTAKE = 2
@@ -32,14 +32,14 @@ def say(line: str) -> None:
 
 
 class Commands(TyperGroup):
-    """Ends a mistake in one line on standard error and exit code 2, without a traceback."""
+    """Ends a mistake in one line on standard error and exit code 2 (a dead process: 1), without a traceback."""
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ThriftyError as error:
             say(f"thrifty: {error}")
-            raise typer.Exit(MISTAKE) from None
+            raise typer.Exit(FAILED if isinstance(error, DiedError) else MISTAKE) from None
 
 
 app = typer.Typer(

@@ -94,7 +94,7 @@ def bench(
     record: Annotated[bool, typer.Option("--record", help="Keep it below data/results/bench.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory as ratios within one process, on the CPU.
+    """Measure speed and memory as ratios, the variants in turns, on the CPU.
 
     Example: thrifty bench smallnet --convs cl --linear
     """

@@ -53,7 +53,7 @@ def train(
     budget: Budget = None,
     data: DataFolder = None,
     precision: Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU.")] = Precision.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU; the last digits depend on it.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU, for a run; last digits depend on it.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs trained at once, on one device; pays for small networks.")] = 1,
 ) -> None:
     """Train the runs that have no record yet, most valuable first; the same command goes on where it stopped.
@@ -146,7 +146,7 @@ def _missing(
     )
     steps = [step for step in steps if only is None or only in step.claims]
     seconds = sum(step.estimate.seconds for step in steps)
-    say(f"{len(steps)} runs are missing: ~{duration(seconds)} on {machine} (estimate)")
+    say(f"{len(steps)} runs are missing: ~{duration(seconds)} on {machine}, one after the other (estimate)")
     return [step.run for step in steps]
 
 

@@ -104,6 +104,10 @@ def train_missing(
     sitting = Sitting({run.id: known[run.id] for run in wanted if run.id in known})
     todo = [run for run in wanted if run.id not in known]
     _check_parents(todo, places)
+    if jobs > 1 and threads is None:
+        import torch
+
+        threads = max(1, torch.get_num_threads() // jobs)  # however many runs are left: last digits depend on it
     arguments: dict[str, Any] = {
         "data": data,
         "device": device,
@@ -114,11 +118,12 @@ def train_missing(
         "threads": threads,
         "progress": progress,
     }
-    jobs = min(jobs, len(todo))
-    if jobs > 1:
-        sitting.missing, sitting.stopped = train_side_by_side(todo, jobs, arguments, deadline, announce)
+    if min(jobs, len(todo)) > 1:
+        stopped = train_side_by_side(todo, jobs, arguments, deadline, announce)
         known = known_records(places.results)
-        sitting.records |= {run.id: known[run.id] for run in todo if run not in sitting.missing}
+        sitting.records |= {run.id: known[run.id] for run in todo if run.id in known}
+        sitting.missing = [run for run in todo if run.id not in known]
+        sitting.stopped = stopped if sitting.missing else None
         return sitting
     for number, run in enumerate(todo):
         left = None if deadline is None else deadline - time.monotonic()

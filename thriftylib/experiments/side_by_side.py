@@ -1,23 +1,27 @@
 """Trainings side by side, each in a process of its own.
 
 A small network keeps neither two cores nor a GPU busy: its operations are too short. Several trainings at once do. They
-share nothing but the folders that they write to, so each gives the record that it would give alone on as many threads.
+share nothing but the folders that they write to, so each ends with the weights that it would end with alone on as many
+threads; only the times in its record are those of a machine that others use too.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from thriftylib.errors import ThriftyError
+from thriftylib.errors import DiedError, ThriftyError
 from thriftylib.spec import Run
-from thriftylib.training.signals import collect_signals
+from thriftylib.training.signals import collect_signals, starting_deaf_to_interrupts
 
 Stop = Literal["budget", "signal"]
 LOOK = 0.2  # seconds between two looks for a signal
@@ -36,49 +40,46 @@ def train_side_by_side(
     arguments: dict[str, Any],
     deadline: float | None,
     announce: Callable[[Run, int, int], None] | None,
-) -> tuple[list[Run], Stop | None]:
+) -> Stop | None:
     """Train the runs in their order, ``jobs`` at once; a run waits for the one from whose weights it starts.
 
     Args:
-        arguments: of :func:`thriftylib.training.engine.train`, but for the run and its budget. If ``threads`` is None,
-            the trainings share out those that PyTorch would use.
+        arguments: of :func:`thriftylib.training.engine.train`, but for the run and its budget.
         deadline: when they stop, by the monotonic clock.
         announce: called before each training with the run, its number and how many there are.
 
     Returns:
-        The runs that have no record now, and what stopped them.
+        What stopped them.
 
     Raises:
         ThriftyError: what a training raised, or how its process died. The others have stopped then, with checkpoints.
     """
-    waiting, running, missing = list(todo), list[_Training](), list[Run]()
+    waiting, running = list(todo), list[_Training]()
     stopped: Stop | None = None
     asked = False
     with collect_signals() as received:
         try:
             while running or (waiting and not stopped):
-                left = None if deadline is None else deadline - time.monotonic()
-                if (received or stopped == "signal") and not asked:  # once: a second signal would kill
+                if (received or stopped == "signal") and not asked:
                     stopped, asked = "signal", True
                     _ask_to_stop(running)
-                elif left is not None and left <= 0:
+                elif deadline is not None and time.monotonic() >= deadline:
                     stopped = stopped or "budget"
                 while not stopped and len(running) < jobs and (run := _next(waiting, running)):
                     waiting.remove(run)
                     if announce:
                         announce(run, len(todo) - len(waiting), len(todo))
-                    running.append(_start(run, jobs, {**arguments, "budget": left}))
+                    running.append(_start(run, arguments, deadline))
                 connection.wait([training.process.sentinel for training in running], LOOK)
                 for training in [training for training in running if not training.process.is_alive()]:
                     running.remove(training)
-                    if reason := _what_stopped(training, asked):
-                        stopped = stopped or reason
-                        missing.append(training.run)
+                    stopped = _what_stopped(training, asked or bool(received)) or stopped
         finally:
-            _ask_to_stop(running)
+            if not asked:
+                _ask_to_stop(running)
             for training in running:
                 training.process.join()
-    return [run for run in todo if run in missing or run in waiting], stopped
+    return stopped
 
 
 def _next(waiting: Sequence[Run], running: Sequence[_Training]) -> Run | None:
@@ -87,29 +88,36 @@ def _next(waiting: Sequence[Run], running: Sequence[_Training]) -> Run | None:
     return next((run for run in waiting if (run.parent, run.seed) not in pending), None)
 
 
-def _start(run: Run, jobs: int, arguments: dict[str, Any]) -> _Training:
+def _start(run: Run, arguments: dict[str, Any], deadline: float | None) -> _Training:
     context = multiprocessing.get_context("spawn")
     answer, end = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(end, run.model_dump(mode="json"), jobs, arguments))
-    process.start()
+    process = context.Process(target=_train, args=(end, run.model_dump(mode="json"), arguments, deadline))
+    with starting_deaf_to_interrupts():  # this process acts on Ctrl-C and asks the others
+        process.start()
     end.close()
     return _Training(run, process, answer)
 
 
-def _train(answer: connection.Connection, run: dict[str, Any], jobs: int, arguments: dict[str, Any]) -> None:
+def _train(
+    answer: connection.Connection, run: dict[str, Any], arguments: dict[str, Any], deadline: float | None
+) -> None:
     """In the process: train, then tell what stopped it and what was wrong."""
-    # A terminal's Ctrl-C reaches every process; the first acts on it and asks the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import torch
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    from thriftylib.training.engine import train  # imports torch
 
-    from thriftylib.training.engine import train
-
-    if arguments["threads"] is None:
-        arguments["threads"] = max(1, torch.get_num_threads() // jobs)
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())  # the clock is the machine's
     try:
-        answer.send((train(Run.model_validate(run), **arguments).stopped, None))
+        told = (train(Run.model_validate(run), **arguments, budget=left).stopped, None)
     except ThriftyError as error:
-        answer.send((None, str(error)))
+        told = (None, str(error))
+    with suppress(OSError):  # nobody is there any more
+        answer.send(told)
+
+
+def _stop_with_parent() -> None:
+    """However the process that started this one ends: else a killed one's trainings would go on unseen."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _ask_to_stop(running: Sequence[_Training]) -> None:
@@ -118,17 +126,16 @@ def _ask_to_stop(running: Sequence[_Training]) -> None:
 
 
 def _what_stopped(training: _Training, asked: bool) -> Stop | None:
-    """Of a process that has ended; None if it leaves a record."""
+    """Of a process that has ended."""
+    code = training.process.exitcode
     try:
         stopped, error = training.answer.recv()
     except EOFError:
-        if asked:  # before the training had begun
+        if asked and code == -signal.SIGTERM:  # before the training had begun, or after its last step
             return "signal"
-        code = training.process.exitcode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        raise ThriftyError(
-            f"run {training.run.id}: its process {how}; the same command goes on from its checkpoint"
-        ) from None
+        message = f"run {training.run.id}: its process {how}; the same command goes on from its checkpoint"
+        raise DiedError(message) from None
     if error:
         raise ThriftyError(error)
     return stopped

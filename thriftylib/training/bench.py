@@ -1,4 +1,4 @@
-"""What every bench shares: training steps of several ways to do one thing, in turns in one process.
+"""What every bench shares: training steps of several ways to do one thing, in turns.
 
 All learn from random images of CIFAR-10's shape, so no data set is needed. The variants take turns, round by round, so
 a slow moment of the machine hits all of them, and each round gives one ratio. Trainings side by side need processes of
@@ -155,9 +155,13 @@ def _serve(end: Connection, run: dict[str, Any], way: Way, threads: int) -> None
     keep_freed_memory()
     torch.set_num_threads(threads)
     training = _Training(Run.model_validate(run), way)
-    with suppress(EOFError):  # nobody asks any more
-        while True:
-            training.advance(end.recv())
+    while True:
+        try:
+            wanted = end.recv()
+        except (EOFError, OSError):  # nobody asks any more
+            return
+        training.advance(wanted)
+        with suppress(OSError):
             end.send(None)
 
 

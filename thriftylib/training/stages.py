@@ -6,8 +6,8 @@ output, which batch norm's statistics have seen whole, and to normalise what is 
 gradient reaches one pixel of four; what batch norm's statistics send to all pixels is a linear function of the
 convolution's output.
 
-The batch is cut into parts, a thread each, and their sums are added in the parts' order: the result is the same to the
-last bit on any number of threads.
+The batch is cut into parts that fit a core's cache, which threads take in turn, and the parts' sums are added in their
+order: the result is the same to the last bit on any number of threads.
 """
 
 from __future__ import annotations
@@ -162,10 +162,10 @@ class _Stage(torch.autograd.Function):
 
 
 def _parts(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> list[slice]:
-    """The batch in parts, always the same, so that results are; a power of two of them, for threads to end together."""
+    """The batch in parts, always the same, so that results are; twice as many where they would be too large."""
     height, width = (x.shape[i] + 2 * padding[i - 2] - weight.shape[i] + 1 for i in (2, 3))
     total = 4 * len(x) * len(weight) * height * width
-    count = 1 << max(0, math.ceil(math.log2(total / PART_BYTES)))
+    count = 1 << math.ceil(math.log2(max(1, total / PART_BYTES)))
     bounds = [len(x) * i // count for i in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds) if start < stop]
 

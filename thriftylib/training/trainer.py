@@ -67,7 +67,7 @@ class Trainer:
         """Take a network into training: device, memory format, fast kernels, optimiser."""
         self.network = network.to(self.device, memory_format=torch.channels_last)
         kernels.accelerate(self.network, self.precision)
-        self.threads = sharing_threads if kernels.is_accelerated(self.network) else nullcontext
+        self.sharing = sharing_threads if kernels.is_accelerated(self.network) else nullcontext
         self.optimizer = make_optimizer(self.network, self.recipe)
         if self.recipe.momentum:
             # Zero before the first step changes no value. Left to SGD, a buffer would take its gradient's strides, but
@@ -105,7 +105,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         index = self.order[self.batch * self.recipe.batch_size : (self.batch + 1) * self.recipe.batch_size]
-        with self.threads():
+        with self.sharing():
             self._learn(index)
         self.method.after_step(self.network, self.optimizer, rate)
         self.batch += 1
