@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from thriftylib.papers.expandnets_chains import ExpandedConv2d
-from thriftylib.training.groups import aten, channel_sums, each, rows
+from thriftylib.training.groups import aten, channel_sums, each, equal, rows
 
 PART_BYTES = 1_100_000  # of a part's fp32 map, at most: what a core's own cache holds
 _POOL: tuple[Any, ...] = ([2, 2], [2, 2], [0, 0], [1, 1], False)
@@ -166,8 +165,7 @@ def _parts(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> list[slice]:
     height, width = (x.shape[i] + 2 * padding[i - 2] - weight.shape[i] + 1 for i in (2, 3))
     total = 4 * len(x) * len(weight) * height * width
     count = 1 << math.ceil(math.log2(max(1, total / PART_BYTES)))
-    bounds = [len(x) * i // count for i in range(count + 1)]
-    return [slice(start, stop) for start, stop in pairwise(bounds) if start < stop]
+    return equal(len(x), count)
 
 
 def _fold_row(row: Tensor, like: Tensor) -> Tensor:
