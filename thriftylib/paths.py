@@ -43,10 +43,13 @@ def local_dir() -> Path:
 
 
 def data_root(explicit: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of the data sets: ``explicit``, else ``THRIFTY_DATA``, else a per-user cache folder."""
+    """The folder of the data sets: ``explicit``, else ``THRIFTY_DATA``, else the per-user cache folder."""
     chosen = explicit or os.environ.get("THRIFTY_DATA")
-    if chosen:
-        return Path(chosen).expanduser()
+    return Path(chosen).expanduser() if chosen else cache_dir()
+
+
+def cache_dir() -> Path:
+    """The user's cache folder of this package: data sets, compiled code."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "thriftylib"
 

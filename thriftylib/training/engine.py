@@ -18,6 +18,7 @@ import torch
 from thriftylib.evidence.records import Record, save_record
 from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Run
+from thriftylib.training import kernels
 from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from thriftylib.training.data import load
 from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
@@ -82,6 +83,8 @@ def train(
             trainer.restore(*load_checkpoint(path, run.id))
         saved = time.monotonic()
         with Report(run, trainer.steps * run.recipe.epochs, trainer.position, shown=progress) as report:
+            if chosen.type == "cpu" and (missing := kernels.hint(trainer.network)):
+                report.say(missing)
             while not trainer.finished:
                 trainer.step(report)
                 now = time.monotonic()

@@ -80,13 +80,18 @@ def sharing_threads() -> Iterator[None]:
         _shared.reset(token)
 
 
+def threads_to_use() -> int:
+    """How many threads :func:`each` works on."""
+    return _shared.get() or torch.get_num_threads()
+
+
 def each(body: Callable[[Any], Any], groups: Iterable[Any]) -> list[Any]:
     """``body`` of every group, on as many threads as PyTorch may use; the results in the groups' order.
 
     One thread per group beats all threads on each operation: nobody waits for a thread that another process holds up.
     The calling thread takes its share.
     """
-    threads = _shared.get() or torch.get_num_threads()
+    threads = threads_to_use()
     if threads == 1:
         return list(map(body, groups))
     todo = deque(enumerate(groups))

@@ -10,15 +10,15 @@ from torch import nn
 from thriftylib.papers.thriftynet import ThriftyNet
 from thriftylib.training.groups import activation
 from thriftylib.training.recursion import FastRecursion
-from thriftylib.training.stages import FastStage, is_stage
+from thriftylib.training.stages import FastStage, can_serve, is_stage
 
 
 def accelerate(network: nn.Module, precision: Literal["fp32", "bf16"] = "fp32") -> nn.Module:
     """Swap in fast paths wherever ``network`` has a ThriftyNet or a stage that they serve; returns ``network`` itself.
 
     Parameters, buffers and ``state_dict`` stay as they are. What they do not serve keeps its plain forward: other
-    networks, GPUs, activations whose gradient needs their input, batches of one image, training mode without gradients.
-    The graph of a ThriftyNet can be walked backward once.
+    networks, GPUs, activations whose gradient needs their input, batches of one image, training mode without gradients,
+    stages where no C compiler works. The graph of a ThriftyNet can be walked backward once.
 
     Args:
         precision: of a ThriftyNet's stored maps and of its convolutions' operands. Weights, statistics, sums over
@@ -30,9 +30,17 @@ def accelerate(network: nn.Module, precision: Literal["fp32", "bf16"] = "fp32") 
             continue
         if isinstance(module, ThriftyNet) and (chosen := activation(module.activation)) is not None:
             module.forward = FastRecursion(module, chosen, torch.bfloat16 if precision == "bf16" else parameter.dtype)
-        elif is_stage(module) and precision == "fp32":
+        elif is_stage(module) and precision == "fp32" and can_serve(parameter.dtype):
             module.forward = FastStage(module)
     return network
+
+
+def hint(network: nn.Module) -> str | None:
+    """What is missing here for a network on a CPU to be trained fast; None: nothing."""
+    stages = [module for module in network.modules() if is_stage(module)]
+    if any(not can_serve(stage[1].weight.dtype) for stage in stages):
+        return "no C compiler works here (cc, gcc, clang or $CC): stages run on PyTorch's operators, which is slower"
+    return None
 
 
 def is_accelerated(network: nn.Module) -> bool:

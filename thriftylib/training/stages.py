@@ -6,26 +6,27 @@ output, which batch norm's statistics have seen whole, and to normalise what is 
 gradient reaches one pixel of four; what batch norm's statistics send to all pixels is a linear function of the
 convolution's output.
 
-The batch is cut into parts that fit a core's cache, which threads take in turn, and the parts' sums are added in their
-order: the result is the same to the last bit on any number of threads.
+All of it is C, in ``native/``: PyTorch's convolutions want more channels, and a stage of eight spends its time between
+operations. Without a C compiler there is no fast path. What a stage gives has its images innermost in memory: shape
+(N, C, H, W), strides of (C, H, W, N); that is also what it reads fastest.
 """
 
 from __future__ import annotations
 
-import math
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from thriftylib.errors import ThriftyError
 from thriftylib.papers.expandnets_chains import ExpandedConv2d
-from thriftylib.training.groups import aten, channel_sums, each, equal, rows
+from thriftylib.training.compiled import library
+from thriftylib.training.groups import each, threads_to_use
 
-PART_BYTES = 1_100_000  # of a part's fp32 map, at most: what a core's own cache holds
-_POOL: tuple[Any, ...] = ([2, 2], [2, 2], [0, 0], [1, 1], False)
+ALONE = 2_000_000  # multiplications: a loop of fewer is over before another thread is awake
 
 
 def is_stage(module: nn.Module) -> bool:
@@ -39,6 +40,7 @@ def is_stage(module: nn.Module) -> bool:
         and conv.stride == (1, 1)
         and getattr(conv, "dilation", (1, 1)) == (1, 1)
         and not isinstance(conv.padding, str)
+        and all(pad < size for pad, size in zip(conv.padding, conv.kernel_size, strict=True))
         and type(norm) is nn.BatchNorm2d
         and norm.affine
         and norm.track_running_stats
@@ -50,6 +52,11 @@ def is_stage(module: nn.Module) -> bool:
     )
 
 
+def can_serve(dtype: torch.dtype) -> bool:
+    """Whether this machine has the compiled code for numbers of ``dtype``."""
+    return library("stage", dtype) is not None
+
+
 class FastStage:
     """The forward of an accelerated stage, in place of its own: (N, C, H, W) to (N, C', H' // 2, W' // 2)."""
 
@@ -58,35 +65,84 @@ class FastStage:
 
     def __call__(self, x: Tensor) -> Tensor:
         stage = self.stage
-        plain = stage.training != torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or len(x) < 2
-        # Where gamma is 0, all four pixels are equal: the plain pool takes the first, not the convolution's largest.
-        if plain or not stage[1].weight.all():
+        if not self._serves(x):
             return type(stage).forward(stage, x)
-        x = x.contiguous(memory_format=torch.channels_last)
-        if not stage.training:
-            return self._evaluate(x)
         conv, norm, *_ = stage
-        return _Stage.apply(norm, conv.padding, x, conv.weight, conv.bias, norm.weight, norm.bias)
+        arguments = norm, conv.padding, x, conv.weight, conv.bias, norm.weight, norm.bias
+        return _Stage.apply(*arguments) if stage.training else _Pass(*arguments, keep=False).forward()
 
-    def _evaluate(self, x: Tensor) -> Tensor:
-        """With batch norm as a part of the convolution."""
-        conv, norm, *_ = self.stage
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * scale
-        if conv.bias is not None:
-            shift = shift + conv.bias * scale
-        weight = _channels_last(conv.weight * scale[:, None, None, None])
-
-        def walk(c: slice) -> Tensor:
-            return F.max_pool2d(F.conv2d(x[c], weight, shift, padding=conv.padding), 2).clamp_min_(0)
-
-        return _join(each(walk, _parts(x, weight, conv.padding)))
+    def _serves(self, x: Tensor) -> bool:
+        stage = self.stage
+        conv, norm, *_ = stage
+        return (
+            stage.training == torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+            and x.dim() == 4
+            and len(x) > 1
+            and x.shape[1] == conv.in_channels
+            and x.dtype == norm.weight.dtype
+            and can_serve(x.dtype)
+            and min(_map_size(x, conv.kernel_size, conv.padding)) > 1
+            # Where gamma is 0, all four pixels are equal: the plain pool takes the first, not the map's largest.
+            and bool(norm.weight.all())
+        )
 
 
 class _Stage(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
+    def forward(ctx: Any, norm: nn.BatchNorm2d, padding: tuple[int, int], x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.done = _Pass(norm, padding, x, *parameters, keep=True)
+        ctx.save_for_backward(x)  # that nobody has changed it is seen on the way back
+        norm.num_batches_tracked += 1
+        return ctx.done.forward()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.saved_tensors  # noqa: B018
+        return None, None, *ctx.done.backward(gradient, wanted=ctx.needs_input_grad[2])
+
+
+class _Tensor(ctypes.Structure):
+    """``struct tensor`` of ``lanes.h``."""
+
+    _fields_ = [("numbers", ctypes.c_void_p), ("strides", 4 * ctypes.c_int64)]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Tensor:
+        return cls(tensor.data_ptr(), (4 * ctypes.c_int64)(*tensor.stride()))
+
+
+class _Fields(ctypes.Structure):
+    """``struct stage`` of ``stage.c``."""
+
+    _image = "images", "inputs", "height", "width"
+    _kernel = "outputs", "kernel_height", "kernel_width", "pad_height", "pad_width"
+    _given = "weight", "bias", "gamma", "beta", "running_mean", "running_var"
+    _between = "map", "pooled", "sums", "mean", "invstd", "scale", "shift", "of_map", "constant", "turned"
+    _results = "out", "of_gamma", "of_beta", "of_weight", "of_x"
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in (*_image, *_kernel, "next")),
+        *((name, ctypes.c_double) for name in ("momentum", "eps")),
+        *((name, _Tensor) for name in ("x", "gradient")),
+        *((name, ctypes.c_void_p) for name in (*_given, *_between, *_results)),
+    ]
+
+
+class _Pass:
+    """One batch through ``stage.c``, and its way back.
+
+    Args:
+        norm: whose running statistics move, or are read.
+        padding: of the height and of the width.
+        x: (N, C, H, W) with any strides.
+        weight: (C', C, k, k').
+        bias, gamma, beta: (C',); ``bias`` may be None.
+        keep: whether the batch's statistics are taken, and a way back follows; else the running ones are.
+    """
+
+    def __init__(
+        self,
         norm: nn.BatchNorm2d,
         padding: tuple[int, int],
         x: Tensor,
@@ -94,88 +150,72 @@ class _Stage(torch.autograd.Function):
         bias: Tensor | None,
         gamma: Tensor,
         beta: Tensor,
-    ) -> Tensor:
-        # With the sign of a negative gamma in the convolution, the largest value is the one that survives the pool.
-        sign = gamma.sign()
-        turned = _channels_last(weight * sign[:, None, None, None])
+        *,
+        keep: bool,
+    ) -> None:
+        self.library = library("stage", x.dtype)
+        lanes, group = self.library.stage_lanes(), self.library.stage_group()
+        outputs, inputs, *kernel = self.shape = weight.shape
+        size = _map_size(x, kernel, padding)
+        self.x, self.pooled_size = x, [pixels // 2 for pixels in size]
+        self.blocks, groups = -(-len(x) // lanes), -(-outputs // group)
+        self.macs = len(x) * size[0] * size[1] * weight.numel()
+        doubles = x.new_empty(6 + 2 * self.blocks, outputs, dtype=torch.float64)
+        numbers = dict(zip(("mean", "invstd", "scale", "shift", "of_map", "constant", "sums"), doubles, strict=False))
+        self.tensors = numbers | {
+            "weight": weight.contiguous(),
+            "turned": x.new_empty(self.shape),
+            "bias": bias,
+            "gamma": gamma,
+            "beta": beta,
+            "running_mean": norm.running_mean,
+            "running_var": norm.running_var,
+            "pooled": x.new_empty(self.blocks, groups, *self.pooled_size, group, lanes),
+            "map": x.new_empty(self.blocks, groups, *size, group, lanes) if keep else None,
+        }
+        self.fields = _Fields(len(x), inputs, *x.shape[2:], outputs, *kernel, *padding, 0, norm.momentum, norm.eps)
+        self.fields.x = _Tensor.of(x)
+        self._point(**self.tensors)
 
-        def walk(c: slice) -> tuple[Tensor, ...]:
-            # A bias would be taken away again with the mean. Images of one channel come out with their channels first.
-            y = _channels_last(F.conv2d(x[c], turned, padding=padding))
-            mean = channel_sums(y) / (y.numel() // len(gamma))
-            apart = rows(y) - mean.repeat(y.shape[3])
-            return y, mean, _fold_row(apart.mul_(apart).sum(0), gamma), *aten.max_pool2d_with_indices(y, *_POOL)
+    def forward(self) -> Tensor:
+        """(N, C', H' // 2, W' // 2)."""
+        out = self.x.new_empty(self.shape[0], *self.pooled_size, len(self.x))
+        self._point(out=out)
+        self._call("turn")
+        self._share("forward", self.macs)
+        self._call("statistics")
+        self._share("normalise", out.numel())
+        return out.permute(3, 0, 1, 2)
 
-        parts = _parts(x, weight, padding)
-        maps, means, squares, pooled, places = zip(*each(walk, parts), strict=True)
-        pixels = maps[0][0, 0].numel()
-        total = pixels * len(x)
-        mean = sum(m * (len(y) / len(x)) for m, y in zip(means, maps, strict=True))
-        between = (pixels * len(y) * (m - mean).square() for m, y in zip(means, maps, strict=True))
-        square = sum(squares) + (sum(between) if len(maps) > 1 else 0.0)
-        norm.num_batches_tracked += 1
-        seen = mean * sign if bias is None else torch.addcmul(bias, mean, sign)
-        norm.running_mean.lerp_(seen, norm.momentum)
-        norm.running_var.lerp_(square / (total - 1), norm.momentum)
-        invstd = (square / total + norm.eps).rsqrt()
-        scale = invstd * gamma.abs()
-        largest = _join(pooled)
-        repeat = largest.shape[3]
-        out = torch.empty_like(largest)
-        shift = torch.addcmul(beta, mean, scale, value=-1)
-        torch.addcmul(shift.repeat(repeat), rows(largest), scale.repeat(repeat), out=rows(out)).clamp_min_(0)
-        ctx.save_for_backward(x, turned, sign, scale, largest, out, mean, invstd, *maps, *places)
-        ctx.parts, ctx.padding, ctx.has_bias = parts, list(padding), bias is not None
-        return out
+    def backward(self, gradient: Tensor, *, wanted: bool) -> tuple[Tensor | None, ...]:
+        """The gradients of x, if ``wanted``, and of weight, bias, gamma and beta."""
+        images, inputs, *size = self.x.shape
+        self.fields.gradient = _Tensor.of(gradient)
+        of_norm = self.x.new_empty(2, self.shape[0])
+        of_weight = self.x.new_empty(self.blocks, *self.shape)
+        of_x = self.x.new_empty(inputs, *size, images).permute(3, 0, 1, 2) if wanted else None
+        self._point(of_gamma=of_norm[0], of_beta=of_norm[1], of_weight=of_weight, of_x=of_x)
+        self._share("reduce", gradient.numel())
+        self._call("of_norm")
+        self._share("backward", self.macs)
+        of_bias = torch.zeros_like(of_norm[0]) if self.fields.bias else None  # batch norm takes it away with the mean
+        return of_x, of_weight.sum(0), of_bias, *of_norm
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, turned, sign, scale, largest, out, mean, invstd, *kept = ctx.saved_tensors
-        maps, places = kept[: len(ctx.parts)], kept[len(ctx.parts) :]
-        wanted = ctx.needs_input_grad[2]
-        g = aten.threshold_backward(_channels_last(gradient), out, 0)
-        of_beta = channel_sums(g)
-        # Of the normalised map: only the largest of four pixels gets a gradient.
-        of_gamma = (_fold_row((rows(g) * rows(largest)).sum(0), mean) - mean * of_beta) * invstd
-        # scale (g - mean(g) - normalised mean(g normalised)) as a linear function of g and of the convolution's output
-        total = maps[0][0, 0].numel() * len(x)
-        of_map = scale * invstd * of_gamma / -total
-        constant = scale * of_beta / -total - of_map * mean
-        rows(g).mul_(scale.repeat(g.shape[3]))
-        of_map, constant = of_map.repeat(maps[0].shape[3]), constant.repeat(maps[0].shape[3])
+    def _point(self, **tensors: Tensor | None) -> None:
+        for name, tensor in tensors.items():
+            setattr(self.fields, name, None if tensor is None else tensor.data_ptr())
 
-        def walk(part: tuple[slice, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            c, y, places = part
-            back = aten.max_pool2d_with_indices_backward(g[c], y, *_POOL, places)
-            rows(back).addcmul_(rows(y), of_map).add_(constant)
-            of_x, of_weight, _ = aten.convolution_backward(
-                back, x[c], turned, None, [1, 1], ctx.padding, [1, 1], False, [0, 0], 1, [wanted, True, False]
-            )
-            return of_x, of_weight
+    def _call(self, name: str) -> int:
+        return getattr(self.library, f"stage_{name}")(ctypes.byref(self.fields))
 
-        of_x, of_weights = zip(*each(walk, zip(ctx.parts, maps, places, strict=True)), strict=True)
-        of_weight = sum(of_weights) * sign[:, None, None, None]
-        of_bias = torch.zeros_like(mean) if ctx.has_bias else None  # the mean takes it away
-        return None, None, _join(of_x) if wanted else None, of_weight, of_bias, of_gamma * sign, of_beta
-
-
-def _parts(x: Tensor, weight: Tensor, padding: tuple[int, int]) -> list[slice]:
-    """The batch in parts, always the same, so that results are; twice as many where they would be too large."""
-    height, width = (x.shape[i] + 2 * padding[i - 2] - weight.shape[i] + 1 for i in (2, 3))
-    total = 4 * len(x) * len(weight) * height * width
-    count = 1 << math.ceil(math.log2(max(1, total / PART_BYTES)))
-    return equal(len(x), count)
+    def _share(self, name: str, work: int) -> None:
+        """Threads take blocks until none is left; one alone where ``work``, in multiplications, is too little."""
+        self.fields.next = 0
+        threads = min(threads_to_use(), self.blocks) if work > ALONE else 1
+        if any(each(lambda _: self._call(name), range(threads))):
+            raise ThriftyError(f"no memory left for a stage of {self.shape[0]} channels")
 
 
-def _fold_row(row: Tensor, like: Tensor) -> Tensor:
-    """A sum over :func:`rows`, (W C,), as one over all pixels, (C,)."""
-    return row.view(-1, len(like)).sum(0)
-
-
-def _join(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+def _map_size(x: Tensor, kernel: Sequence[int], padding: Sequence[int]) -> tuple[int, ...]:
+    """(H', W') of the convolution's output."""
+    return tuple(n + 2 * pad - k + 1 for n, k, pad in zip(x.shape[2:], kernel, padding, strict=True))

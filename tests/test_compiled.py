@@ -1,0 +1,131 @@
+"""C code compiled on the spot: kept, made anew where it is damaged, done without where there is no compiler."""
+
+import copy
+import ctypes
+import os
+import platform
+import subprocess
+
+import pytest
+import torch
+from torch import nn
+
+from thriftylib.papers.expandnets_smallnet import SmallNetOptions
+from thriftylib.training import compiled, stages
+from thriftylib.training.compiled import compiler, library
+from thriftylib.training.kernels import accelerate, hint, is_accelerated
+from thriftylib.training.stages import FastStage
+
+
+@pytest.fixture
+def anew(tmp_path, monkeypatch):
+    """An empty cache folder, and nothing loaded yet; again nothing afterwards."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    library.cache_clear()
+    yield tmp_path / "cache" / "thriftylib" / "native"
+    library.cache_clear()
+
+
+def stage():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 11, (5, 3), padding=(2, 0)), nn.BatchNorm2d(11), nn.ReLU(), nn.MaxPool2d(2)
+    return nn.Sequential(*layers).double()
+
+
+def learn(network):
+    x = torch.randn(21, 3, 9, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    y = network.train()(x)
+    y.square().sum().backward()
+    return [y.detach(), x.grad, *(parameter.grad for parameter in network.parameters())]
+
+
+def test_compiled_once_and_kept(anew, monkeypatch):
+    library("stage", torch.float64)
+    (kept,) = anew.iterdir()
+    library.cache_clear()
+    monkeypatch.setattr(subprocess, "run", None)  # whoever compiles again fails
+    assert library("stage", torch.float64)._name == str(kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_python_and_c_agree_on_the_fields(dtype):
+    assert library("stage", dtype).stage_bytes() == ctypes.sizeof(stages._Fields)
+
+
+def test_damaged_file_is_made_anew(anew):
+    library("stage", torch.float64)
+    (kept,) = anew.iterdir()
+    whole = kept.read_bytes()
+    library.cache_clear()
+    kept.unlink()
+    kept.write_bytes(whole[:100])
+    assert library("stage", torch.float64).stage_lanes() > 1
+    assert kept.read_bytes() == whole
+
+
+def test_changed_source_or_command_is_another_file(anew, tmp_path, monkeypatch):
+    library("stage", torch.float64)
+    library("stage", torch.float32)
+    library.cache_clear()
+    monkeypatch.setattr(compiled, "_FLAGS", (*compiled._FLAGS, "-g0"))
+    library("stage", torch.float64)
+    library.cache_clear()
+    sources = tmp_path / "native"
+    sources.mkdir()
+    for path in compiled._SOURCES.iterdir():
+        (sources / path.name).write_text(path.read_text() + "\n")
+    monkeypatch.setattr(compiled, "_SOURCES", sources)
+    library("stage", torch.float64)
+    assert len(list(anew.iterdir())) == 4
+
+
+def test_nothing_is_kept_where_nothing_can_be(tmp_path, anew, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert library("stage", torch.float64).stage_lanes() > 1
+
+
+@pytest.mark.parametrize("command", ["no-such-compiler", "false", "true"])
+def test_no_compiler_or_one_that_fails(anew, command, monkeypatch):
+    monkeypatch.setenv("CC", command)
+    assert (compiler() is None) == (command == "no-such-compiler")
+    assert library("stage", torch.float64) is None
+    plain = stage()
+    slow = accelerate(copy.deepcopy(plain))
+    assert "forward" not in vars(slow)
+    assert not is_accelerated(slow)
+    assert hint(slow).startswith("no C compiler works here (cc, gcc, clang or $CC)")
+    fast = copy.deepcopy(plain)
+    fast.forward = FastStage(fast)  # made where there was one
+    torch.testing.assert_close(learn(fast), learn(plain), rtol=0, atol=0)
+
+
+def test_nothing_is_missing_where_the_compiler_works():
+    assert compiler() is not None
+    assert hint(accelerate(SmallNetOptions().build((3, 32, 32), 10))) is None
+    assert hint(nn.Linear(2, 2)) is None
+
+
+def test_cc_with_arguments(monkeypatch):
+    monkeypatch.setenv("CC", f"{compiler()[0]} -g0")
+    assert compiler() == [compiler()[0], "-g0"]
+
+
+def test_other_numbers_have_no_code():
+    assert library("stage", torch.bfloat16) is None
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these flags are of x86 processors")
+@pytest.mark.parametrize("flags", [("-mno-avx512f",), ("-mno-avx",)], ids=["32 bytes", "16 bytes"])
+def test_narrower_registers(anew, flags, monkeypatch):
+    monkeypatch.setattr(compiled, "_FLAGS", (*compiled._FLAGS, *flags))
+    assert library("stage", torch.float64).stage_lanes() <= (4 if "-mno-avx512f" in flags else 2)
+    plain = stage()
+    fast = accelerate(copy.deepcopy(plain))
+    assert is_accelerated(fast)
+    torch.testing.assert_close(learn(fast), learn(plain), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/cpuinfo"), reason="Linux says there what a processor can")
+def test_the_processor_is_part_of_the_name():
+    assert b"flags" in compiled._processor() or b"Features" in compiled._processor()
