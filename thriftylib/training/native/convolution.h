@@ -111,7 +111,9 @@ INLINE void add_rows(const vec *x, int64_t x_width, const vec *g, int64_t g_widt
         for (int t = 0; t < TAPS; t++) at[t] = x + offsets[t];
         for (int64_t w = 0; w < width; w++) {
             UNROLL for (int o = 0; o < GROUP; o++) {
-                UNROLL for (int t = 0; t < TAPS; t++) sums[o][t] += g[w * GROUP + o] * at[t][w];
+                vec one = g[w * GROUP + o];
+                IN_REGISTER(one); /* else it is read anew for each tap, and reading takes longer than multiplying */
+                UNROLL for (int t = 0; t < TAPS; t++) sums[o][t] += one * at[t][w];
             }
         }
     }

@@ -27,6 +27,11 @@ typedef real vec __attribute__((vector_size(BYTES)));
 typedef __typeof__((vec){0} > (vec){0}) mask; /* all bits of a lane, or none */
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
+#if defined __x86_64__
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
+#else
+#define IN_REGISTER(v)
+#endif
 
 INLINE vec where(mask chosen, vec a) { return (vec)(chosen & (mask)a); }
 /* a where they cannot be compared */
