@@ -388,6 +388,17 @@ def test_a_picture_carries_its_data():
     assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)  # an opaque card
 
 
+def test_the_palette_changes_no_colour_that_one_could_see():
+    figure = figures.accuracy_against_parameters(points(2), title="A title")[0].figure
+    drawn = BytesIO()
+    with look.style():
+        figure.savefig(drawn, format="png", dpi=2 * display.SHOWN_WIDTH / figure.get_figwidth())
+    small = display.as_png(figure, {})
+    pictures = [np.asarray(Image.open(BytesIO(png)).convert("RGB"), int) for png in (drawn.getvalue(), small)]
+    assert abs(pictures[0] - pictures[1]).max() <= 2  # of 255
+    assert len(small) < len(drawn.getvalue()) / 2
+
+
 def test_data_do_not_differ_in_a_last_bit():
     assert display.as_csv(pd.DataFrame({"a": [0.1 + 0.2]})) == display.as_csv(pd.DataFrame({"a": [0.3]}))
 

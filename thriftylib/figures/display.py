@@ -6,11 +6,14 @@ import base64
 import hashlib
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image as Picture
+from PIL.PngImagePlugin import PngInfo
 
 from thriftylib.figures.look import style
 
@@ -27,14 +30,26 @@ def show(axes: Axes | Sequence[Axes], data: pd.DataFrame, name: str, alt: str) -
     """
     figure = (axes if isinstance(axes, Axes) else axes[0]).figure
     text = as_csv(data)
-    picture = io.BytesIO()
-    with style():
-        dpi = 2 * SHOWN_WIDTH / figure.get_figwidth()
-        figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": None, "Data-SHA256": checksum(text)})
-    display(Image(picture.getvalue(), width=SHOWN_WIDTH, alt=alt))
+    display(Image(as_png(figure, {"Data-SHA256": checksum(text)}), width=SHOWN_WIDTH, alt=alt))
     link = base64.b64encode(text.encode()).decode()
     rows = f"{len(data)} row" + "s" * (len(data) != 1)
     display(HTML(f'<a download="{name}.csv" href="data:text/csv;base64,{link}">Data of this figure (CSV, {rows})</a>'))
+
+
+def as_png(figure: Figure, words: Mapping[str, str]) -> bytes:
+    """``figure`` as a PNG file with ``words`` in it.
+
+    A palette of 256 colours, nearly all that a plot has, makes it less than half as large.
+    """
+    drawn, file, info = io.BytesIO(), io.BytesIO(), PngInfo()
+    with style():
+        figure.savefig(drawn, format="png", dpi=2 * SHOWN_WIDTH / figure.get_figwidth())
+    for key, word in words.items():
+        info.add_text(key, word)
+    with Picture.open(drawn) as picture:
+        small = picture.convert("RGB").quantize(256, Picture.Quantize.MAXCOVERAGE, dither=Picture.Dither.NONE)
+    small.save(file, "png", optimize=True, pnginfo=info)
+    return file.getvalue()
 
 
 def as_csv(data: pd.DataFrame) -> str:
