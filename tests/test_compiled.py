@@ -4,7 +4,9 @@ import copy
 import ctypes
 import os
 import platform
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 
 from thriftylib.papers.expandnets_smallnet import SmallNetOptions
 from thriftylib.training import compiled, stages
-from thriftylib.training.compiled import compiler, library
+from thriftylib.training.compiled import compiler, library, missing
 from thriftylib.training.kernels import accelerate, hint, is_accelerated
 from thriftylib.training.stages import FastStage
 
@@ -21,9 +23,9 @@ from thriftylib.training.stages import FastStage
 def anew(tmp_path, monkeypatch):
     """An empty cache folder, and nothing loaded yet; again nothing afterwards."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    library.cache_clear()
+    compiled._find.cache_clear()
     yield tmp_path / "cache" / "thriftylib" / "native"
-    library.cache_clear()
+    compiled._find.cache_clear()
 
 
 def stage():
@@ -42,23 +44,29 @@ def learn(network):
 def test_compiled_once_and_kept(anew, monkeypatch):
     library("stage", torch.float64)
     (kept,) = anew.iterdir()
-    library.cache_clear()
+    compiled._find.cache_clear()
     monkeypatch.setattr(subprocess, "run", None)  # whoever compiles again fails
     assert library("stage", torch.float64)._name == str(kept)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_python_and_c_agree_on_the_fields(dtype):
-    assert library("stage", dtype).stage_bytes() == ctypes.sizeof(stages._Fields)
+    assert library("stage", dtype).stage_bytes() == ctypes.sizeof(stages._CStage)
+    source = (compiled._SOURCES / "stage.c").read_text()
+    struct = re.sub(r"/\*.*?\*/", "", re.search(r"struct stage \{(.*?)\n\};", source, re.DOTALL)[1], flags=re.DOTALL)
+    names = re.findall(r"(\w+)\s*[,;]", struct)
+    assert names == [name for name, _ in stages._CStage._fields_]
 
 
-def test_damaged_file_is_made_anew(anew):
+@pytest.mark.parametrize("left", [0, 100, 5000, -1])
+def test_damaged_file_is_made_anew(anew, left):
+    """A library cut short could kill the process that loads it."""
     library("stage", torch.float64)
     (kept,) = anew.iterdir()
     whole = kept.read_bytes()
-    library.cache_clear()
+    compiled._find.cache_clear()
     kept.unlink()
-    kept.write_bytes(whole[:100])
+    kept.write_bytes(whole[:left])
     assert library("stage", torch.float64).stage_lanes() > 1
     assert kept.read_bytes() == whole
 
@@ -66,10 +74,10 @@ def test_damaged_file_is_made_anew(anew):
 def test_changed_source_or_command_is_another_file(anew, tmp_path, monkeypatch):
     library("stage", torch.float64)
     library("stage", torch.float32)
-    library.cache_clear()
+    compiled._find.cache_clear()
     monkeypatch.setattr(compiled, "_FLAGS", (*compiled._FLAGS, "-g0"))
     library("stage", torch.float64)
-    library.cache_clear()
+    compiled._find.cache_clear()
     sources = tmp_path / "native"
     sources.mkdir()
     for path in compiled._SOURCES.iterdir():
@@ -85,23 +93,47 @@ def test_nothing_is_kept_where_nothing_can_be(tmp_path, anew, monkeypatch):
     assert library("stage", torch.float64).stage_lanes() > 1
 
 
-@pytest.mark.parametrize("command", ["no-such-compiler", "false", "true"])
-def test_no_compiler_or_one_that_fails(anew, command, monkeypatch):
+NONE = "there is no C compiler (gcc, cc, clang or what CC names)"
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("no-such-compiler", NONE),
+        ('gcc "', NONE),
+        ("false", "the C compiler false does not work"),
+        ("true", "the C compiler true does not work"),
+        ("gcc --no-such-flag", "unrecognized command-line option"),
+    ],
+)
+def test_no_compiler_or_one_that_fails(anew, command, reason, monkeypatch):
     monkeypatch.setenv("CC", command)
-    assert (compiler() is None) == (command == "no-such-compiler")
     assert library("stage", torch.float64) is None
+    assert reason in missing("stage", torch.float64)
     plain = stage()
     slow = accelerate(copy.deepcopy(plain))
     assert "forward" not in vars(slow)
     assert not is_accelerated(slow)
-    assert hint(slow).startswith("no C compiler works here (cc, gcc, clang or $CC)")
+    assert reason in hint(slow)
+    assert hint(slow).endswith(": stages run on PyTorch's operators, which is slower")
     fast = copy.deepcopy(plain)
     fast.forward = FastStage(fast)  # made where there was one
     torch.testing.assert_close(learn(fast), learn(plain), rtol=0, atol=0)
 
 
+def test_a_compiler_that_does_not_know_the_processor(anew, monkeypatch):
+    monkeypatch.setattr(compiled, "_TUNED", ("-march=no-such-processor",))
+    assert library("stage", torch.float64).stage_lanes() == 2
+
+
+def test_nobodys_home(anew, monkeypatch):
+    monkeypatch.setattr(compiled, "cache_dir", lambda: Path("~nobody-of-this-name").expanduser())
+    assert library("stage", torch.float64).stage_lanes() > 1
+
+
 def test_nothing_is_missing_where_the_compiler_works():
-    assert compiler() is not None
+    assert compiler()
+    assert missing("stage", torch.float64) is None
     assert hint(accelerate(SmallNetOptions().build((3, 32, 32), 10))) is None
     assert hint(nn.Linear(2, 2)) is None
 
@@ -113,6 +145,7 @@ def test_cc_with_arguments(monkeypatch):
 
 def test_other_numbers_have_no_code():
     assert library("stage", torch.bfloat16) is None
+    assert missing("stage", torch.bfloat16) is None  # nothing that a compiler would mend
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these flags are of x86 processors")

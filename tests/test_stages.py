@@ -1,6 +1,7 @@
 """The fast path of convolution, batch norm, ReLU and max-pool against the four plain modules."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -86,7 +87,7 @@ def test_ties_share_nothing():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("count", [2, 7, 8, 9, 16, 33])
+@pytest.mark.parametrize("count", [8, 9, 15, 16, 33])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_any_number_of_images(count, dtype):
     """One block, a full one, some and a part of one."""
@@ -121,7 +122,7 @@ def test_any_layout_of_the_images_and_of_the_gradient(layout):
 
 
 def test_the_same_bits_on_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr(stages, "ALONE", 0)
+    monkeypatch.setattr(stages, "WORTH_SHARING", 0)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -134,36 +135,116 @@ def test_the_same_bits_on_any_number_of_threads(monkeypatch):
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
-def test_statistics_far_from_zero():
-    """Where squares of the values would have eaten the variance."""
-    plain, fast = stage(dtype=torch.float64, bias=False)
-    x = images(40)
-    x = 1000 + 0.1 * x
-    exact, _ = learn(plain, x)
-    ours, _ = learn(fast.float(), x.float())
-    theirs, _ = learn(plain.float(), x.float())
-    assert (ours - exact).norm() < 3 * (theirs - exact).norm()
+@pytest.mark.parametrize("mean", [0, 3, 100])
+@pytest.mark.parametrize("size", [(32, 32), (120, 90)])
+def test_long_sums_and_means_far_from_zero(mean, size):
+    """Where a long sum in fp32 would drift, and squares of the values would eat the variance."""
+    plain, fast = stage(bias=False)
+    x = mean + images(8, size=size)
+    exact, found = learn(plain, x), []
+    for network in (plain.float(), fast.float()):
+        network.zero_grad()
+        found.append(learn(network, x.float()))
+    (theirs, their_gradients), (ours, our_gradients) = found
+    assert (ours - exact[0]).norm() < 4 * (theirs - exact[0]).norm() + 1e-6 * exact[0].norm()
+    for a, b, c in zip(our_gradients, their_gradients, exact[1], strict=True):
+        assert (a - c).norm() < 4 * (b - c).norm() + 1e-5 * c.norm()
 
 
-def test_a_second_walk_backward_and_images_changed_meanwhile():
+def test_walking_backward_twice_and_what_changed_meanwhile():
     _, fast = stage()
     x = images().requires_grad_()
     y = fast.train()(x).sum()
-    first = torch.autograd.grad(y, x, retain_graph=True)
-    torch.testing.assert_close(torch.autograd.grad(y, x), first, rtol=0, atol=0)
+    first = torch.autograd.grad(y, [x, *fast.parameters()], retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(y, [x, *fast.parameters()]), first, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(y, x)
     changing = images()
-    y = fast(changing).sum()
-    changing.add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.backward()
+    for change in (changing, fast[0].weight, fast[1].weight):
+        y = fast(changing).sum()
+        with torch.no_grad():
+            change.mul_(-1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.backward()
 
 
-def test_a_loss_that_is_no_number_stays_none():
+def test_memory_is_free_after_the_way_back(monkeypatch):
+    large, release = [], stages._Pass.release
+
+    def watched(walk, *names):
+        given = release(walk, *names)
+        large.extend(map(weakref.ref, given))
+        return given
+
+    monkeypatch.setattr(stages._Pass, "release", watched)
     _, fast = stage()
+    y = fast.train()(images())
+    assert len(large) == 2
+    y.sum().backward()
+    assert [each() for each in large] == [None, None]
+
+
+@pytest.mark.parametrize("frozen", ["0.weight", "0.bias", "1.weight", "1.bias"])
+def test_frozen_parameters_and_images_without_a_gradient(frozen):
+    found = []
+    for network in stage():
+        network.get_parameter(frozen).requires_grad_(False)
+        network.train()(images()).square().sum().backward()
+        found.append([parameter.grad for parameter in network.parameters()])
+    for a, b in zip(*found, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
+
+
+def test_the_output_may_be_changed_in_place():
+    plain, fast = stage()
+    found = []
+    for network in (plain, fast):
+        network.train()(images()).add_(0.5).square().sum().backward()
+        found.append([parameter.grad for parameter in network.parameters()])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-10)
+
+
+def test_a_norm_in_another_mode_than_its_stage():
+    for mode in (True, False):
+        plain, fast = stage()
+        for network in (plain, fast):
+            network.train(mode)[1].train(not mode)
+        with torch.set_grad_enabled(mode):
+            torch.testing.assert_close(fast(images()), plain(images()), rtol=0, atol=0)
+        torch.testing.assert_close(fast.state_dict(), plain.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("part", ["0", "1"])
+def test_another_precision_or_device_is_left_to_pytorch(part):
+    plain, fast = stage(dtype=torch.float32)
+    for network in (plain, fast):
+        network.train().get_submodule(part).double()
+        with pytest.raises(RuntimeError):
+            network(images())
+    with pytest.raises(RuntimeError, match="device"):
+        stage()[1].train()(images().to("meta"))
+
+
+def test_parameters_that_are_views():
+    plain, fast = stage()
+    for network in (plain, fast):
+        for module in (network[0], network[1]):
+            module.bias = nn.Parameter(torch.linspace(-1, 1, 16, dtype=torch.float64).view(8, 2)[:, 1])
+    (y, gradients), (ours, our_gradients) = learn(plain, images()), learn(fast, images())
+    torch.testing.assert_close([ours, *our_gradients], [y, *gradients], rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("where", [(0, 0), (4, 4), (7, 10), (13, 10)])
+def test_what_is_no_number_goes_where_pytorch_sends_it(where):
+    plain, fast = stage()
     x = images()
-    x[3, 1, 4, 4] = float("nan")
+    x[3, 1, *where] = float("nan")
+    with torch.no_grad():
+        assert torch.equal(fast.eval()(x).isnan(), plain.eval()(x).isnan())
     y, gradients = learn(fast, x)
-    assert y.isnan().any()
+    assert y.isnan().all()
     assert all(gradient.isnan().any() for gradient in gradients[:2])
 
 
@@ -209,6 +290,7 @@ OTHERS = {
     "group norm": {"norm": nn.GroupNorm(2, 8)},
     "another activation": {"relu": nn.LeakyReLU()},
     "overlapping pool": {"pool": nn.MaxPool2d(3, 2)},
+    "many channels that come in": {"conv": nn.Conv2d(32, 8, 3)},
     "pool that rounds up": {"pool": nn.MaxPool2d(2, ceil_mode=True)},
     "average pool": {"pool": nn.AvgPool2d(2)},
 }

@@ -1,7 +1,7 @@
 """The package's C code, compiled on the machine that runs it when it is first wanted.
 
 Wheels know nothing of the processor they will meet; a compiler on the spot does. What it makes is kept in the user's
-cache folder, under a name that depends on the source, the compiler's command and the processor.
+cache folder. Its name tells what it was made from (source, command, compiler, processor) and, last, its own checksum.
 """
 
 from __future__ import annotations
@@ -24,42 +24,85 @@ from thriftylib.paths import cache_dir, write_atomically
 
 _SOURCES = Path(__file__).with_name("native")
 _NUMBERS = {torch.float32: "float", torch.float64: "double"}
-_FLAGS = ("-O3", "-march=native", "-fno-strict-aliasing", "-fPIC", "-shared")
-_COMPILERS = ("cc", "gcc", "clang")
+_FLAGS = ("-O3", "-fno-strict-aliasing", "-fPIC", "-shared")
+_TUNED = ("-march=native",)  # some compilers know no such processor
+_COMPILERS = ("gcc", "cc", "clang")  # gcc first: its code is the faster
 _SECONDS = 120  # a compiler that takes longer hangs
 
 
-def compiler() -> list[str] | None:
-    """The C compiler's command: the environment's ``CC``, else the first of cc, gcc and clang; None: there is none."""
-    command = shlex.split(os.environ.get("CC", "")) or next(([name] for name in _COMPILERS if shutil.which(name)), [])
-    return command if command and shutil.which(command[0]) else None
-
-
-@cache
 def library(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     """``training/native/<name>.c`` for numbers of ``dtype``, compiled if it is not there yet.
 
     Returns:
-        None where it cannot be had: no compiler, one that fails, or a ``dtype`` that is neither fp32 nor float64.
+        None where it cannot be had; :func:`missing` says why.
     """
-    command = compiler()
-    if command is None or dtype not in _NUMBERS:
+    found = _find(name, dtype)
+    return found if isinstance(found, ctypes.CDLL) else None
+
+
+def missing(name: str, dtype: torch.dtype) -> str | None:
+    """Why :func:`library` has nothing for numbers that the code is written for, in one line; None: it has."""
+    found = _find(name, dtype)
+    return found if isinstance(found, str) else None
+
+
+def compiler() -> list[str]:
+    """The C compiler's command: the environment's ``CC``, else the first of gcc, cc and clang; empty: there is none."""
+    try:
+        command = shlex.split(os.environ.get("CC", "")) or [name for name in _COMPILERS if shutil.which(name)][:1]
+    except ValueError:  # an open quotation
+        return []
+    return command if command and shutil.which(command[0]) else []
+
+
+@cache
+def _find(name: str, dtype: torch.dtype) -> ctypes.CDLL | str | None:
+    if dtype not in _NUMBERS:
         return None
+    command = compiler()
+    if not command:
+        return "there is no C compiler (gcc, cc, clang or what CC names)"
     command = [*command, *_FLAGS, f"-DREAL={_NUMBERS[dtype]}"]
-    source = _SOURCES / f"{name}.c"
-    texts = [path.read_bytes() for path in sorted(_SOURCES.iterdir())]
-    key = hashlib.sha256(b"\0".join([*texts, " ".join(command).encode(), _processor()]))
-    path = cache_dir() / "native" / f"{name}-{key.hexdigest()[:16]}.so"
-    with suppress(OSError):  # not there yet, or damaged
-        return ctypes.CDLL(str(path))
-    with suppress(OSError, subprocess.SubprocessError), tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / path.name
-        command = [*command, str(source), "-lm", "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
-        with suppress(OSError):  # nothing can be kept here
-            write_atomically(path, made.read_bytes())
-        return ctypes.CDLL(str(made))
-    return None
+    texts = [path.read_bytes() for path in sorted(_SOURCES.glob("*.[ch]"))]
+    key = hashlib.sha256(b"\0".join([*texts, " ".join(command).encode(), _version(command[0]), _processor()]))
+    stem, folder = f"{name}-{key.hexdigest()[:16]}", None
+    with suppress(OSError, RuntimeError):  # no cache folder, or nobody's home
+        folder = cache_dir() / "native"
+        for path in folder.glob(f"{stem}-*.so"):
+            if path.stem == f"{stem}-{_checksum(path.read_bytes())}":
+                return ctypes.CDLL(str(path))
+    return _compile(command, _SOURCES / f"{name}.c", stem, folder)
+
+
+def _compile(command: list[str], source: Path, stem: str, folder: Path | None) -> ctypes.CDLL | str:
+    error = ""
+    for flags in (_TUNED, ()):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+            made = Path(place) / f"{stem}.so"
+            whole = [*command, *flags, str(source), "-lm", "-o", str(made)]
+            try:
+                subprocess.run(whole, check=True, capture_output=True, text=True, timeout=_SECONDS)
+                content = made.read_bytes()
+                with suppress(OSError):  # else nothing can be kept here
+                    if folder is not None:
+                        kept = folder / f"{stem}-{_checksum(content)}.so"
+                        write_atomically(kept, content)
+                        made = kept
+                return ctypes.CDLL(str(made))
+            except (OSError, subprocess.SubprocessError) as failure:
+                lines = (getattr(failure, "stderr", None) or str(failure)).strip().splitlines()
+                error = error or next((line for line in lines if "error" in line), lines[-1] if lines else "")
+    return f"the C compiler {command[0]} does not work ({error})"
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _version(program: str) -> bytes:
+    """Another one after an upgrade of the compiler."""
+    path = Path(shutil.which(program) or program).resolve()
+    return f"{path} {path.stat().st_mtime_ns}".encode()
 
 
 def _processor() -> bytes:

@@ -33,13 +33,7 @@ def cut(images: int, numbers: int) -> list[slice]:
     would take longer than doing them.
     """
     total = 4 * numbers * images
-    count = 4 * math.ceil(total / (4 * GROUP_BYTES)) if total > SMALL_BYTES else 1
-    return equal(images, count)
-
-
-def equal(images: int, count: int) -> list[slice]:
-    """``images`` in ``count`` groups, or one each where they are fewer."""
-    count = min(images, count)
+    count = min(images, 4 * math.ceil(total / (4 * GROUP_BYTES)) if total > SMALL_BYTES else 1)
     return [slice(start, stop) for start, stop in pairwise(images * i // count for i in range(count + 1))]
 
 

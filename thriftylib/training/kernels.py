@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from thriftylib.papers.thriftynet import ThriftyNet
+from thriftylib.training.compiled import missing
 from thriftylib.training.groups import activation
 from thriftylib.training.recursion import FastRecursion
 from thriftylib.training.stages import FastStage, can_serve, is_stage
@@ -18,7 +19,8 @@ def accelerate(network: nn.Module, precision: Literal["fp32", "bf16"] = "fp32") 
 
     Parameters, buffers and ``state_dict`` stay as they are. What they do not serve keeps its plain forward: other
     networks, GPUs, activations whose gradient needs their input, batches of one image, training mode without gradients,
-    stages where no C compiler works. The graph of a ThriftyNet can be walked backward once.
+    stages where no C compiler works. The graph of a ThriftyNet can be walked backward once. Hooks on the parts of what
+    is served are not called.
 
     Args:
         precision: of a ThriftyNet's stored maps and of its convolutions' operands. Weights, statistics, sums over
@@ -37,9 +39,9 @@ def accelerate(network: nn.Module, precision: Literal["fp32", "bf16"] = "fp32") 
 
 def hint(network: nn.Module) -> str | None:
     """What is missing here for a network on a CPU to be trained fast; None: nothing."""
-    stages = [module for module in network.modules() if is_stage(module)]
-    if any(not can_serve(stage[1].weight.dtype) for stage in stages):
-        return "no C compiler works here (cc, gcc, clang or $CC): stages run on PyTorch's operators, which is slower"
+    for module in network.modules():
+        if is_stage(module) and (reason := missing("stage", module[1].weight.dtype)):
+            return f"{reason}: stages run on PyTorch's operators, which is slower"
     return None
 
 

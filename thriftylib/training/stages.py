@@ -26,7 +26,8 @@ from thriftylib.papers.expandnets_chains import ExpandedConv2d
 from thriftylib.training.compiled import library
 from thriftylib.training.groups import each, threads_to_use
 
-ALONE = 2_000_000  # multiplications: a loop of fewer is over before another thread is awake
+WORTH_SHARING = 2_000_000  # operations on a number: fewer are done before another thread is awake
+MOST_INPUTS = 16  # channels: from 32 on PyTorch's convolutions are the faster
 
 
 def is_stage(module: nn.Module) -> bool:
@@ -37,6 +38,7 @@ def is_stage(module: nn.Module) -> bool:
     return (
         (isinstance(conv, ExpandedConv2d) or (type(conv) is nn.Conv2d and conv.padding_mode == "zeros"))
         and conv.groups == 1
+        and conv.in_channels <= MOST_INPUTS
         and conv.stride == (1, 1)
         and getattr(conv, "dilation", (1, 1)) == (1, 1)
         and not isinstance(conv.padding, str)
@@ -74,14 +76,16 @@ class FastStage:
     def _serves(self, x: Tensor) -> bool:
         stage = self.stage
         conv, norm, *_ = stage
+        weight = conv.chain[0].weight if isinstance(conv, ExpandedConv2d) else conv.weight
+        parts = x, weight, norm.weight, norm.bias, norm.running_mean, norm.running_var
         return (
-            stage.training == torch.is_grad_enabled()
+            stage.training == norm.training == torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
+            and all(part.is_cpu and part.dtype == x.dtype for part in parts)
             and x.dim() == 4
-            and len(x) > 1
             and x.shape[1] == conv.in_channels
-            and x.dtype == norm.weight.dtype
             and can_serve(x.dtype)
+            and 2 * len(x) >= library("stage", x.dtype).stage_lanes()  # else most of the lanes would be idle
             and min(_map_size(x, conv.kernel_size, conv.padding)) > 1
             # Where gamma is 0, all four pixels are equal: the plain pool takes the first, not the map's largest.
             and bool(norm.weight.all())
@@ -90,17 +94,27 @@ class FastStage:
 
 class _Stage(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, norm: nn.BatchNorm2d, padding: tuple[int, int], x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.done = _Pass(norm, padding, x, *parameters, keep=True)
-        ctx.save_for_backward(x)  # that nobody has changed it is seen on the way back
+    def forward(
+        ctx: Any,
+        norm: nn.BatchNorm2d,
+        padding: tuple[int, int],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        gamma: Tensor,
+        beta: Tensor,
+    ) -> Tensor:
+        ctx.walk = _Pass(norm, padding, x, weight, bias, gamma, beta, keep=True)
+        out = ctx.walk.forward()
         norm.num_batches_tracked += 1
-        return ctx.done.forward()
+        # What is large is autograd's, which lets go of it after the way back; the rest to see that nobody changes it.
+        ctx.save_for_backward(*ctx.walk.release("map", "pooled"), x, weight, gamma)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.saved_tensors  # noqa: B018
-        return None, None, *ctx.done.backward(gradient, wanted=ctx.needs_input_grad[2])
+        return None, None, *ctx.walk.backward(gradient, *ctx.saved_tensors[:3], wanted=ctx.needs_input_grad[2])
 
 
 class _Tensor(ctypes.Structure):
@@ -113,13 +127,13 @@ class _Tensor(ctypes.Structure):
         return cls(tensor.data_ptr(), (4 * ctypes.c_int64)(*tensor.stride()))
 
 
-class _Fields(ctypes.Structure):
+class _CStage(ctypes.Structure):
     """``struct stage`` of ``stage.c``."""
 
     _image = "images", "inputs", "height", "width"
     _kernel = "outputs", "kernel_height", "kernel_width", "pad_height", "pad_width"
     _given = "weight", "bias", "gamma", "beta", "running_mean", "running_var"
-    _between = "map", "pooled", "sums", "mean", "invstd", "scale", "shift", "of_map", "constant", "turned"
+    _between = "map", "pooled", "sums", "sign", "mean", "invstd", "scale", "shift", "of_map", "constant", "turned"
     _results = "out", "of_gamma", "of_beta", "of_weight", "of_x"
     _fields_ = [
         *((name, ctypes.c_int64) for name in (*_image, *_kernel, "next")),
@@ -157,49 +171,64 @@ class _Pass:
         lanes, group = self.library.stage_lanes(), self.library.stage_group()
         outputs, inputs, *kernel = self.shape = weight.shape
         size = _map_size(x, kernel, padding)
-        self.x, self.pooled_size = x, [pixels // 2 for pixels in size]
+        self.like, self.size, self.pooled_size = x.new_empty(0), x.shape, [pixels // 2 for pixels in size]
         self.blocks, groups = -(-len(x) // lanes), -(-outputs // group)
         self.macs = len(x) * size[0] * size[1] * weight.numel()
-        doubles = x.new_empty(6 + 2 * self.blocks, outputs, dtype=torch.float64)
-        numbers = dict(zip(("mean", "invstd", "scale", "shift", "of_map", "constant", "sums"), doubles, strict=False))
-        self.tensors = numbers | {
+        self.fields = _CStage(len(x), inputs, *x.shape[2:], outputs, *kernel, *padding, 0, norm.momentum, norm.eps)
+        self.fields.x = _Tensor.of(x)
+        doubles = x.new_empty(7, outputs, dtype=torch.float64).unbind()
+        self.tensors = dict(
+            zip(("sign", "mean", "invstd", "scale", "shift", "of_map", "constant"), doubles, strict=True)
+        )
+        self.tensors |= {
+            "sums": x.new_empty(self.blocks, outputs, 2, dtype=torch.float64),
             "weight": weight.contiguous(),
             "turned": x.new_empty(self.shape),
-            "bias": bias,
-            "gamma": gamma,
-            "beta": beta,
+            "bias": None if bias is None else bias.contiguous(),
+            "gamma": gamma.contiguous(),
+            "beta": beta.contiguous(),
             "running_mean": norm.running_mean,
             "running_var": norm.running_var,
             "pooled": x.new_empty(self.blocks, groups, *self.pooled_size, group, lanes),
             "map": x.new_empty(self.blocks, groups, *size, group, lanes) if keep else None,
         }
-        self.fields = _Fields(len(x), inputs, *x.shape[2:], outputs, *kernel, *padding, 0, norm.momentum, norm.eps)
-        self.fields.x = _Tensor.of(x)
         self._point(**self.tensors)
 
     def forward(self) -> Tensor:
         """(N, C', H' // 2, W' // 2)."""
-        out = self.x.new_empty(self.shape[0], *self.pooled_size, len(self.x))
+        out = self._images_last(self.shape[0], *self.pooled_size)
         self._point(out=out)
         self._call("turn")
-        self._share("forward", self.macs)
+        self._share("forward", self.macs, out)
         self._call("statistics")
-        self._share("normalise", out.numel())
-        return out.permute(3, 0, 1, 2)
+        self._share("normalise", out.numel(), out)
+        return out
 
-    def backward(self, gradient: Tensor, *, wanted: bool) -> tuple[Tensor | None, ...]:
+    def release(self, *names: str) -> list[Tensor]:
+        """Give away tensors that :meth:`backward` wants back."""
+        return [self.tensors.pop(name) for name in names]
+
+    def backward(
+        self, gradient: Tensor, map_: Tensor, pooled: Tensor, x: Tensor, *, wanted: bool
+    ) -> tuple[Tensor | None, ...]:
         """The gradients of x, if ``wanted``, and of weight, bias, gamma and beta."""
-        images, inputs, *size = self.x.shape
-        self.fields.gradient = _Tensor.of(gradient)
-        of_norm = self.x.new_empty(2, self.shape[0])
-        of_weight = self.x.new_empty(self.blocks, *self.shape)
-        of_x = self.x.new_empty(inputs, *size, images).permute(3, 0, 1, 2) if wanted else None
-        self._point(of_gamma=of_norm[0], of_beta=of_norm[1], of_weight=of_weight, of_x=of_x)
+        self._point(map=map_, pooled=pooled)
+        self.fields.x, self.fields.gradient = _Tensor.of(x), _Tensor.of(gradient)
+        of_gamma, of_beta = of_norm = self.like.new_empty(2, self.shape[0])
+        of_weight = self.like.new_empty(self.blocks, *self.shape)
+        of_x = self._images_last(*self.size[1:]) if wanted else None
+        self._point(of_gamma=of_gamma, of_beta=of_beta, of_weight=of_weight, of_x=of_x)
         self._share("reduce", gradient.numel())
         self._call("of_norm")
-        self._share("backward", self.macs)
-        of_bias = torch.zeros_like(of_norm[0]) if self.fields.bias else None  # batch norm takes it away with the mean
-        return of_x, of_weight.sum(0), of_bias, *of_norm
+        self._share("backward", self.macs, of_weight, of_x)
+        self._call("sum")
+        of_bias = torch.zeros_like(of_beta) if self.fields.bias else None  # batch norm takes it away with the mean
+        return of_x, of_weight[0], of_bias, *of_norm
+
+    def _images_last(self, channels: int, height: int, width: int) -> Tensor:
+        images = self.size[0]
+        strides = 1, height * width * images, width * images, images
+        return self.like.new_empty_strided((images, channels, height, width), strides)
 
     def _point(self, **tensors: Tensor | None) -> None:
         for name, tensor in tensors.items():
@@ -208,11 +237,14 @@ class _Pass:
     def _call(self, name: str) -> int:
         return getattr(self.library, f"stage_{name}")(ctypes.byref(self.fields))
 
-    def _share(self, name: str, work: int) -> None:
-        """Threads take blocks until none is left; one alone where ``work``, in multiplications, is too little."""
+    def _share(self, name: str, work: int, *results: Tensor | None) -> None:
+        """Threads take blocks until none is left; one alone where there is too little ``work``.
+
+        ``results`` live as long as a thread is at work, even if this one is interrupted.
+        """
         self.fields.next = 0
-        threads = min(threads_to_use(), self.blocks) if work > ALONE else 1
-        if any(each(lambda _: self._call(name), range(threads))):
+        threads = min(threads_to_use(), self.blocks) if work > WORTH_SHARING else 1
+        if any(each(lambda _, results=results: self._call(name), range(threads))):
             raise ThriftyError(f"no memory left for a stage of {self.shape[0]} channels")
 
 

@@ -7,21 +7,20 @@ enum { CACHED = 32768 }; /* bytes that stay in a core's first cache while they a
 /* The weights for an input of one size, and where the taps lie from a pixel's first. Taps of one row of the kernel
 follow one another, so that rows that meet nothing but the border of zeros can be left out. */
 struct kernel {
-    int64_t outputs, height, row; /* row: taps of a row */
-    int64_t step;                 /* vectors from one pixel of the input to the next */
-    int64_t border, inside;       /* rows of zeros above the input, and rows between those above and below */
-    int64_t *offsets;             /* the last once more for each tap that a group of TAPS may lack */
-    int64_t *places;              /* of a tap among an output's weights in PyTorch's order */
-    real *weights;                /* (groups, height, row, GROUP) */
+    int64_t channels, height, row; /* channels: that it makes; row: taps of a row */
+    int64_t step;                  /* vectors from one pixel of the input to the next */
+    int64_t border, rows;          /* rows of zeros above the input, and rows between those above and below */
+    int64_t *offsets;              /* the last once more for each tap that a group of TAPS may lack */
+    int64_t *places;               /* forward: of a tap among an output's weights in PyTorch's order */
+    real *weights;                 /* (groups, height, row, GROUP) */
 };
 
 static int64_t taps_of(const struct kernel *k) { return k->height * k->row; }
 
 static int allocate_kernel(struct kernel *k) {
     k->offsets = malloc((taps_of(k) + TAPS) * sizeof *k->offsets);
-    k->places = malloc(taps_of(k) * sizeof *k->places);
-    k->weights = calloc(groups(k->outputs, GROUP) * GROUP * taps_of(k), sizeof(real));
-    return k->offsets && k->places && k->weights ? 0 : -1;
+    k->weights = calloc(groups(k->channels, GROUP) * GROUP * taps_of(k), sizeof(real));
+    return k->offsets && k->weights ? 0 : -1;
 }
 
 static void free_kernel(struct kernel *k) { free(k->offsets), free(k->places), free(k->weights); }
@@ -35,7 +34,7 @@ width). */
 static int forward_kernel(struct kernel *k, const real *weight, int64_t outputs, int64_t height, int64_t width,
                           struct size input, int64_t border) {
     *k = (struct kernel){outputs, height, input.channels * width, 1, border, input.height - 2 * border, 0, 0, 0};
-    if (allocate_kernel(k)) return -1;
+    if (allocate_kernel(k) || !(k->places = malloc(taps_of(k) * sizeof *k->places))) return -1;
     int64_t tap = 0;
     for (int64_t h = 0; h < height; h++)
         for (int64_t c = 0; c < input.channels; c++)
@@ -89,7 +88,7 @@ INLINE void convolve_pixels(const int pixels, const vec *x, const struct kernel 
 static void convolve(const vec *x, int64_t input_width, const struct kernel *k, struct size output, vec *to) {
     for (int64_t h = 0; h < output.height; h++) {
         int64_t first = most(0, k->border - h) * k->row;
-        int64_t last = least(k->height, k->border + k->inside - h) * k->row;
+        int64_t last = least(k->height, k->border + k->rows - h) * k->row;
         for (int64_t group = 0; group < groups(output.channels, GROUP); group++) {
             const vec *from = x + h * input_width * k->step;
             const real *weights = k->weights + group * taps_of(k) * GROUP;
@@ -126,12 +125,12 @@ GROUP vectors for each tap and TAPS more. */
 static void weight_gradient(const vec *x, int64_t x_width, const vec *g, int64_t g_width, int64_t g_plane,
                             struct size output, const struct kernel *k, vec *kept, real *to) {
     int64_t rows = most(1, CACHED / (output.width * GROUP * (int64_t)sizeof(vec)));
-    for (int64_t from = 0; from < k->outputs; from += GROUP, g += g_plane)
+    for (int64_t from = 0; from < k->channels; from += GROUP, g += g_plane)
         for (int64_t h = 0; h < output.height; h += rows)
             for (int64_t tap = 0; tap < taps_of(k); tap += TAPS) {
                 /* Rows of g that meet rows of x inside its border, by the group's first and last tap. */
                 int64_t start = most(h, k->border - least(tap + TAPS - 1, taps_of(k) - 1) / k->row);
-                int64_t stop = least(least(h + rows, output.height), k->border + k->inside - tap / k->row);
+                int64_t stop = least(least(h + rows, output.height), k->border + k->rows - tap / k->row);
                 vec sums[GROUP][TAPS] = {0};
                 if (h) memcpy(sums, kept + tap * GROUP, sizeof sums);
                 add_rows(x + start * x_width, x_width, g + start * g_width * GROUP, g_width, stop - start,
@@ -141,7 +140,7 @@ static void weight_gradient(const vec *x, int64_t x_width, const vec *g, int64_t
                     continue;
                 }
                 sum_lanes(GROUP * TAPS, (real *)sums);
-                for (int o = 0; o < GROUP && from + o < k->outputs; o++)
+                for (int o = 0; o < GROUP && from + o < k->channels; o++)
                     for (int t = 0; t < TAPS && tap + t < taps_of(k); t++)
                         to[(from + o) * taps_of(k) + k->places[tap + t]] = ((real *)sums)[o * TAPS + t];
             }

@@ -1,7 +1,6 @@
-/* Maps with one image in each lane of a vector register.
+/* Maps with one image in each lane of a vector register: a pixel of a channel is one vector.
 
-So narrow layers and odd sizes cost nothing: a pixel of a channel is one vector. A block is LANES images, and the lanes
-of images that are not there are zeros.
+So few inputs and odd sizes leave no lane idle. A block is LANES images; lanes without an image are zeros.
 
 A map lies in groups of channels, (groups, height, width, G) vectors. G = 1 for what a convolution reads, so that
 neighbours in a row are neighbours in memory; G = GROUP for what it makes, as many channels as are computed at once. The
@@ -15,27 +14,36 @@ typedef REAL real; /* float or double, by the compiler's command */
 
 /* The sums that are computed at once, GROUP * PIXELS or GROUP * TAPS of them, fit the registers. */
 #if defined __AVX512F__
-enum { BYTES = 64, GROUP = 8, PIXELS = 3, TAPS = 3 };
+enum { BYTES = 64, GROUP = 8 };
 #elif defined __AVX__
-enum { BYTES = 32, GROUP = 4, PIXELS = 3, TAPS = 3 };
+enum { BYTES = 32, GROUP = 4 };
 #else
-enum { BYTES = 16, GROUP = 4, PIXELS = 3, TAPS = 3 };
+enum { BYTES = 16, GROUP = 4 };
 #endif
+enum { PIXELS = 3, TAPS = 3 };
 enum { LANES = BYTES / sizeof(real) };
 
 typedef real vec __attribute__((vector_size(BYTES)));
 typedef __typeof__((vec){0} > (vec){0}) mask; /* all bits of a lane, or none */
 #define INLINE static inline __attribute__((always_inline))
+#if defined __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 8")
-#if defined __x86_64__
+#endif
+#if defined __x86_64__ && !defined __clang__
 #define IN_REGISTER(v) __asm__("" : "+v"(v))
 #else
 #define IN_REGISTER(v)
 #endif
 
 INLINE vec where(mask chosen, vec a) { return (vec)(chosen & (mask)a); }
-/* a where they cannot be compared */
-INLINE vec larger(vec a, vec b) { return (vec)(((b > a) & (mask)b) | (~(b > a) & (mask)a)); }
+
+/* The larger of the two, or what is no number, as PyTorch's max-pool and ReLU have it. */
+INLINE vec larger(vec a, vec b) {
+    mask first = (a >= b) | (a != a);
+    return (vec)((first & (mask)a) | (~first & (mask)b));
+}
 
 struct size {
     int64_t height, width, channels;
