@@ -76,12 +76,13 @@ class FastStage:
     def _serves(self, x: Tensor) -> bool:
         stage = self.stage
         conv, norm, *_ = stage
-        weight = conv.chain[0].weight if isinstance(conv, ExpandedConv2d) else conv.weight
-        parts = x, weight, norm.weight, norm.bias, norm.running_mean, norm.running_var
+        layer = conv.chain[0] if isinstance(conv, ExpandedConv2d) else conv
+        running = norm.running_mean, norm.running_var
         return (
             stage.training == norm.training == torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
-            and all(part.is_cpu and part.dtype == x.dtype for part in parts)
+            and all(t.is_cpu and t.dtype == x.dtype for t in (x, *layer.parameters(), *norm.parameters(), *running))
+            and all(statistics.is_contiguous() for statistics in running)
             and x.dim() == 4
             and x.shape[1] == conv.in_channels
             and can_serve(x.dtype)
