@@ -68,7 +68,7 @@ static int backward_kernel(struct kernel *k, const real *weight, int64_t inputs,
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* to += the taps from first to last of some neighbouring pixels, in GROUP outputs. */
+/* Some neighbouring pixels in GROUP outputs, from the taps first to last. */
 INLINE void convolve_pixels(const int pixels, const vec *x, const struct kernel *k, const real *weights, int64_t first,
                             int64_t last, vec *to) {
     vec sums[PIXELS][GROUP] = {0};
