@@ -101,8 +101,8 @@ NONE = "there is no C compiler (gcc, cc, clang or what CC names)"
     [
         ("no-such-compiler", NONE),
         ('gcc "', NONE),
-        ("false", "the C compiler false does not work"),
-        ("true", "the C compiler true does not work"),
+        ("false", "the C compiler false does not work (exit code 1)"),
+        ("true", "the C compiler true does not work (No such file or directory)"),
         ("gcc --no-such-flag", "unrecognized command-line option"),
     ],
 )

@@ -12,6 +12,7 @@ from thriftylib.evidence.bench import BenchRecord
 from thriftylib.papers.expandnets_chains import Expanded
 from thriftylib.spec import Augment, Recipe, Run
 from thriftylib.training.bench import Way, check_same, measure, our_training, plain_training, trainer
+from thriftylib.training.kernels import hint
 
 PLAIN = "plain"
 STEPS = 20  # in a round: one step is a few milliseconds
@@ -46,7 +47,10 @@ def bench_smallnet(
     """
     run = smallnet_run(kernel, convs, linear, batch_size, images=(STEPS * (rounds + 1) + 2) * batch_size)
     # In float64: where a chain's rounding turns a max-pool round, fp32 gradients differ by a hundredth of their norm.
-    check_same(run, plain_network(run).double(), trainer(run).network.double(), "the plain layers")
+    ours = trainer(run).network
+    if missing := hint(ours):
+        report(missing)
+    check_same(run, plain_network(run).double(), ours.double(), "the plain layers")
     expanded = [name for name, there in ((convs.upper(), convs != "plain"), ("FC", linear)) if there]
     name = "-".join(["smallnet", str(kernel), *expanded]).lower()
     what = f"training steps, SmallNet {kernel}x{kernel}, batch {batch_size}, 32x32"

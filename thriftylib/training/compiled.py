@@ -90,9 +90,19 @@ def _compile(command: list[str], source: Path, stem: str, folder: Path | None) -
                         made = kept
                 return ctypes.CDLL(str(made))
             except (OSError, subprocess.SubprocessError) as failure:
-                lines = (getattr(failure, "stderr", None) or str(failure)).strip().splitlines()
-                error = error or next((line for line in lines if "error" in line), lines[-1] if lines else "")
+                error = error or _reason(failure)
     return f"the C compiler {command[0]} does not work ({error})"
+
+
+def _reason(failure: OSError | subprocess.SubprocessError) -> str:
+    """The line that says most."""
+    if isinstance(failure, subprocess.CalledProcessError):
+        lines = failure.stderr.strip().splitlines()
+        said = next((line for line in lines if "error" in line), lines[-1] if lines else "")
+        return said or f"exit code {failure.returncode}"
+    if isinstance(failure, subprocess.TimeoutExpired):
+        return f"no answer in {_SECONDS} seconds"
+    return failure.strerror or str(failure)
 
 
 def _checksum(content: bytes) -> str:
