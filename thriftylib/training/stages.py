@@ -96,16 +96,10 @@ class FastStage:
 class _Stage(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        norm: nn.BatchNorm2d,
-        padding: tuple[int, int],
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        gamma: Tensor,
-        beta: Tensor,
+        ctx: Any, norm: nn.BatchNorm2d, padding: tuple[int, int], x: Tensor, *parameters: Tensor | None
     ) -> Tensor:
-        ctx.walk = _Pass(norm, padding, x, weight, bias, gamma, beta, keep=True)
+        weight, _, gamma, _ = parameters
+        ctx.walk = _Pass(norm, padding, x, *parameters, keep=True)
         out = ctx.walk.forward()
         norm.num_batches_tracked += 1
         # What is large is autograd's, which lets go of it after the way back; the rest to see that nobody changes it.
