@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationInfo, model_validator
 
 from thriftylib.datasets import DatasetInfo, dataset_info
 from thriftylib.errors import SpecError
 from thriftylib.options import MethodOptions, NetworkOptions, Strict, find
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from thriftylib.cost import Cost
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -149,6 +154,9 @@ class Named(Strict):
 class Run(Strict):
     """One training: network + data + recipe + seed (and a method, where a paper changes training itself).
 
+    Without a recipe it is *measure only*: nothing is trained, and what its method measures (of the data alone, where the
+    network is ``none``) is its outcome.
+
     Options are checked by the class that the network's paper registers, and stored complete, so the id says everything.
     ``Run.recorded`` reads a run back without importing the papers: its id proves that nothing changed.
 
@@ -158,7 +166,7 @@ class Run(Strict):
 
     network: Named
     data: Data
-    recipe: Recipe
+    recipe: Recipe | None  # None: measure only
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     method: Named | None = None
     parent: str | None = None  # configuration of the run, of the same seed, whose trained weights this one starts from
@@ -184,6 +192,10 @@ class Run(Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if self.recipe is None:
+            if self.method is None:
+                raise SpecError("recipe = None (measure only): needs a method, whose measure() is the outcome")
+            return self
         if self.recipe.batch_size > self.data.training_images:
             raise SpecError(
                 f"recipe.batch_size = {self.recipe.batch_size}: larger than the data set "
@@ -217,6 +229,27 @@ class Run(Strict):
     def options(self) -> NetworkOptions:
         """The network's options as their own class (imports its paper, and so torch)."""
         return find(NetworkOptions, self.network.name).model_validate(self.network.options)
+
+    @property
+    def cost(self) -> Cost:
+        """What the network costs for one image of the data, in closed form (imports its paper, and so torch)."""
+        info = self.data.info
+        return self.options.cost(info.image_shape, len(info.classes))
+
+    def build(self) -> nn.Module:
+        """The network for the data's images and classes, with weights drawn by PyTorch's own generator."""
+        info = self.data.info
+        return self.options.build(info.image_shape, len(info.classes))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the recipe; 0 where nothing is trained."""
+        return self.recipe.epochs if self.recipe else 0
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe's name; ``measure only`` where nothing is trained."""
+        return self.recipe.name if self.recipe else "measure only"
 
     def with_seed(self, seed: int) -> Self:
         """The same run from another seed."""

@@ -142,8 +142,7 @@ def _show_experiment(shown: Experiment, preset: str | None, claims: dict[str, Cl
     else:
         rows = []
         for cell in shown.cells(preset):
-            info, claim = cell.run.data.info, claim_of(cell, shown, claims)
-            cost = cell.run.options.cost(info.image_shape, len(info.classes))
+            cost, claim = cell.run.cost, claim_of(cell, shown, claims)
             rows.append(
                 {
                     "run (seed 0)": cell.run.id,

@@ -28,6 +28,9 @@ SERIES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "learnin
 VERSIONS = ("python", "torch", "torchvision", "thriftylib")
 """The versions that every record names."""
 
+SAME_ACCURACY = 0.1
+"""Points: ten images of ten thousand. Other devices, precisions and merged layers round a few logits the other way."""
+
 Series = dict[str, list[float | None]]
 Amount = Annotated[float, Field(ge=0)]
 Whole = Annotated[int, Field(ge=0)]
@@ -53,6 +56,40 @@ class Counted(Strict):
     ptflops_macs: Whole
     weight_bytes: Whole
     activation_bytes: Whole
+
+
+class Kept(Counted):
+    """The network that a run leaves: counted as it stands, and evaluated once more after training.
+
+    Costs are those of :class:`Counted`, of the kept network: a method may have removed part of the run's own.
+    ``shapes`` holds the shape of each tensor of the kept network (by its name in ``state_dict``) that differs from the
+    run's own network, so that the kept one can be built from the record alone; None: it has other layers, and cannot be.
+    """
+
+    test_accuracy: Percent
+    test_loss: float | None
+    validation_accuracy: Percent | None = None
+    shapes: dict[str, tuple[Whole, ...]] | None = Field({}, strict=False)
+
+
+class Session(Strict):
+    """One call that a run was trained by, from its start or a checkpoint to a stop or the end.
+
+    ``seconds``: training and evaluation that the result holds. ``lost_seconds``: what it did after its last checkpoint,
+    until it was killed. ``no_commit`` says why there is no commit. ``fast``: the fast path that served the network, with
+    its compiler where it has one; None: PyTorch's operators alone.
+    """
+
+    started: str
+    commit: Commit | None
+    no_commit: str = ""
+    device: Text
+    precision: Literal["fp32", "bf16"]
+    threads: Annotated[int, Field(ge=1)]
+    versions: dict[str, Text]
+    fast: Text | None = None
+    seconds: Amount
+    lost_seconds: Amount = 0.0
 
 
 class Weights(Strict):
@@ -105,6 +142,30 @@ class Record(Strict):
     finished: str
     sittings: Annotated[int, Field(ge=1)]
     weights: Weights | None = None
+    kept: Kept | None = None
+    measured: dict[str, float | None | Annotated[list[float | None], Field(strict=False)]] = {}
+    sessions: Annotated[tuple[Session, ...], Field(strict=False)] = ()
+
+    @property
+    def counted(self) -> Counted:
+        """What the kept network costs; of a record from before that was counted, the run's own."""
+        return self.kept or self.cost
+
+    @property
+    def final_accuracy(self) -> float | None:
+        """Test accuracy (percent) of the kept network; of a record without one, of the last epoch."""
+        if self.kept is not None:
+            return self.kept.test_accuracy
+        return self.final and self.final.test_accuracy
+
+    @property
+    def best_accuracy(self) -> float | None:
+        """Test accuracy (percent) of the best epoch, where the kept network computes what the last epoch's did.
+
+        Else that of the kept network: the epochs were another's.
+        """
+        changed = self.kept and self.final and abs(self.kept.test_accuracy - self.final.test_accuracy) > SAME_ACCURACY
+        return self.final_accuracy if changed or self.best is None else self.best.test_accuracy
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

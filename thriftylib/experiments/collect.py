@@ -93,8 +93,7 @@ def _table(chosen: Experiment, cells: Iterable[tuple[str, Cell, Mapping[int, Rec
 
 
 def _shared(chosen: Experiment, preset: str, cell: Cell, claims: Mapping[str, Claim]) -> dict[str, Any]:
-    info = cell.run.data.info
-    cost = cell.run.options.cost(info.image_shape, len(info.classes))
+    cost = cell.run.cost
     claim = claim_of(cell, chosen, claims)
     return {
         "experiment": chosen.name,

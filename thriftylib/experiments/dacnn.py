@@ -82,9 +82,7 @@ def tiny_points(*names: str) -> list[Cell]:
 
 
 def _placed(plain: Cell) -> Cell:
-    info = plain.run.data.info
-    cost = plain.run.options.cost(info.image_shape, len(info.classes))
-    return Cell(plain.run, {**plain.labels, "kernel_parameters": cost.kernel_parameters}, plain.headline)
+    return Cell(plain.run, {**plain.labels, "kernel_parameters": plain.run.cost.kernel_parameters}, plain.headline)
 
 
 @register(
@@ -256,7 +254,7 @@ def depth_costs(dataset: str = "cifar100") -> pandas.DataFrame:
         costs = {}
         for kernels, shared in (("shared", True), ("unshared", False)):
             run = cell(network, {**options, "shared": shared}, dataset, recipes.READING).run
-            costs[kernels] = run.options.cost(run.data.info.image_shape, len(run.data.info.classes))
+            costs[kernels] = run.cost
         rows += [
             {
                 "source": "counted",

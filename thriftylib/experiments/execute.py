@@ -192,8 +192,7 @@ def verify_weights(record: Record, folder: Path, *, device: str = "auto", data: 
     from thriftylib.training.outcome import load_weights
 
     chosen = choose_device(device)
-    info = record.run.data.info
-    network = record.run.options.build(info.image_shape, len(info.classes))
+    network = record.run.build()
     load_weights(network, record, folder)
     dataset = load(record.run.data, root=data, device=chosen, seed=record.run.seed)
     _, accuracy = evaluate(network.to(chosen), dataset.test, dataset, chosen)

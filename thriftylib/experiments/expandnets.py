@@ -206,7 +206,7 @@ def sizes() -> pandas.DataFrame:
                 continue
             run = cell(kernel, row, Data(name="cifar10"), recipes.AUTHORS).run
             method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
-            network = method.prepare(run.options.build(run.data.info.image_shape, len(run.data.info.classes)))
+            network = method.prepare(run.build())
             trained = sum(parameter.numel() for parameter in network.parameters())
             contracted = sum(parameter.numel() for parameter in method.finish(network).parameters())
             rows.append(("counted", kernel, row, trained, contracted, trained / contracted))

@@ -90,7 +90,7 @@ def _modelled(run: Run, machine: Machine) -> float:
 def _per_image(run: Run, machine: Machine) -> float:
     """Modelled seconds of an epoch, its evaluation included, per training image."""
     info = run.data.info
-    cost = run.options.cost(info.image_shape, len(info.classes))
+    cost = run.cost
     uses = run.network.options.get("iterations", len(cost.terms))
     layers = sum(uses) if isinstance(uses, list | tuple) else uses
     image = 3 * cost.ptflops_macs / machine.compute + 4 * cost.activation_bytes() / machine.bandwidth

@@ -35,8 +35,7 @@ def make_record(
     weights: Weights | None,
 ) -> Record:
     """The record of a finished training: all that a verdict, a figure or a doubter may ask."""
-    info = run.data.info
-    cost = run.options.cost(info.image_shape, len(info.classes))
+    cost = run.cost
     finite = {name: [x if math.isfinite(x) else None for x in values] for name, values in series.items()}
     best, final = points(finite)
     return Record(

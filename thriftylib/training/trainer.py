@@ -44,7 +44,7 @@ class Trainer:
             self.method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
         # Built on the CPU: a seed gives the same first weights on every device.
         torch.manual_seed(stream_seed(run.seed, "weights"))
-        network = run.options.build(dataset.info.image_shape, len(dataset.info.classes))
+        network = run.build()
         if start is not None:
             load_start(network, start, run)
         network = self.method.prepare(network)
