@@ -8,7 +8,7 @@ from functools import cache
 from inspect import getdoc
 
 from thriftylib.errors import SpecError
-from thriftylib.evidence.claims import COUNTS, Claim, matches
+from thriftylib.evidence.claims import Claim, matches
 from thriftylib.evidence.sheets import load_claims
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir
@@ -113,6 +113,8 @@ def select(chosen: Experiment, preset: str, where: Where | None = None, epochs: 
 def _shortened(run: Run, epochs: int, family: Mapping[str, Run]) -> Run:
     """Another length is another recipe: it must not pass for the one that a claim names. So it is for the parent."""
     recipe = run.recipe
+    if recipe is None:  # nothing is trained, so nothing gets shorter
+        return run
     changed = Recipe.model_validate({**recipe.model_dump(), "epochs": epochs, "name": f"{recipe.name}-{epochs}-epochs"})
     parent = _shortened(family[run.parent], epochs, family).id if run.parent else None
     return run.model_copy(update={"recipe": changed, "parent": parent})
@@ -132,4 +134,4 @@ def _cells(name: str, preset: str) -> tuple[Cell, ...]:
 @cache
 def _claims() -> tuple[Claim, ...]:
     """The claims that a training can answer; counts need none."""
-    return tuple(claim for claim in load_claims(claims_dir()).values() if claim.quantity not in COUNTS)
+    return tuple(claim for claim in load_claims(claims_dir()).values() if not claim.is_counted)
