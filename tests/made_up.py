@@ -31,9 +31,10 @@ def run(seed: int = 0, recipe: str = "paper-recipe", epochs: int = 3, options: d
 
 
 def record(made: Run, best: float = 90.0, final: float = 89.0, **more: Any) -> Record:
-    """A record of it: the best accuracy in the last epoch but one, the final one in the last."""
-    epochs = made.recipe.epochs
-    return from_series(made, [*[0.0] * (epochs - 2), best, final], **more)
+    """A record of it: the best accuracy in the last epoch but one, the final one in the last; measure only: neither."""
+    if made.recipe is None:
+        return from_series(made, [], **more)
+    return from_series(made, [*[0.0] * (made.epochs - 2), best, final], **more)
 
 
 def from_series(made: Run, accuracies: list[float | None], **more: Any) -> Record:

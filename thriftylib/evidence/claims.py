@@ -228,8 +228,9 @@ class Claim(Strict):
         if self.unit != row.unit:
             raise RecordError(f"claim {self.id}: unit = {self.unit!r}: must be {row.unit!r}")
         if row.limits and not row.limits[0] <= self.value <= row.limits[1]:
-            low, high = row.limits
-            raise RecordError(f"claim {self.id}: value = {self.value}: must be {low:g} to {high:g} {row.unit}")
+            what = "percent, " if row.unit == "%" else ""
+            reach = f"{row.limits[0]:g} to {row.limits[1]:g}"
+            raise RecordError(f"claim {self.id}: value = {self.value}: must be {what}{reach}")
         if self.statistic not in quantities.STATISTICS[row.source]:
             raise RecordError(f"claim {self.id}: statistic = {self.statistic!r}: does not go with {self.quantity}")
         if self.mark == "FIGURE" and self.error == "exact":

@@ -12,12 +12,12 @@ of freedom v; n is the number of runs of the side that has fewer::
 
     d  +-  t(0.95, v) sqrt(s1^2 / n1 + s2^2 / n2)
 
-Runs of one seed share the order of their images and its augmentation. That is no reason to pair them: over the six pairs
-of configurations with five seeds each on record when this rule was fixed, the accuracies of equal seeds correlate by
--0.61 to 0.59, 0.13 in the mean, and the paired interval is wider in two of six. So samples are independent, whatever
+Runs of one seed share the order of their images and its augmentation. That is no reason to pair them: over the six
+pairs of configurations with five seeds each on record when this rule was fixed, the accuracies of equal seeds correlate
+by -0.61 to 0.59, 0.13 in the mean, and the paired interval is wider in two of six. So samples are independent, whatever
 their seeds, unless the claim says what else two runs of one seed share (``paired``: the weights that both start from,
-say). Only then d is the mean of the pair differences, and the interval Student's. Nothing is corrected for the number of
-claims: of 20 true differences of zero one interval misses zero on the claimed side by chance.
+say). Only then d is the mean of the pair differences, and the interval Student's. Nothing is corrected for the number
+of claims: of 20 true differences of zero one interval misses zero on the claimed side by chance.
 
 **What is claimed** (``relation``):
 
@@ -26,13 +26,13 @@ claims: of 20 true differences of zero one interval misses zero on the claimed s
 - *equal*: it is within the ``margin`` on both sides. A margin is ours unless the claim says otherwise;
 - *value*: it is the claimed gain c, whose reading error is e.
 
-**The words**, for the first three, from three runs of each side on: *reproduced* where the whole interval is as claimed,
-*not reproduced* where no part of it is. An interval that reaches to both sides, or fewer than three runs of a side,
-decides nothing: *consistent* or *at odds* then, by the side that d is on. So a difference that was not found is not
-taken for equality: that needs an interval as narrow as the margin.
+**The words**, for the first three, from three runs of each side on: *reproduced* where the whole interval is as
+claimed, *not reproduced* where no part of it is. An interval that reaches to both sides, or fewer than three runs of a
+side, decides nothing: *consistent* or *at odds* then, by the side that d is on. So a difference that was not found is
+not taken for equality: that needs an interval as narrow as the margin.
 
-A *value* is judged as an accuracy is, but close is half the claimed gain: the band is e + \|c\| / 2 on either side of c.
-The interval of d - c has the paper's uncertainty too, unpaired as its runs were: the spreads that it states of both
+A *value* is judged as an accuracy is, but close is half the claimed gain: the band is e + \|c\| / 2 on either side of
+c. The interval of d - c has the paper's uncertainty too, unpaired as its runs were: the spreads that it states of both
 sides, each over its runs; a side whose spread is not known, or comes from fewer than 3 runs, scatters as ours does, its
 mean being that of the claim's runs, or of 1. *Reproduced*: the whole interval of d - c lies within the band, and the
 interval of d lies on c's side of zero. An interval that holds zero never reproduces a gain. A claimed gain of no more
@@ -48,7 +48,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from thriftylib.evidence.claims import Claim, Setting, Spread
-from thriftylib.evidence.intervals import ROUND, SEEDS, Mean, Word, decide, half_width, mean_of
+from thriftylib.evidence.intervals import ROUND, SEEDS, Mean, Word, decide, half_width
 from thriftylib.evidence.outcomes import Verdict, behind, mean, notes, outcome
 from thriftylib.evidence.records import Record
 
@@ -67,8 +67,8 @@ class Side(NamedTuple):
 class Difference(NamedTuple):
     """One side's mean less the other's.
 
-    ``sides`` are both samples where each has two runs at least, ``n`` the runs of the side that has fewer; ``pairs`` are
-    the differences of equal seeds, where runs of one seed are to be paired.
+    ``sides`` are both samples where each has two runs at least, ``n`` the runs of the side that has fewer; ``pairs``
+    are the differences of equal seeds, where runs of one seed are to be paired.
     """
 
     mean: float

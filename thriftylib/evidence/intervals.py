@@ -20,7 +20,7 @@ Word = Literal["reproduced", "not reproduced", "consistent", "at odds"]
 
 
 class Mean(NamedTuple):
-    """What is known of how a mean scatters: its variance, and the degrees of freedom that this variance was found by."""
+    """How a mean scatters: its variance, and the degrees of freedom by which this variance was found."""
 
     variance: float
     freedom: int

@@ -8,7 +8,7 @@
   status, recipe, parameters, macs, mmacs, ptflops_macs, weight_bytes, activation_bytes.
 - ``count:scoreboard:<verdict>``: how many claims have it; also ``claims`` (all), ``tested`` (with runs or counts of
   ours), ``trained`` (with runs of ours of the claim's own recipe). ``count:trainings:<of>``: how many independent
-  trainings stand behind the verdicts of runs, each counted once however many claims it answers: ``all``, ``own recipe``,
+  trainings stand behind the verdicts, each counted once however many claims it answers: ``all``, ``own recipe``,
   ``strong`` (behind reproduced and not reproduced). ``count:records:all``, ``count:records:complete``,
   ``count:records:diverged``, ``count:unread:all``.
 - ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), images_per_second (median), peak_mib.

@@ -1,8 +1,8 @@
 """Quantities: what a claim may be about, one row each. No torch.
 
-A row says in which unit a quantity is stated, where our number comes from, which way is better, how far off still counts
-as close, and what guessing reaches. A claims file may declare rows of its own under ``quantities``. The difference of
-two networks in any of them needs no row: it is called ``<quantity>_difference``.
+A row says in which unit a quantity is stated, where our number comes from, which way is better, how far off still
+counts as close, and what guessing reaches. A claims file may declare rows of its own under ``quantities``. The
+difference of two networks in any of them needs no row: it is called ``<quantity>_difference``.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ QUANTITIES: Mapping[str, Quantity] = {
 
 
 def find(name: str, declared: Mapping[str, Quantity] | None = None) -> Quantity:
-    """The row of a quantity, one that a claims file ``declared`` included; a difference's is made from what it compares.
+    """The row of a quantity, ``declared`` ones of a claims file included; a difference's is made from what it compares.
 
     Raises:
         RecordError: no such quantity; names the known ones.

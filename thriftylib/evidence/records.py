@@ -178,8 +178,8 @@ class Record(Strict):
         for name, said, shown in (("best", self.best, best), ("final", self.final, final)):
             if said != shown:
                 raise RecordError(f"{name} = {_show(said)}: the series say {_show(shown)}")
-        wanted = self.run.recipe.epochs
-        if self.status == "complete" and (self.epochs != wanted or final is None):
+        wanted = self.run.epochs
+        if self.status == "complete" and (self.epochs != wanted or (wanted and final is None)):
             raise RecordError(f"status = 'complete' with {self.epochs} epochs measured: the recipe has {wanted}")
         if self.epochs > wanted:
             raise RecordError(f"epochs = {self.epochs}: the recipe has {wanted}")

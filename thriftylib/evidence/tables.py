@@ -52,10 +52,10 @@ def scoreboard(
     """One row per claim, in the order of ``claims``.
 
     ``claimed`` +- ``error`` (0: exact) with the paper's own ``claimed_spread`` over ``claimed_n`` runs; ``ours`` with
-    its ``spread`` over ``n`` runs, in the claim's ``statistic`` and ``unit``; ``difference``: ours less the claimed, with
-    the 90 % interval ``low`` to ``high``; ``tolerance``: how far off still counts as close; ``best`` and ``final``: the
-    same runs' mean test accuracy (percent) in the best and the last epoch. ``cost``: seconds of one run, ``seconds``: of
-    all. ``reading_changed``: in which order a reading came to be that was changed after results were seen.
+    its ``spread`` over ``n`` runs, in the claim's ``statistic`` and ``unit``; ``difference``: ours less the claimed,
+    with the 90 % interval ``low`` to ``high``; ``tolerance``: how far off still counts as close; ``best`` and
+    ``final``: the same runs' mean test accuracy (percent) in the best and the last epoch. ``cost``: seconds of one run,
+    ``seconds``: of all. ``reading_changed``: how a reading came to be that was changed after results were seen.
 
     Of a difference between two networks the ``spread`` is half its own 90 % interval, ``n`` the runs of the side that
     has fewer, ``best`` and ``final`` are differences (points), and ``cost`` is that of a run of both.

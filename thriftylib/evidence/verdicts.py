@@ -13,12 +13,12 @@ freedom v::
 
     m - c  +-  t(0.95, v) sqrt(s^2 / n + s'^2 / n')
 
-Where the paper's spread is not known, or comes from fewer than 3 runs, it is taken to be ours (s' = s, v = n - 1); where
-its number of runs is not known, that is taken to be 1. A spread of 0 leaves an interval without width.
+Where the paper's spread is not known, or comes from fewer than 3 runs, it is taken to be ours (s' = s, v = n - 1);
+where its number of runs is not known, that is taken to be 1. A spread of 0 leaves an interval without width.
 
 **What counts as close** to an accuracy is 1 point, but never more than a fifth of the claimed error rate: 0.126 points
-where 99.37 % are claimed. Each quantity has its own, in :mod:`thriftylib.evidence.quantities`. The band is that, and the
-reading error: e + close on either side of the claim.
+where 99.37 % are claimed. Each quantity has its own, in :mod:`thriftylib.evidence.quantities`. The band is that, and
+the reading error: e + close on either side of the claim.
 
 **The words.** A strong word needs at least 3 seeds. So close is shown, and not merely assumed: this is the test of
 equivalence by two one-sided tests at 5 % (TOST). A wide scatter makes a wide interval, and that decides nothing.
@@ -76,7 +76,7 @@ BEST_OF = 5
 
 
 class Comparison(NamedTuple):
-    """Our runs against the claim: ours, how far off still counts as close, and the interval of ours less the claimed."""
+    """Our runs against the claim: ours, how far off still counts as close, the interval of ours less the claimed."""
 
     status: Status
     ours: float
