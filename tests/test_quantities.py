@@ -138,7 +138,7 @@ def test_a_file_declares_its_own(tmp_path):
         ("source: measured", "source: guess", "Quantity.source = 'guess'"),
         (", close: {relative: 0.05}", "", "close: must say what counts as close"),
         ("{relative: 0.05}", "{}", "close: must give absolute, relative or both"),
-        ("{relative: 0.05}", "{relative: 5}", "Quantity.close.relative = 5"),
+        ("{relative: 0.05}", "{relative: 5}", "Close.relative = 5"),
         ("better: lower", "best: lower", "unknown key 'best'; did you mean 'better'?"),
         ("quantities:\n  - ", "quantities:\n  ", "quantities of the file must be a list"),
         ("statistic: mean over runs", "statistic: best epoch of one run", "does not go with neurons"),

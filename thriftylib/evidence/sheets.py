@@ -176,8 +176,11 @@ def _claim(
     paper: str, group: str, shared: dict[str, Any], own: dict[str, Any], declared: Mapping[str, Quantity]
 ) -> Claim:
     values = copy.deepcopy({**shared, **own, "id": f"{paper}/{group}/{own.get('id')}", "paper": paper})
-    if str(values.get("quantity")).removesuffix(quantities.DIFFERENCE) in declared:
-        values["declared"] = quantities.find(values["quantity"], declared)
+    if declared and (name := str(values.get("quantity"))) not in quantities.QUANTITIES:
+        try:
+            values["declared"] = quantities.find(name, declared)
+        except RecordError as error:
+            raise RecordError(f"claim {values['id']}: {error}") from None
     inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
     setting = values.get("setting") or {}
     if not isinstance(setting, dict) or not isinstance(setting.setdefault("options", {}), dict):

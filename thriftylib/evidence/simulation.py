@@ -20,6 +20,7 @@ from pydantic import Field
 from scipy.special import stdtrit
 
 from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import read_model, write_json
 from thriftylib.evidence.verdicts import compare
 from thriftylib.options import Strict
@@ -110,7 +111,7 @@ _CLAIM = Claim(
     paper="simulated",
     figure="simulation",
     statement="A simulated accuracy.",
-    quantity="test_accuracy",
+    quantity=TEST_ACCURACY,
     value=75.0,
     unit="%",
     error="exact",
