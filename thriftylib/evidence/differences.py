@@ -48,8 +48,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from thriftylib.evidence.claims import Claim, Setting, Spread
-from thriftylib.evidence.intervals import ROUND, SEEDS, Mean, Word, decide, half_width
-from thriftylib.evidence.outcomes import Verdict, behind, mean, notes, outcome
+from thriftylib.evidence.intervals import ROUND, SEEDS, Mean, decide, half_width
+from thriftylib.evidence.outcomes import Status, Verdict, behind, mean, notes, outcome
 from thriftylib.evidence.records import Record
 
 
@@ -106,7 +106,7 @@ class Difference(NamedTuple):
 class Comparison(NamedTuple):
     """The rule's answer, the band around the claimed value or the margin, and half the interval of d - c."""
 
-    status: Word
+    status: Status
     tolerance: float
     half: float | None = None
 
