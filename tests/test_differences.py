@@ -201,6 +201,16 @@ def test_the_papers_runs_are_not_paired_where_ours_are():
     assert half == pytest.approx(beside((0.2, 0.3), 5))
 
 
+def test_where_the_papers_spread_is_not_known_its_runs_scatter_as_our_sides_do():
+    gaps = [1.5 + step for step in STEPS]
+    verdict = judge(difference("value", paired="their parent", runs=5), pairs(*gaps, step=3.0))
+    narrow = [60.0 + 3 * seed for seed in range(5)]
+    wide = [low + gap for low, gap in zip(narrow, gaps, strict=True)]
+    terms = [statistics.variance(STEPS) / 5, statistics.variance(wide) / 5, statistics.variance(narrow) / 5]
+    freedom = sum(terms) ** 2 / sum(term**2 / 4 for term in terms)
+    assert verdict.distance[1] == pytest.approx(stats.t.ppf(0.95, freedom) * math.sqrt(sum(terms)))
+
+
 SMALLNET = {0: 74.24, 1: 73.86, 2: 72.46, 3: 73.10, 4: 73.66}
 """ExpandNets, table B on CIFAR-10, our five runs; below those with FC."""
 FC = {0: 74.21, 1: 74.79, 2: 73.77, 3: 73.65, 4: 73.61}

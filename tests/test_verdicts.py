@@ -609,6 +609,8 @@ FIRST = EVIDENCE.records[0].id
         ("count:scoreboard:tested", "3"),
         ("count:records:all", "3"),
         ("count:unread:all", "1"),
+        ("runs:cifar10:deviation", "0.05"),
+        ("runs:cifar10:freedom", "2"),
         ("bench:train:fp32:ratio", "2.5"),
         ("bench:train:fp32:memory_ratio", "0.50"),
         ("bench:train:fp32:images_per_second", "2,540"),
@@ -636,6 +638,7 @@ def test_lookup(key, text):
         ("bench:train:fp16:ratio", "unknown variant of bench train 'fp16'"),
         ("bench:train:bf16:memory_ratio", "nothing is recorded for it yet"),
         ("bench:eval:fp32:ratio", "unknown bench 'eval'"),
+        ("runs:svhn:deviation", "nothing is recorded for it yet"),
         ("bench:train:fp32", "must be of the form"),
     ],
 )

@@ -270,7 +270,8 @@ def error_rates(rates: ErrorRates) -> str:
     ]
     headers = ("True difference", "n", "n'", *(word.capitalize() for word in words))
     headers += tuple(f"Earlier rule: {word}" for word in earlier)
-    return html_table(headers, rows, numbers=range(len(headers)))
+    told = f"{rates.trials:,} times each; runs deviate by {rates.deviation:g} points, and 1 point counts as close."
+    return html_table(headers, rows, numbers=range(len(headers))) + f"<p>{told}</p>"
 
 
 def provenance(records: Sequence[Record]) -> str:

@@ -11,12 +11,15 @@
   trainings stand behind the verdicts, each counted once however many claims it answers: ``all``, ``own recipe``,
   ``strong`` (behind reproduced and not reproduced). ``count:records:all``, ``count:records:complete``,
   ``count:records:diverged``, ``count:unread:all``.
+- ``runs:<data set>:<field>``: deviation of the best epoch between runs of one configuration (points), pooled over all
+  configurations with two runs or more; freedom: its degrees of freedom.
 - ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), images_per_second (median), peak_mib.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -171,6 +174,18 @@ def _count(evidence: Evidence, name: str) -> Fields:
     return {field: f"{number:,}" for field, number in _known(counts, name, "count").items()}
 
 
+def _runs(evidence: Evidence, dataset: str) -> Fields:
+    groups: dict[str, list[float]] = {}
+    for record in evidence.records:
+        data, best = record.run.data, record.best_accuracy
+        if data.name == dataset and not (data.train_images or data.test_images) and best is not None:
+            groups.setdefault(record.run.configuration, []).append(best)
+    several = [values for values in groups.values() if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = math.fsum(statistics.variance(values) * (len(values) - 1) for values in several)
+    return {"deviation": _points(math.sqrt(squares / freedom)) if freedom else None, "freedom": str(freedom)}
+
+
 def _bench(evidence: Evidence, name: str, variant: str) -> Fields:
     bench = _known(evidence.bench or {}, name, "bench")
     found = _known(bench.variants, variant, f"variant of bench {name}")
@@ -187,6 +202,7 @@ _KINDS: dict[str, tuple[str, Callable[..., Fields]]] = {
     "claim": ("claim:<claim id>:<field>", _claim),
     "record": ("record:<run id>:<field>", _record),
     "count": ("count:<what>:<field>", _count),
+    "runs": ("runs:<data set>:<field>", _runs),
     "bench": ("bench:<name>:<variant>:<field>", _bench),
 }
 

@@ -233,21 +233,22 @@ def _told(claim: Claim, found: Comparison, n: int) -> str:
             "reproduced": "the whole one-sided 95 % interval meets",
             "not reproduced": "the whole one-sided 95 % interval misses",
             "consistent": "the mean alone meets",
-            "at odds": "the mean misses, though not its whole interval,",
+            "at odds": "the mean alone misses",
         }[found.status]
         return f"{reach} the {claimed}{few}"
-    where = {
-        "reproduced": "the whole interval is within",
-        "not reproduced": "the whole interval is outside",
-        "consistent": "the mean is within, its whole interval not,",
-        "at odds": "the mean is outside, its whole interval not,",
-    }[found.status]
-    if found.distance is None or few:
-        where = f"the mean is {'within' if found.status == 'consistent' else 'outside'}"
-    off = f"off by {found.ours - claim.value:+.2f}"
+    off, close = (
+        f"off by {found.ours - claim.value:+.2f} from the {claimed}",
+        f"the {found.tolerance:.2f} that count as close",
+    )
     if found.distance is not None:
         off += f", 90 % interval {found.distance[0]:+.2f} to {found.distance[1]:+.2f}"
-    return f"{off} from the {claimed}: {where} the {found.tolerance:.2f} that count as close{few}"
+    where = {
+        "reproduced": f"the whole interval is within {close}",
+        "not reproduced": f"the whole interval is outside {close}",
+        "consistent": f"the mean is within {close}{few or ', the interval reaches beyond'}",
+        "at odds": f"the mean is outside {close}{few or ', the interval reaches inside'}",
+    }[found.status]
+    return f"{off}: {where}"
 
 
 def _of_another_recipe(claim: Claim, group: Sequence[Record]) -> Verdict:
