@@ -315,3 +315,39 @@ def test_fit_gives_shapes_and_nothing_else():
     assert (network[0].out_channels, network[2].groups, network[2].out_channels) == (2, 2, 2)
     with pytest.raises(SpecError, match="no tensor 'x.weight'"):
         fit(network, {"x.weight": (1,)})
+
+
+class Careless(Method):
+    """Fails at its end, as long as it is told to."""
+
+    failing = True
+
+    def measure(self, network, dataset):
+        if Careless.failing:
+            raise SpecError("measure: failed")
+        return {}
+
+
+class CarelessOptions(MethodOptions, method="careless"):
+    def start(self):
+        return Careless()
+
+
+def test_a_method_that_fails_at_its_end_loses_no_training(make_run, tmp_path):
+    run = make_run(method={"name": "careless"}, epochs=3)
+    places = {"results": tmp_path, "checkpoints": tmp_path / "c", "progress": False, "threads": 1}
+    with pytest.raises(SpecError, match="measure: failed"):
+        train(run, **places)
+    Careless.failing = False
+    record = train(run, **places).record
+    assert len(record.sessions) == 2
+    assert record.sessions[1].seconds < record.sessions[0].seconds
+    assert record.epochs == 3
+    assert record.series == {
+        **record.series,
+        **{
+            "test_accuracy": train(run, results=tmp_path / "whole", progress=False, threads=1).record.series[
+                "test_accuracy"
+            ]
+        },
+    }

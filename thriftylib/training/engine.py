@@ -126,6 +126,8 @@ def train(
                     if path:
                         trace.clear()
                     return Outcome(None, stopped)
+        if path:
+            save()  # should the method fail at its end, the training is not lost
         began = time.monotonic()
         network = trainer.method.finish(trainer.network, dataset)
         kept = keep(run, network, dataset, chosen, session.precision)
