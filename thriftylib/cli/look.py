@@ -135,7 +135,7 @@ def _show_experiment(shown: Experiment, preset: str | None, claims: dict[str, Cl
                 "cells": len(cells),
                 "recorded": sum(cell.run.id in seeds for cell in cells),
                 "data": " ".join(dict.fromkeys(cell.run.data.name for cell in cells)),
-                "recipes": " ".join(dict.fromkeys(cell.run.recipe.name for cell in cells)),
+                "recipes": " ".join(dict.fromkeys(cell.run.recipe_name for cell in cells)),
             }
             for name, cells in grids.items()
         ]
@@ -147,7 +147,7 @@ def _show_experiment(shown: Experiment, preset: str | None, claims: dict[str, Cl
                 {
                     "run (seed 0)": cell.run.id,
                     "cell": " ".join(f"{key}={value}" for key, value in cell.labels.items()),
-                    "recipe": cell.run.recipe.name,
+                    "recipe": cell.run.recipe_name,
                     "parameters": cost.parameters,
                     "MMAC": cost.macs / 1e6,
                     "claimed %": claim and claim.value,

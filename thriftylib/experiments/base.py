@@ -112,8 +112,10 @@ def select(chosen: Experiment, preset: str, where: Where | None = None, epochs: 
 
 def _shortened(run: Run, epochs: int, family: Mapping[str, Run]) -> Run:
     """Another length is another recipe: it must not pass for the one that a claim names. So it is for the parent."""
-    recipe = run.recipe
-    changed = Recipe.model_validate({**recipe.model_dump(), "epochs": epochs, "name": f"{recipe.name}-{epochs}-epochs"})
+    changed = recipe = run.recipe
+    if recipe is not None:
+        name = f"{recipe.name}-{epochs}-epochs"
+        changed = Recipe.model_validate({**recipe.model_dump(), "epochs": epochs, "name": name})
     parent = _shortened(family[run.parent], epochs, family).id if run.parent else None
     return run.model_copy(update={"recipe": changed, "parent": parent})
 

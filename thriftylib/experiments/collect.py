@@ -98,7 +98,7 @@ def _shared(chosen: Experiment, preset: str, cell: Cell, claims: Mapping[str, Cl
     return {
         "experiment": chosen.name,
         "preset": preset,
-        "recipe": cell.run.recipe.name,
+        "recipe": cell.run.recipe_name,
         "claim": claim.id if claim else None,
         **cell.labels,
         "parameters": cost.parameters,

@@ -167,17 +167,18 @@ def depth_sweep(preset: str) -> list[Cell]:
     finishes.
     """
     if preset == "smoke":
-        return [_small(layers, kernels, 4, "digits", recipes.SMOKE) for kernels in KERNELS for layers in (3, 7, 11)]
+        return [small(layers, kernels, 4, "digits", recipes.SMOKE) for kernels in KERNELS for layers in (3, 7, 11)]
     sizes = [(128, recipes.READING)] if preset == "paper" else [(128, recipes.FAST), (32, recipes.CPU)]
     return [
-        _small(layers, kernels, width, "cifar100", recipe)
+        small(layers, kernels, width, "cifar100", recipe)
         for width, recipe in sizes
         for kernels in KERNELS
         for layers in SMALL_LAYERS
     ]
 
 
-def _small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> Cell:
+def small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> Cell:
+    """A small network; ``kernels`` is one of :data:`KERNELS`."""
     options: dict[str, Any] = {"layers": layers, "width": width, **KERNELS[kernels]}
     if recipe == recipes.READING:
         options |= START
@@ -195,8 +196,8 @@ def _small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> 
 def norm(preset: str) -> list[Cell]:
     """Must each use of the shared kernel have a batch norm of its own?
 
-    paper: plain DACNN14 (as released), 18 and 34 with free batch norms (the authors'), one affine map per kernel with statistics of
-    each use, and one batch norm per kernel; recipe dacnn-reading (READING).
+    paper: plain DACNN14 (as released), 18 and 34 with free batch norms (the authors'), one affine map per kernel with
+    statistics of each use, and one batch norm per kernel; recipe dacnn-reading (READING).
     """
     if preset == "smoke":
         return [tiny(_normed(depth, norm), depth=depth, norm=norm) for depth in (14, 18) for norm in NORMS]
