@@ -35,12 +35,11 @@ class NormStatistics(Method):
     ``measured``, accuracies in percent of the test set, evaluated in batches of 500 images in the test set's order:
 
     - ``running_statistics_accuracy``: the ordinary one, by the running mean and variance of each batch norm.
-    - ``batch_statistics_accuracy``: by the mean and variance of each test batch, at each use of a batch norm. An image's
-      class then depends a little on the images beside it, so this is a diagnosis and no way to use a network.
+    - ``batch_statistics_accuracy``: by the mean and variance of each test batch, at each use of a batch norm. The answer
+      for an image then depends a little on the images beside it: a diagnosis, and no way to use a network.
     - ``own_statistics_accuracy``: by a mean and variance for each *use* of a batch norm, re-estimated over all training
       images as they are, without augmentation: the mean over batches of 500 of what each batch has at that use (the
-      variance unbiased), while the maps are normalised by the batch's own (Wu and Johnson, "Rethinking 'Batch' in
-      BatchNorm", 2021, call it PreciseBN). No label enters.
+      variance unbiased), while the maps are normalised by the batch's own. No label enters.
     """
 
     def measure(self, network: nn.Module, dataset: Dataset) -> Mapping[str, float | Sequence[float]]:
@@ -104,13 +103,13 @@ class UseStatistics:
 
     def __init__(self) -> None:
         self.images: dict[int, int] = {}
-        self.sums: dict[int, Tensor] = {}  # (2, C): mean and variance
+        self.sums: dict[int, Tensor] = {}  # (2, C) of mean and variance, in fp64: sums over many batches
 
     def collect(self, use: int, maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         """Note the batch's mean and variance, and normalise by them."""
-        variance, mean = torch.var_mean(maps.double(), (0, 2, 3))  # fp64: sums over many images
+        variance, mean = torch.var_mean(maps.float(), (0, 2, 3))
         self.images[use] = self.images.get(use, 0) + len(maps)
-        self.sums[use] = self.sums.get(use, 0) + len(maps) * torch.stack((mean, variance))
+        self.sums[use] = self.sums.get(use, 0) + len(maps) * torch.stack((mean, variance)).double()
         return of_the_batch(use, maps, weight, bias, eps)
 
     def apply(self, use: int, maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
