@@ -387,6 +387,51 @@ def test_a_wrong_file(tmp_path, old, new, fault):
     assert "\n" not in message
 
 
+REPLICATION = """
+replications:
+  - by: Others
+    what: a network
+    recipe: theirs
+    unit: "%"
+    columns: [network, start, value, spread]
+    rows:
+      - [one, drawn, 43.8, 0.67]
+      - [two, "", 44, null]
+"""
+
+
+def test_replications_are_no_claims(tmp_path):
+    sheet = load(tmp_path, GROUP + REPLICATION)
+    (other,) = sheet.replications
+    assert (other.paper, other.by, other.remark) == ("paper", "Others", "")
+    assert [(result.network, result.start, result.value, result.spread) for result in other.results] == [
+        ("one", "drawn", 43.8, 0.67),
+        ("two", "", 44.0, None),
+    ]
+    assert list(sheet.claims) == list(load(tmp_path, GROUP).claims)
+    assert load(tmp_path, GROUP).replications == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("by: Others", "author: Others", "unknown key 'author' in an entry of replications"),
+        ("    recipe: theirs\n", "", "Replication.recipe: is required"),
+        ("value, spread]", "value, sd]", "unknown key 'sd' in columns of an entry of replications"),
+        ("43.8, 0.67]", "43.8]", "a row of an entry of replications must be a list of 4 values"),
+        ("0.67", "-0.67", "spread = -0.67"),
+        ("43.8", "many", "value = 'many'"),
+        ("    rows:\n", "    rows: 5\n    remark:\n", "rows of an entry of replications must be a list"),
+    ],
+)
+def test_a_wrong_replication(tmp_path, old, new, fault):
+    assert old in REPLICATION
+    with pytest.raises(RecordError) as caught:
+        load(tmp_path, GROUP + REPLICATION.replace(old, new, 1))
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "5", "title: [", "\x00"])
 def test_not_a_sheet(tmp_path, text):
     with pytest.raises(RecordError, match=r"paper\.yaml"):

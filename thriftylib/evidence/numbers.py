@@ -4,9 +4,12 @@
   difference, verdict, reason, recipe, device, seconds of its verdict: ``claim:thriftynet/size-cifar10/t20-f32:value``;
   low and high are the ends of the 95 % confidence interval of a difference between two networks.
 - ``record:<run id>:<field>``: best, best_epoch, final, epochs, seed, seconds, minutes, images_per_second, device,
-  status, recipe, parameters, macs, mmacs, ptflops_macs, weight_bytes, activation_bytes.
+  status, recipe, parameters, macs, mmacs, ptflops_macs, weight_bytes, activation_bytes; and whatever number its
+  method measured, by its name (``record:<run id>:batch_statistics_accuracy``).
 - ``count:scoreboard:<verdict>``: how many claims have it; also ``claims`` (all), ``tested`` (with runs or counts of
-  ours). ``count:records:all``, ``count:records:complete``, ``count:records:diverged``, ``count:unread:all``.
+  ours). ``count:<paper>:<field>``, or ``count:every paper:<field>``: how much of it is tested so far, the fields of
+  :class:`thriftylib.evidence.coverage.Coverage`. ``count:records:all``, ``count:records:complete``,
+  ``count:records:diverged``, ``count:unread:all``.
 - ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), images_per_second (median), peak_mib.
 """
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 import difflib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from thriftylib.errors import RecordError
 from thriftylib.evidence.bench import BenchRecord, load_bench
 from thriftylib.evidence.claims import ACCURACIES, DIFFERENCE, Claim
 from thriftylib.evidence.counts import Count, load_counts
+from thriftylib.evidence.coverage import Coverage
 from thriftylib.evidence.outcomes import STATUSES, Verdict
 from thriftylib.evidence.records import Record, load_records
 from thriftylib.evidence.sheets import Sheet, load_sheets
@@ -56,6 +60,12 @@ class Evidence:
     def claims(self) -> dict[str, Claim]:
         """Every claim by its id."""
         return {key: claim for sheet in self.sheets.values() for key, claim in sheet.claims.items()}
+
+    @cached_property
+    def coverage(self) -> dict[str, Coverage]:
+        """How much is tested of each paper, by its name, and of ``every paper``."""
+        papers = {name: sheet.claims for name, sheet in self.sheets.items()} | {"every paper": self.claims}
+        return {name: Coverage.of(claims.values(), self.records) for name, claims in papers.items()}
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
@@ -135,6 +145,9 @@ def _record(evidence: Evidence, name: str) -> Fields:
         "recipe": record.run.recipe.name,
         "mmacs": f"{record.cost.macs / 1e6:,.1f}",
         **{name: f"{number:,}" for name, number in record.cost.model_dump().items()},
+        **{
+            name: _points(number) for name, number in (record.measured or {}).items() if isinstance(number, int | float)
+        },
     }
 
 
@@ -147,6 +160,7 @@ def _count(evidence: Evidence, name: str) -> Fields:
             "claims": len(found),
             "tested": sum(verdict.ours is not None for verdict in evidence.verdicts.values()),
         },
+        **{paper: asdict(coverage) for paper, coverage in evidence.coverage.items()},
         "records": {"all": len(status), "complete": status.count("complete"), "diverged": status.count("diverged")},
         "unread": {"all": sum(len(sheet.unread) for sheet in evidence.sheets.values())},
     }

@@ -35,8 +35,8 @@ class NormStatistics(Method):
     ``measured``, accuracies in percent of the test set, evaluated in batches of 500 images in the test set's order:
 
     - ``running_statistics_accuracy``: the ordinary one, by the running mean and variance of each batch norm.
-    - ``batch_statistics_accuracy``: by the mean and variance of each test batch, at each use of a batch norm. The answer
-      for an image then depends a little on the images beside it: a diagnosis, and no way to use a network.
+    - ``batch_statistics_accuracy``: by the mean and variance of each test batch, at each use of a batch norm. The
+      answer for an image then depends a little on the images beside it: a diagnosis, and no way to use a network.
     - ``own_statistics_accuracy``: by a mean and variance for each *use* of a batch norm, re-estimated over all training
       images as they are, without augmentation: the mean over batches of 500 of what each batch has at that use (the
       variance unbiased), while the maps are normalised by the batch's own. No label enters.

@@ -4,9 +4,9 @@ The operations, their magnitudes and signs are those of ``torchvision.transforms
 ones take the nearest pixel and fill with 0.
 
 As *released* it is what the ThriftyNet authors' code does to PIL images (``common/dataaugment.py``): images are rotated
-one way only, solarised from a threshold of 256 and not of 255, and shifted by as many pixels as the magnitude says (14.5
-of 32 at most) and not by whole ones rounded down, so that the nearest pixel is up to one further; shears interpolate by
-cubics; and what comes from outside the image is 128. The operations on colours stay torchvision's.
+one way only, solarised from a threshold of 256 and not of 255, and shifted by as many pixels as the magnitude says
+(14.5 of 32 at most) and not by whole ones rounded down, so that the nearest pixel is up to one further; shears
+interpolate by cubics; and what comes from outside the image is 128. The operations on colours stay torchvision's.
 """
 
 from __future__ import annotations
