@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from thriftylib.cost import Cost, conv, linear
+from thriftylib.cost import Cost, batch_norm, conv, linear
 from thriftylib.options import NetworkOptions
 from thriftylib.spec import Run
 
@@ -18,7 +18,9 @@ class ToyOptions(NetworkOptions, network="toy"):
 
     def cost(self, image_shape, classes):
         channels, height, width = image_shape
-        return Cost((conv("conv", channels, self.width, 3, [(height, width)]), linear("head", self.width, classes)))
+        size = [(height, width)]
+        layers = conv("conv", channels, self.width, 3, size), batch_norm("norm", self.width, size)
+        return Cost((*layers, linear("head", self.width, classes)))
 
     def build(self, image_shape, classes):
         return nn.Sequential(

@@ -58,7 +58,7 @@ def from_series(made: Run, accuracies: list[float | None], **more: Any) -> Recor
         "best": best,
         "final": final,
         "cost": Counted(parameters=3042, macs=7, ptflops_macs=8, weight_bytes=9, activation_bytes=10),
-        "images_per_second": 123.4,
+        "images_per_second": 20_000.0,
         "seconds": 100.0,
         "device": "a CPU",
         "precision": "fp32",

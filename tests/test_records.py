@@ -153,7 +153,7 @@ def test_another_name(saved):
 
 def test_every_field_is_required_but_those_with_a_stated_default(saved):
     path, content = saved
-    for field in content.keys() - {"format", "weights"}:
+    for field in content.keys() - {"format", "weights", "kept", "measured", "sessions"}:
         assert field in refuse(path, {key: value for key, value in content.items() if key != field})
     refuse(path, {**content, "note": "hand-made"})
 
@@ -195,6 +195,10 @@ TAMPERED = [
     ("series.train_loss", [1.0] * 4),
     ("series.learning_rate", [0.1, None, 0.1]),
     ("series.learning_rate", [0.1, -0.1, 0.1]),
+    ("series.learning_rate", [1.0, 1.0, 1.0]),  # ten times the recipe's
+    ("series.learning_rate", [0.1, 0.1, 0.01]),
+    ("series.train_loss", [1.0, -1.0, 1.0]),
+    ("series.test_loss", [None, None, None]),  # diverged, then
     ("series.seconds", [10.0, 10.0, 100.0]),
     ("series.own", [1.0]),
     ("best", None),

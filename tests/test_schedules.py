@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
+from thriftylib.schedules import learning_rate
 from thriftylib.spec import Recipe
-from thriftylib.training.schedules import learning_rate
 
 
 def recipe(schedule, epochs=12):

@@ -24,5 +24,9 @@ class DiedError(ThriftyError):
     """A training's process that ended by itself, killed or broken: a failure, and no mistake in the call."""
 
 
+class BusyError(ThriftyError):
+    """A run that another process is training now, in the same folder: names the process."""
+
+
 class CheckpointError(ThriftyError):
     """A checkpoint that belongs to another run or cannot be read."""

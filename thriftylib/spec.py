@@ -148,6 +148,10 @@ class Data(Strict):
         return self
 
 
+NO_NETWORK = "none"
+"""The network of runs that measure a data set alone."""
+
+
 class Named(Strict):
     """A registered network or training method with its options."""
 
@@ -158,8 +162,8 @@ class Named(Strict):
 class Run(Strict):
     """One training: network + data + recipe + seed (and a method, where a paper changes training itself).
 
-    Without a recipe it is *measure only*: nothing is trained, and what its method measures (of the data alone, where the
-    network is ``none``) is its outcome.
+    Without a recipe it is *measure only*: nothing is trained, and what its method measures is its outcome (of the data
+    alone, where the network is ``none``).
 
     Options are checked by the class that the network's paper registers, and stored complete, so the id says everything.
     ``Run.recorded`` reads a run back without importing the papers: its id proves that nothing changed.
@@ -200,6 +204,8 @@ class Run(Strict):
             if self.method is None:
                 raise SpecError("recipe = None (measure only): needs a method, whose measure() is the outcome")
             return self
+        if self.network.name == NO_NETWORK:
+            raise SpecError(f"network = {NO_NETWORK!r}: cannot be trained; it goes with recipe = None (measure only)")
         if self.recipe.batch_size > self.data.training_images:
             raise SpecError(
                 f"recipe.batch_size = {self.recipe.batch_size}: larger than the data set "

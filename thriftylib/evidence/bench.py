@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from thriftylib.errors import RecordError
-from thriftylib.evidence.records import Commit, Text, check_utc, read_model, write_json
+from thriftylib.evidence.consistency import check_utc
+from thriftylib.evidence.records import Commit, Text, read_model, write_json
 from thriftylib.options import Strict, suggest
 
 

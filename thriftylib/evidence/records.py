@@ -1,32 +1,25 @@
 """Records: what came out of one run, one JSON file each. No torch.
 
 A record is refused, with its file and its fault named, when it is not JSON, has an unknown or missing field, a value of
-the wrong type, a number that is not finite, an id that is not its run's hash or its file's name, or points and series
-that disagree. Nothing is skipped in silence.
+the wrong type, a number that is not finite, an id that is not its run's hash or its file's name, or states what its run
+does not imply (:mod:`thriftylib.evidence.consistency`). Nothing is skipped in silence.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from thriftylib.errors import RecordError, SpecError
+from thriftylib.evidence.consistency import SERIES, check
 from thriftylib.options import Strict
 from thriftylib.paths import write_atomically
 from thriftylib.spec import Run
-
-SERIES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate", "seconds")
-"""The series that every record has, one value per epoch; accuracies in percent, times in seconds."""
-
-VERSIONS = ("python", "torch", "torchvision", "thriftylib")
-"""The versions that every record names."""
 
 SAME_ACCURACY = 0.1
 """Points: ten images of ten thousand. Other devices, precisions and merged layers round a few logits the other way."""
@@ -59,25 +52,25 @@ class Counted(Strict):
 
 
 class Kept(Counted):
-    """The network that a run leaves: counted as it stands, and evaluated once more after training.
+    """The network that a run leaves: counted as it is, and evaluated once more after training.
 
     Costs are those of :class:`Counted`, of the kept network: a method may have removed part of the run's own.
     ``shapes`` holds the shape of each tensor of the kept network (by its name in ``state_dict``) that differs from the
-    run's own network, so that the kept one can be built from the record alone; None: it has other layers, and cannot be.
+    run's own network, so that the kept one is built from the record alone; None: it has other layers, and is not.
     """
 
     test_accuracy: Percent
     test_loss: float | None
     validation_accuracy: Percent | None = None
-    shapes: dict[str, tuple[Whole, ...]] | None = Field({}, strict=False)
+    shapes: dict[str, Annotated[tuple[Whole, ...], Field(strict=False)]] | None = {}
 
 
 class Session(Strict):
     """One call that a run was trained by, from its start or a checkpoint to a stop or the end.
 
-    ``seconds``: training and evaluation that the result holds. ``lost_seconds``: what it did after its last checkpoint,
-    until it was killed. ``no_commit`` says why there is no commit. ``fast``: the fast path that served the network, with
-    its compiler where it has one; None: PyTorch's operators alone.
+    ``seconds``: training and evaluation that the result holds. ``lost_seconds``: what it did after its last
+    checkpoint, until it was killed. ``no_commit`` says why there is no commit. ``fast``: the fast path that serves the
+    network, with its compiler where it has one; None: PyTorch's operators alone.
     """
 
     started: str
@@ -115,8 +108,11 @@ def points(series: Mapping[str, Sequence[float | None]]) -> tuple[Point | None, 
 class Record(Strict):
     """One run's outcome: the run, its series, and where, when and with what it was trained.
 
-    ``complete`` means that every epoch of the recipe was done; ``diverged`` that a loss was not finite and training
-    ended there. ``seconds`` is all training and evaluation over all sittings.
+    ``complete`` means that every epoch of the recipe was done; ``diverged`` that the training loss was not finite and
+    training ended there, or that no epoch had a finite test loss. ``seconds`` is all training and evaluation that the
+    result holds, over all sessions (``sittings`` is their number). Commit, device, threads and versions are the last
+    session's. ``cost`` is that of the run's own network, ``kept`` what is left of it, ``measured`` what its method
+    measured. Records from before sessions and kept networks were recorded have none.
 
     Raises:
         SpecError: a field is missing, unknown, of the wrong type or impossible.
@@ -169,55 +165,8 @@ class Record(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.id != self.run.id:
-            raise RecordError(
-                f"id = {self.id!r}: the run's own id is {self.run.id!r}, so the run or its id was changed"
-            )
-        self._check_series()
-        best, final = points(self.series)
-        for name, said, shown in (("best", self.best, best), ("final", self.final, final)):
-            if said != shown:
-                raise RecordError(f"{name} = {_show(said)}: the series say {_show(shown)}")
-        wanted = self.run.recipe.epochs
-        if self.status == "complete" and (self.epochs != wanted or final is None):
-            raise RecordError(f"status = 'complete' with {self.epochs} epochs measured: the recipe has {wanted}")
-        if self.epochs > wanted:
-            raise RecordError(f"epochs = {self.epochs}: the recipe has {wanted}")
-        if missing := [name for name in VERSIONS if name not in self.versions]:
-            raise RecordError(f"versions: lacks {', '.join(missing)}")
-        if self.weights is not None and self.weights.file != f"{self.id}.safetensors":
-            raise RecordError(f"weights.file = {self.weights.file!r}: must be '{self.id}.safetensors'")
-        check_utc("finished", self.finished)
+        check(self)
         return self
-
-    def _check_series(self) -> None:
-        if missing := [name for name in SERIES if name not in self.series]:
-            raise RecordError(f"series: lacks {', '.join(missing)}")
-        for name, values in self.series.items():
-            if len(values) != self.epochs:
-                raise RecordError(f"series.{name} has {len(values)} values: epochs = {self.epochs}")
-            known = [value for value in values if value is not None]
-            if name.endswith("_accuracy") and not all(0 <= value <= 100 for value in known):
-                raise RecordError(f"series.{name}: must be percent, 0 to 100")
-            if name in ("learning_rate", "seconds") and (len(known) < len(values) or any(value < 0 for value in known)):
-                raise RecordError(f"series.{name}: must be 0 or more in each epoch")
-        # Work that a kill threw away is in the total but in no epoch, so the total may only be larger.
-        parts = math.fsum(self.series["seconds"])
-        if self.seconds < 0.99 * parts - 0.1:
-            raise RecordError(f"seconds = {self.seconds}: less than its epochs together ({parts:.1f})")
-
-
-def _show(point: Point | None) -> str:
-    return "none" if point is None else f"{point.test_accuracy} in epoch {point.epoch} (loss {point.test_loss})"
-
-
-def check_utc(field: str, text: str) -> None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or (len(text) > 10 and moment.utcoffset() != timedelta(0)):
-        raise RecordError(f"{field} = {text!r}: must be an ISO date or time in UTC such as '2026-01-31T12:00:00+00:00'")
 
 
 def load_record(path: str | os.PathLike[str]) -> Record:
@@ -252,6 +201,9 @@ def save_record(record: Record, folder: str | os.PathLike[str]) -> Path:
     own = sorted(set(content["series"]) - set(SERIES))
     content["series"] = {name: content["series"][name] for name in (*SERIES, *own)}
     content["versions"] = dict(sorted(content["versions"].items()))
+    for name in ("kept", "measured", "sessions"):
+        if not content[name]:  # as in records from before there was any
+            del content[name]
     return write_json(content, Path(folder) / "runs" / f"{record.id}.json")
 
 

@@ -189,11 +189,10 @@ def verify_weights(record: Record, folder: Path, *, device: str = "auto", data: 
     from thriftylib.training.data import load
     from thriftylib.training.device import choose_device
     from thriftylib.training.evaluation import evaluate
-    from thriftylib.training.outcome import load_weights
+    from thriftylib.training.outcome import rebuild
 
     chosen = choose_device(device)
-    network = record.run.build()
-    load_weights(network, record, folder)
+    network = rebuild(record, folder)
     dataset = load(record.run.data, root=data, device=chosen, seed=record.run.seed)
     _, accuracy = evaluate(network.to(chosen), dataset.test, dataset, chosen)
     return accuracy

@@ -199,6 +199,8 @@ def sizes() -> pandas.DataFrame:
     """
     import pandas
 
+    from thriftylib.papers.expandnets import contract  # imports torch
+
     rows = []
     for kernel in (3, 5, 7, 9):
         for row in ROWS:
@@ -206,8 +208,8 @@ def sizes() -> pandas.DataFrame:
                 continue
             run = cell(kernel, row, Data(name="cifar10"), recipes.AUTHORS).run
             method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
-            network = method.prepare(run.build())
+            network = method.prepare(run.build(), None)
             trained = sum(parameter.numel() for parameter in network.parameters())
-            contracted = sum(parameter.numel() for parameter in method.finish(network).parameters())
+            contracted = sum(parameter.numel() for parameter in contract(network).parameters())
             rows.append(("counted", kernel, row, trained, contracted, trained / contracted))
     return pandas.DataFrame(rows, columns=["source", "kernel", "model", "trained", "contracted", "times"])

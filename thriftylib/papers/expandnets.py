@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from thriftylib.errors import SpecError
-from thriftylib.method import Method
+from thriftylib.method import Method, Parent
 from thriftylib.options import MethodOptions
 from thriftylib.papers.expandnets_chains import Expanded, Kind, contract_chain, expand_conv, expand_linear
 from thriftylib.papers.networks import uniform_norms
@@ -24,6 +24,7 @@ from thriftylib.spec import Positive
 
 if TYPE_CHECKING:
     from thriftylib.method import Sample
+    from thriftylib.training.data import Dataset
 
 
 QUANTILES = {
@@ -66,12 +67,18 @@ class ExpandNets(Method):
     def __init__(self, options: ExpandNetsOptions) -> None:
         self.options = options
 
-    def prepare(self, network: nn.Module) -> nn.Module:
+    def prepare(self, network: nn.Module, parent: Parent | None = None) -> nn.Module:
+        network = super().prepare(network, parent)
         if self.options.norm_start == "uniform":
             uniform_norms(network)
         convs = None if self.options.convs == "plain" else self.options.convs
         if convs is None and not self.options.linear:
             return network
+        if parent is not None:
+            raise SpecError(
+                "method expandnets replaces layers, and with them the weights of its parent "
+                f"{parent.record.run.configuration}: give it no parent, or convs = 'plain' and linear = False"
+            )
         return expand(network, convs=convs, **self.options.model_dump(include={"linear", "rate", "image", "only"}))
 
     def epoch_starts(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> None:
@@ -95,7 +102,7 @@ class ExpandNets(Method):
         shares = torch.tensor(list(QUANTILES.values()), device=cosines.device)
         return dict(zip(QUANTILES, cosines.quantile(shares).tolist(), strict=True))
 
-    def finish(self, network: nn.Module) -> nn.Module:
+    def finish(self, network: nn.Module, dataset: Dataset) -> nn.Module:
         return contract(network)
 
 

@@ -15,9 +15,19 @@ from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, NetworkOptions
-from thriftylib.spec import Count
+from thriftylib.spec import NO_NETWORK, Count
 
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+
+
+class NoNetworkOptions(NetworkOptions, network=NO_NETWORK):
+    """No network: what a run that measures a data set alone says in its place."""
+
+    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
+        return Cost(())
+
+    def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
+        return nn.Identity()
 
 
 class PadShortcut(nn.Module):

@@ -30,8 +30,8 @@ from thriftylib.evidence.bench import BenchRecord, Variant
 from thriftylib.spec import Run
 from thriftylib.training.data import Dataset, Split
 from thriftylib.training.device import Precision, device_name, keep_freed_memory
-from thriftylib.training.outcome import commit, versions
 from thriftylib.training.progress import Report
+from thriftylib.training.provenance import provenance, versions
 from thriftylib.training.trainer import Trainer
 
 # Relative differences that count as the same. Rounding alone changes the gradients by up to 3e-3: where two pixels of a
@@ -100,7 +100,7 @@ def measure(
         device=device_name(torch.device("cpu")),
         threads=threads,
         versions=versions(),
-        commit=commit(),
+        commit=provenance().commit,
         date=datetime.now(UTC).date().isoformat(),
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from thriftylib.errors import CheckpointError
 from thriftylib.paths import write_atomically
 
-FORMAT = "thrifty checkpoint 1"
+FORMAT = "thrifty checkpoint 2"
 
 
 def checkpoint_path(folder: Path, run_id: str) -> Path:
@@ -46,7 +46,10 @@ def load_checkpoint(path: Path, run_id: str) -> tuple[dict[str, Tensor], dict[st
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); delete it to start this run anew") from None
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: is not a checkpoint of this library ({FORMAT!r})")
+        raise CheckpointError(
+            f"{path}: is not a checkpoint of this version ({FORMAT!r}); go on with the version that wrote it, "
+            "or delete it to start this run anew"
+        )
     if metadata["run"] != run_id:
         raise CheckpointError(f"{path}: belongs to run {metadata['run']}, not to {run_id}")
     return tensors, json.loads(metadata["values"])

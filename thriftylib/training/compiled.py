@@ -56,6 +56,18 @@ def compiler() -> list[str]:
 
 
 @cache
+def compiler_version() -> str:
+    """The C compiler's own first line, such as "gcc (Debian 12.2.0-14) 12.2.0"; "no compiler" where there is none."""
+    if not (command := compiler()):
+        return "no compiler"
+    try:
+        said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS)
+        return said.stdout.splitlines()[0].strip()
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return command[0]
+
+
+@cache
 def _find(name: str, dtype: torch.dtype) -> ctypes.CDLL | str | None:
     if dtype not in _NUMBERS:
         return None

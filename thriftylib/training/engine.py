@@ -2,8 +2,8 @@
 
 The order of images, their augmentation and every other random number come from streams named by run, epoch and batch
 (:mod:`thriftylib.training.streams`), and the learning rate from the finished epochs alone. So a checkpoint holds
-weights, momentum and counters, and a run that was killed at any step ends, on a CPU with a fixed number of threads,
-with the bits of one that was not.
+weights, momentum and counters, and a run that is killed at any step ends, on a CPU with a fixed number of threads,
+bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ from typing import Literal
 
 import torch
 
-from thriftylib.evidence.records import Record, save_record
+from thriftylib.evidence.consistency import SERIES
+from thriftylib.evidence.records import Record, Session, save_record
+from thriftylib.method import Parent
 from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Run
 from thriftylib.training import kernels
 from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from thriftylib.training.data import load
+from thriftylib.training.data import Dataset, load
 from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
-from thriftylib.training.outcome import make_record, parent_weights, save_weights
+from thriftylib.training.outcome import find_parent, keep, make_record, save_weights
 from thriftylib.training.progress import Report
+from thriftylib.training.provenance import provenance
+from thriftylib.training.sessions import Trace, alone, begin, differences, served_by, with_lost_work
 from thriftylib.training.signals import collect_signals
-from thriftylib.training.trainer import Trainer
+from thriftylib.training.trainer import Trainer, start
+
+provenance()  # now: a commit made later, while this process trains, is not the code that it has loaded
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,13 @@ def train(
 ) -> Outcome:
     """Train one run to its end, or until the budget or a signal stops it; goes on from a checkpoint if there is one.
 
+    A run without a recipe is measured only.
+
     Args:
         data: folder of the data sets; see :func:`thriftylib.paths.data_root`.
         device: auto, cpu, cuda or cuda:N.
         results: folder that receives the record (``runs/<id>.json``).
-        weights: folder that receives the final weights (``<id>.safetensors``); None: not kept.
+        weights: folder that receives the kept network's weights (``<id>.safetensors``); None: not kept.
         checkpoints: folder of checkpoints; None: a killed run starts anew.
         budget: seconds of this call; None: to the end.
         precision: of convolutions and activations; weights, their gradients' sums and batch-norm statistics are fp32.
@@ -65,7 +73,10 @@ def train(
         checkpoint_every: seconds between checkpoints.
 
     Raises:
-        ThriftyError: the data, the device or a checkpoint cannot be used.
+        BusyError: another process trains the run in the same folder.
+        CheckpointError: the checkpoint is another run's, unreadable, or of another precision.
+        SpecError: the network costs something else than its closed form says.
+        ThriftyError: the data, the device or the parent's weights cannot be used.
     """
     deadline = None if budget is None else time.monotonic() + budget
     chosen = choose_device(device)
@@ -73,45 +84,93 @@ def train(
         torch.set_num_threads(threads)
     if chosen.type == "cpu":
         keep_freed_memory()
+    session = begin(chosen, choose_precision(precision, chosen))
     dataset = load(run.data, root=data, device=chosen, seed=run.seed)
-    with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []), collect_signals() as received:
-        places = [(results, weights or results / "weights"), (results_dir(), weights_dir())]
-        start = parent_weights(run, places) if run.parent else None
-        trainer = Trainer(run, dataset, chosen, choose_precision(precision, chosen), start)
+    places = [(results, weights or results / "weights"), (results_dir(), weights_dir())]
+    devices = [chosen] if chosen.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), collect_signals() as received, alone(results, run.id) as trace:
+        parent = find_parent(run, places) if run.parent else None
+        if run.recipe is None:
+            return Outcome(_measure(run, dataset, chosen, parent, session, results))
+        trainer = Trainer(run, dataset, chosen, session.precision, parent)
+        session = served_by(session, trainer.network)
         path = checkpoint_path(checkpoints, run.id) if checkpoints else None
-        if path and path.exists():
-            trainer.restore(*load_checkpoint(path, run.id))
+        before = _resume(trainer, path, trace)
+        carried = trainer.seconds
+        trace.describe(session)
+
+        def sessions() -> list[Session]:
+            return [*before, session.model_copy(update={"seconds": trainer.seconds - carried})]
+
+        def save() -> float:
+            values = {"sessions": [each.model_dump(mode="json") for each in sessions()], "saved": time.time()}
+            tensors, own = trainer.state()
+            save_checkpoint(path, run.id, tensors, own | values)
+            return time.monotonic()
+
         saved = time.monotonic()
         with Report(run, trainer.steps * run.recipe.epochs, trainer.position, shown=progress) as report:
             if chosen.type == "cpu" and (missing := kernels.hint(trainer.network)):
                 report.say(missing)
+            if before and (changed := differences(before[-1], session)):
+                report.say(f"goes on elsewhere than it stopped: {changed}")
             while not trainer.finished:
                 trainer.step(report)
+                trace.beat()
                 now = time.monotonic()
                 stopped = "signal" if received else "budget" if deadline and now >= deadline else None
                 if path and not trainer.finished and (stopped or now - saved >= checkpoint_every):
-                    save_checkpoint(path, run.id, *trainer.state())
-                    saved = time.monotonic()
+                    saved = save()
                 if stopped and not trainer.finished:
                     report.say(f"stopped by {stopped} in epoch {trainer.epoch + 1}/{run.recipe.epochs}; {_next(path)}")
+                    if path:
+                        trace.clear()
                     return Outcome(None, stopped)
-        network = trainer.method.finish(trainer.network)
-        kept = save_weights(network, weights, run.id) if weights else None
+        if path:
+            save()  # should the method fail at its end, the training is not lost
+        began = time.monotonic()
+        network = trainer.method.finish(trainer.network, dataset)
+        kept = keep(run, network, dataset, chosen, session.precision)
+        measured = trainer.method.measure(network, dataset)
+        trainer.other_seconds += time.monotonic() - began
         record = make_record(
             run,
             trainer.series,
             diverged=trainer.diverged,
             images_per_second=trainer.images_per_second,
-            seconds=trainer.train_seconds + trainer.other_seconds,
-            device=chosen,
-            precision=trainer.precision,
-            sittings=trainer.sittings,
-            weights=kept,
+            sessions=sessions(),
+            weights=save_weights(network, weights, run.id) if weights else None,
+            kept=kept,
+            measured=measured,
         )
         save_record(record, results)
         if path:
             path.unlink(missing_ok=True)
+        trace.clear()
         return Outcome(record)
+
+
+def _resume(trainer: Trainer, path: Path | None, trace: Trace) -> list[Session]:
+    """Go on from a checkpoint, if there is one; returns the sessions before this one."""
+    if path is None or not path.exists():
+        return with_lost_work([], 0.0, trace)
+    tensors, values = load_checkpoint(path, trainer.run.id)
+    trainer.restore(tensors, values)
+    return with_lost_work([Session.model_validate(each) for each in values["sessions"]], values["saved"], trace)
+
+
+def _measure(
+    run: Run, dataset: Dataset, device: torch.device, parent: Parent | None, session: Session, results: Path
+) -> Record:
+    """A run without a recipe: what its method measures of the prepared network, or of the data alone."""
+    began = time.monotonic()
+    method, network = start(run, parent)
+    measured = method.measure(network.to(device, memory_format=torch.channels_last).eval(), dataset)
+    session = session.model_copy(update={"seconds": time.monotonic() - began})
+    series = dict.fromkeys(SERIES, ())
+    record = make_record(run, series, diverged=False, images_per_second=0.0, sessions=[session], measured=measured)
+    save_record(record, results)
+    return record
 
 
 def _next(path: Path | None) -> str:

@@ -18,6 +18,11 @@ def as_input(images: Tensor, dataset: Dataset, precision: Precision) -> Tensor:
     return normalise(images, dataset.info, dtype).contiguous(memory_format=torch.channels_last)
 
 
+def right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which answers are right, (N,) bool; logits that are NaN are no answer."""
+    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
+
+
 @torch.no_grad()
 def evaluate(
     network: nn.Module, split: Split, dataset: Dataset, device: torch.device, precision: Precision = "fp32"
@@ -30,6 +35,6 @@ def evaluate(
             logits = network(as_input(images, dataset, precision))
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, reduction="sum").double()
-        sums += torch.stack((loss, (logits.argmax(1) == labels).sum().double()))
+        sums += torch.stack((loss, right(logits, labels).sum().double()))
     loss, correct = sums.tolist()
     return loss / len(split.labels), 100 * correct / len(split.labels)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from thriftylib.papers.thriftynet import ThriftyNet
-from thriftylib.training.compiled import missing
+from thriftylib.training.compiled import compiler_version, missing
 from thriftylib.training.groups import activation
 from thriftylib.training.recursion import FastRecursion
 from thriftylib.training.stages import FastStage, can_serve, is_stage
@@ -43,6 +43,17 @@ def hint(network: nn.Module) -> str | None:
         if is_stage(module) and (reason := missing("stage", module[1].weight.dtype)):
             return f"{reason}: stages run on PyTorch's operators, which is slower"
     return None
+
+
+def describe(network: nn.Module) -> str | None:
+    """The fast paths that serve ``network``, with the compiler of those in C; None: PyTorch's operators alone."""
+    served = {type(module.forward) for module in network.modules()}
+    names = []
+    if FastRecursion in served:
+        names.append("tiled recursion")
+    if FastStage in served:
+        names.append(f"fused conv-BN-ReLU-pool ({compiler_version()})")
+    return ", ".join(names) or None
 
 
 def is_accelerated(network: nn.Module) -> bool:

@@ -1,25 +1,29 @@
-"""From a finished training to what is kept of it: the record and the weights."""
+"""From a finished training to what is kept of it: the kept network, the record and the weights."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from thriftylib.errors import RecordError
-from thriftylib.evidence.records import Counted, Record, Weights, load_records, points
-from thriftylib.paths import project_root, write_atomically
+from thriftylib.errors import RecordError, SpecError
+from thriftylib.evidence.records import Counted, Kept, Record, Session, Weights, load_records, points
+from thriftylib.method import Parent
+from thriftylib.narrowing import different_shapes, fit
+from thriftylib.paths import write_atomically
 from thriftylib.spec import Run
-from thriftylib.training.device import Precision, device_name
+from thriftylib.training.counting import count
+from thriftylib.training.data import Dataset
+from thriftylib.training.device import Precision
+from thriftylib.training.evaluation import evaluate
+
+Measured = Mapping[str, float | Sequence[float]]
 
 
 def make_record(
@@ -28,21 +32,26 @@ def make_record(
     *,
     diverged: bool,
     images_per_second: float,
-    seconds: float,
-    device: torch.device,
-    precision: Precision,
-    sittings: int,
-    weights: Weights | None,
+    sessions: Sequence[Session],
+    weights: Weights | None = None,
+    kept: Kept | None = None,
+    measured: Measured | None = None,
 ) -> Record:
-    """The record of a finished training: all that a verdict, a figure or a doubter may ask."""
-    cost = run.cost
-    finite = {name: [x if math.isfinite(x) else None for x in values] for name, values in series.items()}
+    """The record of a finished run: all that a verdict, a figure or a doubter may ask.
+
+    ``seconds`` of each session are those that the result holds.
+    """
+    sessions = [each.model_copy(update={"seconds": round(each.seconds, 1)}) for each in sessions]
+    cost, last = run.cost, sessions[-1]
+    finite = {name: [_finite(x) for x in values] for name, values in series.items()}
     best, final = points(finite)
+    # A network that never gave a finite test loss has learned nothing, however finite its training loss is.
+    lost = bool(finite["test_loss"]) and all(loss is None for loss in finite["test_loss"])
     return Record(
         format=1,
         id=run.id,
         run=run,
-        status="diverged" if diverged else "complete",
+        status="diverged" if diverged or lost else "complete",
         epochs=len(finite["test_accuracy"]),
         series=finite,
         best=best,
@@ -55,16 +64,73 @@ def make_record(
             activation_bytes=cost.activation_bytes(),
         ),
         images_per_second=round(images_per_second, 1),
-        seconds=round(seconds, 1),
-        device=device_name(device),
-        precision=precision,
-        threads=torch.get_num_threads(),
-        versions=versions(),
-        commit=commit(),
+        seconds=round(math.fsum(session.seconds for session in sessions), 1),
+        device=last.device,
+        precision=last.precision,
+        threads=last.threads,
+        versions=last.versions,
+        commit=last.commit,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        sittings=sittings,
+        sittings=len(sessions),
         weights=weights,
+        kept=kept,
+        measured={
+            name: _finite(value) if isinstance(value, int | float) else [_finite(x) for x in value]
+            for name, value in (measured or {}).items()
+        },
+        sessions=tuple(sessions),
     )
+
+
+def keep(run: Run, network: nn.Module, dataset: Dataset, device: torch.device, precision: Precision) -> Kept:
+    """Count and evaluate the network that a run leaves, built again from its shapes and loaded as a reader would."""
+    tensors = network.state_dict()
+    built = run.build()
+    shapes = different_shapes(built, tensors)
+    if shapes is not None:
+        fit(built, shapes)
+        built.load_state_dict(tensors)
+        network = built
+    network = network.to(device, memory_format=torch.channels_last)
+    loss, accuracy = evaluate(network, dataset.test, dataset, device, precision)
+    validation = dataset.validation and evaluate(network, dataset.validation, dataset, device, precision)[1]
+    return Kept(
+        **count(network, dataset.info.image_shape).model_dump(),
+        test_accuracy=accuracy,
+        test_loss=_finite(loss),
+        validation_accuracy=validation,
+        shapes=shapes,
+    )
+
+
+def rebuild(record: Record, folder: Path) -> nn.Module:
+    """A record's kept network with its weights, from the record and the weight file alone.
+
+    Raises:
+        RecordError: there are no such weights, or the kept network has other layers than the run's own.
+    """
+    tensors = _read_weights(record, folder)
+    network = record.run.build()
+    if record.kept is not None and record.kept.shapes is None:
+        raise RecordError(f"record {record.id}: the kept network has other layers than the run's own: not rebuilt")
+    try:
+        fit(network, record.kept.shapes if record.kept else {})
+    except SpecError as error:
+        raise RecordError(f"record {record.id}: kept.{error}") from None
+    if different := different_shapes(network, tensors):
+        name, shape = min(different.items())
+        raise RecordError(
+            f"record {record.id}: {name} has the shape {list(shape)} in its weight file, "
+            f"{list(network.state_dict()[name].shape)} by the record"
+        )
+    if different is None:
+        raise RecordError(f"record {record.id}: its weight file holds other layers than its network")
+    network.load_state_dict(tensors)
+    return network
+
+
+def _finite(x: float | None) -> float | None:
+    return x if x is not None and math.isfinite(x) else None
 
 
 def save_weights(network: nn.Module, folder: Path, run_id: str) -> Weights:
@@ -76,17 +142,8 @@ def save_weights(network: nn.Module, folder: Path, run_id: str) -> Weights:
     return Weights(file=path.name, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 
-def load_weights(network: nn.Module, record: Record, folder: Path) -> None:
-    """Load a record's weights into its network, checked against the record's SHA-256.
-
-    Raises:
-        RecordError: the record names no weights, or the file is missing or not the one that the record names.
-    """
-    network.load_state_dict(_read_weights(record, folder))
-
-
-def parent_weights(run: Run, places: Iterable[tuple[Path, Path]]) -> dict[str, Tensor]:
-    """The final weights that ``run`` starts from: its parent's, of the same seed.
+def find_parent(run: Run, places: Iterable[tuple[Path, Path]]) -> Parent:
+    """The finished run, of the same seed, from whose weights ``run`` starts.
 
     Args:
         places: folders of records (``runs/<id>.json``), each with its folder of weights.
@@ -97,27 +154,11 @@ def parent_weights(run: Run, places: Iterable[tuple[Path, Path]]) -> dict[str, T
     for results, weights in places:
         for record in load_records(results / "runs"):
             if (record.run.configuration, record.run.seed) == (run.parent, run.seed) and record.weights:
-                return _read_weights(record, weights)
+                return Parent(record, _read_weights(record, weights))
     raise RecordError(
         f"run {run.id} starts from the trained weights of {run.parent} with seed {run.seed}, which has no record with "
         "weights here: train that run first"
     )
-
-
-def load_start(network: nn.Module, start: Mapping[str, Tensor], run: Run) -> None:
-    """Load its parent's final weights into the network of ``run``.
-
-    Raises:
-        RecordError: they are those of another network.
-    """
-    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    theirs = {name: tensor.shape for name, tensor in start.items()}
-    if different := sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name)):
-        raise RecordError(
-            f"run {run.id}: its parent {run.parent} is another network than {run.network.name} with these options; "
-            f"first difference: {different[0]}"
-        )
-    network.load_state_dict(dict(start))
 
 
 def _read_weights(record: Record, folder: Path) -> dict[str, Tensor]:
@@ -130,21 +171,3 @@ def _read_weights(record: Record, folder: Path) -> dict[str, Tensor]:
     if found != record.weights.sha256:
         raise RecordError(f"{path}: SHA-256 is {found}, record {record.id} says {record.weights.sha256}")
     return load_file(path)
-
-
-def versions() -> dict[str, str]:
-    """What the numbers were made with."""
-    packages = {name: version(name) for name in ("torch", "torchvision", "thriftylib")}
-    return {"python": platform.python_version(), **packages}
-
-
-def commit() -> str | None:
-    """The checkout's commit, with ``+`` where the library differs from it; None outside a git checkout."""
-    try:
-        git = ["git", "-C", str(project_root())]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        # Only the code counts: records that this very call writes do not make it another one.
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "thriftylib"], check=False).returncode
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if changed else "")

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thriftylib.errors import SpecError
-from thriftylib.method import Method
+from thriftylib.errors import CheckpointError
+from thriftylib.method import Method, Parent
+from thriftylib.narrowing import different_shapes, fit
 from thriftylib.options import MethodOptions, find
+from thriftylib.schedules import learning_rate, steps_per_epoch
 from thriftylib.spec import Plateau, Recipe, Run
 from thriftylib.training import kernels
 from thriftylib.training.augment import augment, mix
+from thriftylib.training.counting import check_cost
 from thriftylib.training.data import Dataset, Split
 from thriftylib.training.device import Precision, autocast
-from thriftylib.training.evaluation import as_input, evaluate
+from thriftylib.training.evaluation import as_input, evaluate, right
 from thriftylib.training.groups import sharing_threads
-from thriftylib.training.outcome import load_start
 from thriftylib.training.progress import Report
-from thriftylib.training.schedules import learning_rate
 from thriftylib.training.streams import seed_layers, stream, stream_seed
 
 
@@ -36,30 +36,16 @@ class Trainer:
         dataset: Dataset,
         device: torch.device,
         precision: Precision,
-        start: Mapping[str, Tensor] | None = None,
+        parent: Parent | None = None,
     ) -> None:
         self.run, self.recipe, self.dataset, self.device, self.precision = run, run.recipe, dataset, device, precision
-        self.method = Method()
-        if run.method:
-            self.method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
-        # Built on the CPU: a seed gives the same first weights on every device.
-        torch.manual_seed(stream_seed(run.seed, "weights"))
-        network = run.build()
-        if start is not None:
-            load_start(network, start, run)
-        network = self.method.prepare(network)
-        if start is not None and network.state_dict().keys() != start.keys():
-            raise SpecError(
-                f"run {run.id}: method {run.method.name} replaces layers, and with them the weights of its parent "
-                f"{run.parent}: give it no parent, or a method that replaces none"
-            )
+        self.method, network = start(run, parent)
         self._adopt(network)
-        full, rest = divmod(len(dataset.train.labels), self.recipe.batch_size)
-        self.steps = full + (rest > 1)  # a last batch of one image is left out: batch norm cannot learn from one value
+        self.steps = steps_per_epoch(len(dataset.train.labels), self.recipe.batch_size)
         self.fill = [round(255 * mean) for mean in dataset.info.mean]
         self.epoch, self.batch = 0, 0
         self.series: dict[str, list[float]] = {}
-        self.train_seconds, self.other_seconds, self.sittings = 0.0, 0.0, 1
+        self.train_seconds, self.other_seconds = 0.0, 0.0
         self.diverged = False
         self._start_epoch()
 
@@ -86,8 +72,13 @@ class Trainer:
         return self.epoch * self.steps + self.batch
 
     @property
+    def seconds(self) -> float:
+        """Training and evaluation so far."""
+        return self.train_seconds + self.other_seconds
+
+    @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or the loss is no number any more."""
+        """Whether all epochs are done, or the loss is not finite."""
         return self.diverged or self.epoch == self.recipe.epochs
 
     @property
@@ -144,11 +135,11 @@ class Trainer:
         logits = logits.float()
         smoothing = self.recipe.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        answers = logits.detach().argmax(1)
-        correct = (answers == labels).sum().double()
+        answers = logits.detach()
+        correct = right(answers, labels).sum().double()
         if self.recipe.augment.mixup or self.recipe.augment.cutmix:
             loss = share * loss + (1 - share) * F.cross_entropy(logits, partners, label_smoothing=smoothing)
-            correct = share * correct + (1 - share) * (answers == partners).sum().double()
+            correct = share * correct + (1 - share) * right(answers, partners).sum().double()
         return loss, correct
 
     def _sample(self, number: int) -> Tensor:
@@ -173,7 +164,7 @@ class Trainer:
         for buffer, before in zip(self.network.buffers(), buffers, strict=True):
             buffer.copy_(before)
         self.other_seconds += time.monotonic() - started
-        numbers["seconds"] = self.train_seconds + self.other_seconds - sum(self.series.get("seconds", []))
+        numbers["seconds"] = self.seconds - sum(self.series.get("seconds", []))
         for name, value in numbers.items():
             self.series.setdefault(name, []).append(value)
         self.diverged = not math.isfinite(loss)
@@ -196,29 +187,56 @@ class Trainer:
         tensors["sums"] = self.sums
         method_tensors, method_values = self.method.state()
         tensors |= {f"method/{name}": tensor for name, tensor in method_tensors.items()}
-        values = {name: getattr(self, name) for name in COUNTERS} | {"series": self.series, "method": method_values}
+        values = {name: getattr(self, name) for name in COUNTERS}
+        values |= {"series": self.series, "method": method_values, "precision": self.precision}
         return tensors, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
-        """Undo :meth:`state`."""
+        """Undo :meth:`state`.
+
+        Raises:
+            CheckpointError: it was begun in another precision, or its layers are others.
+        """
+        if values["precision"] != self.precision:
+            raise CheckpointError(
+                f"run {self.run.id}: was begun in {values['precision']}, this call uses {self.precision}; a run has "
+                f"one precision: go on with --precision {values['precision']}, or delete its checkpoint to start anew"
+            )
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
 
-        self._adopt(self.method.restore(self.network, under("method/"), values["method"]))
-        self.network.load_state_dict(under("network/"))
+        weights = under("network/")
+        network = self.method.restore(self.network, under("method/"), values["method"])
+        if (shapes := different_shapes(network, weights)) is None:
+            raise CheckpointError(f"run {self.run.id}: its checkpoint has other layers than its network")
+        fit(network, shapes)
+        self._adopt(network)
+        self.network.load_state_dict(weights)
         parameters = dict(self.network.named_parameters())
         for name, momentum in under("momentum/").items():
             self.optimizer.state[parameters[name]]["momentum_buffer"].copy_(momentum)
         for name in COUNTERS:
             setattr(self, name, values[name])
         self.series = values["series"]
-        self.sittings += 1
         self._start_epoch()
         self.sums.copy_(tensors["sums"])
 
 
-COUNTERS = ("epoch", "batch", "train_seconds", "other_seconds", "sittings")
+COUNTERS = ("epoch", "batch", "train_seconds", "other_seconds")
+
+
+def start(run: Run, parent: Parent | None) -> tuple[Method, nn.Module]:
+    """A run's method, and its network as the method prepares it: on the CPU, where a seed gives the same first weights.
+
+    Raises:
+        SpecError: the network costs something else than its closed form says.
+    """
+    method = find(MethodOptions, run.method.name).model_validate(run.method.options).start() if run.method else Method()
+    torch.manual_seed(stream_seed(run.seed, "weights"))
+    network = run.build()
+    check_cost(run, network)
+    return method, method.prepare(network, parent)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:

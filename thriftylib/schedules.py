@@ -1,17 +1,18 @@
-"""Learning rates as pure functions of what has happened so far: a resumed run needs no scheduler state."""
+"""Learning rates as pure functions of what has happened so far: a resumed run needs no scheduler state. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-
 from thriftylib.spec import Constant, OneCycle, Plateau, Recipe, Steps
 
+_THRESHOLD, _LEAST_CHANGE = 1e-4, 1e-8  # PyTorch's defaults: relative improvement, smallest step of the rate
 
-def learning_rate(recipe: Recipe, epoch: int, step: int, steps_per_epoch: int, monitored: Sequence[float]) -> float:
+
+def learning_rate(
+    recipe: Recipe, epoch: int, step: int, steps_per_epoch: int, monitored: Sequence[float | None]
+) -> float:
     """The rate of step ``step`` (from 0) in ``epoch`` (from 0).
 
     ``monitored`` holds the plateau's quantity for every finished epoch; other schedules ignore it.
@@ -31,6 +32,12 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, steps_per_epoch: int, m
             )
 
 
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Steps over ``images``; a last batch of one image is left out: batch norm cannot learn from one value."""
+    full, rest = divmod(images, batch_size)
+    return full + (rest > 1)
+
+
 def _cycle(schedule: OneCycle, step: int, steps: int) -> float:
     """The share of the peak rate at ``step`` of ``steps``: above 0 at the first, just above ``final`` at the last."""
     warmup = round(schedule.warmup * steps)
@@ -41,12 +48,15 @@ def _cycle(schedule: OneCycle, step: int, steps: int) -> float:
     return schedule.final + (1 - schedule.final) * fall
 
 
-def _after_plateaus(schedule: Plateau, rate: float, monitored: Sequence[float]) -> float:
-    """Replay PyTorch's own scheduler over the finished epochs."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=rate)
-    scheduler = ReduceLROnPlateau(
-        optimizer, factor=schedule.factor, patience=schedule.patience, min_lr=schedule.min_learning_rate
-    )
+def _after_plateaus(schedule: Plateau, rate: float, monitored: Sequence[float | None]) -> float:
+    """``torch.optim.lr_scheduler.ReduceLROnPlateau`` over the finished epochs, to the bit; None: not finite."""
+    best, bad = math.inf, 0
     for value in monitored:
-        scheduler.step(value)
-    return optimizer.param_groups[0]["lr"]
+        if value is not None and value < best * (1 - _THRESHOLD):
+            best, bad = value, 0
+        else:
+            bad += 1
+        if bad > schedule.patience:
+            lowered, bad = max(rate * schedule.factor, schedule.min_learning_rate), 0
+            rate = lowered if rate - lowered > _LEAST_CHANGE else rate
+    return rate
