@@ -127,7 +127,8 @@ def test_smoke_trains_and_judges_nothing(name, tmp_path):
 
 
 def test_the_ten_recorded_networks_with_one_kernel_are_measured_and_nothing_is_trained():
-    cells = experiment(MEASURED).cells("fast")
+    cells = [cell for cell in experiment(MEASURED).cells("fast") if cell.labels["task"] == "measured"]
+    cells = [cell for cell in cells if cell.labels["width"] == 32]
     records = {record.run.configuration: record for record in load_records(results_dir())}
     parents = [records[cell.run.parent] for cell in cells]
     assert {(parent.run.options.layers, parent.run.options.norm) for parent in parents} == {
@@ -139,7 +140,26 @@ def test_the_ten_recorded_networks_with_one_kernel_are_measured_and_nothing_is_t
         assert not cell.claims
 
 
-def test_what_is_measured_on_digits_starts_from_what_is_trained_there():
-    cells = experiment(MEASURED).cells("smoke")
-    trained = {cell.run.configuration for cell in cells if cell.labels["task"] == "trained"}
-    assert {cell.run.parent for cell in cells if cell.labels["task"] == "measured"} == trained
+@pytest.mark.parametrize("preset", ["smoke", "fast", "paper"])
+def test_what_is_measured_starts_from_what_the_depth_sweep_trains(preset):
+    cells = experiment(MEASURED).cells(preset)
+    trained = [cell.run for cell in cells if cell.labels["task"] == "trained"]
+    measured = [cell.run for cell in cells if cell.labels["task"] == "measured"]
+    assert [run.parent for run in measured] == [run.configuration for run in trained]
+    sweep = [cell.run for cell in experiment("dacnn-depth-sweep").cells(preset)]
+    assert trained == [run for run in sweep if run.options.shared]
+
+
+def test_measured_numbers_are_columns_of_the_table(tmp_path):
+    where = {"layers": [7]}
+    table = collect(MEASURED, preset="smoke", results=tmp_path, device="cpu", where=where, progress=False)
+    assert set(table["status"]) == {"complete"}
+    trained, measured = (table[table["task"] == task].set_index("kernels") for task in ("trained", "measured"))
+    kinds = [f"{kind}_statistics_accuracy" for kind in ("running", "batch", "own")]
+    assert measured[kinds].notna().all(axis=None)
+    assert trained[kinds].isna().all(axis=None)
+    assert measured["best_accuracy"].isna().all()
+    # The same weights with the same statistics give the accuracy that was recorded.
+    assert measured["running_statistics_accuracy"].to_dict() == pytest.approx(trained["final_accuracy"].to_dict())
+    shared = measured.loc["shared with norm"]
+    assert shared["own_statistics_accuracy"] > shared["running_statistics_accuracy"] + 5

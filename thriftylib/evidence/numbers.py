@@ -145,9 +145,7 @@ def _record(evidence: Evidence, name: str) -> Fields:
         "recipe": record.run.recipe.name,
         "mmacs": f"{record.cost.macs / 1e6:,.1f}",
         **{name: f"{number:,}" for name, number in record.cost.model_dump().items()},
-        **{
-            name: _points(number) for name, number in (record.measured or {}).items() if isinstance(number, int | float)
-        },
+        **{name: _points(number) for name, number in record.measured.items() if isinstance(number, int | float)},
     }
 
 

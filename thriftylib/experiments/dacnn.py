@@ -167,18 +167,17 @@ def depth_sweep(preset: str) -> list[Cell]:
     finishes.
     """
     if preset == "smoke":
-        return [small(layers, kernels, 4, "digits", recipes.SMOKE) for kernels in KERNELS for layers in (3, 7, 11)]
+        return [_small(layers, kernels, 4, "digits", recipes.SMOKE) for kernels in KERNELS for layers in (3, 7, 11)]
     sizes = [(128, recipes.READING)] if preset == "paper" else [(128, recipes.FAST), (32, recipes.CPU)]
     return [
-        small(layers, kernels, width, "cifar100", recipe)
+        _small(layers, kernels, width, "cifar100", recipe)
         for width, recipe in sizes
         for kernels in KERNELS
         for layers in SMALL_LAYERS
     ]
 
 
-def small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> Cell:
-    """A small network; ``kernels`` is one of :data:`KERNELS`."""
+def _small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> Cell:
     options: dict[str, Any] = {"layers": layers, "width": width, **KERNELS[kernels]}
     if recipe == recipes.READING:
         options |= START
