@@ -270,7 +270,7 @@ def test_no_sentence_where_the_tables_own_spreads_allow_a_gain(name):
     assert name.replace("gains", "messages") not in CLAIMS
 
 
-def test_tables_are_named_as_in_the_sheet():
+def test_tables_are_named_as_by_their_sources():
     assert {claim.figure for claim in group("table-a").values()} == {
         "table: SmallNet 7x7 (table 1 without distillation, and tables S1 and S3)"
     }
