@@ -47,7 +47,7 @@ VANILLA = _authors(  # vanillaC10, 17 June 2020
     Plateau(monitor="test_loss", factor=0.5, patience=8, min_learning_rate=1e-4),
     Augment(crop=4, flip=True, cutout=8, cutout_defect=True),
 )
-SHARED_NORM = _authors(  # singleBN, March 2020: stopped after 79 of 200 epochs, which no rate of theirs foresaw
+SHARED_NORM = _authors(  # singleBN, March 2020: stopped after 79 of 200 epochs; a plateau schedule looks back alone
     "thriftynet-shared-norm",
     79,
     Plateau(monitor="test_loss", factor=0.5, patience=5, min_learning_rate=1e-5),
