@@ -23,7 +23,7 @@ endef
 export WITHOUT_TIMES
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit nbval notebooks site picture lock clean
+.PHONY: help book test lint unit nbval notebooks site tested picture lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +52,10 @@ notebooks: $(READY)  ## execute the committed notebooks anew, after a change of 
 site: $(READY)  ## the site alone, from what is recorded
 	$(BIN)/thrifty book
 
-picture: site  ## the README's picture of the scoreboard, by a headless Chromium
+tested: $(READY)  ## the README's sentence on how much is tested so far, from the records
+	$(BIN)/python -m thriftylib.evidence.coverage README.md
+
+picture: site tested  ## the README's picture of the scoreboard, by a headless Chromium, and its sentence
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$$(mktemp -d) --window-size=1280,960 \
 	  --virtual-time-budget=5000 --screenshot=book/_static/scoreboard.png "file://$(CURDIR)/$(SITE)/book/index.html#paper=thriftynet"
 

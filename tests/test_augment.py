@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 from scipy import stats
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -232,6 +233,91 @@ def test_whole_images_have_torchvisions_pixels_for_the_same_draws():
         assert torch.equal(ours[index], image)
 
 
+# --- AutoAugment as the ThriftyNet authors' code performs it, against the PIL operations that it calls
+
+
+def by_pil(image, operation, value):
+    """One operation as the authors' code calls it, on an image uint8 (C, H, W)."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    size, grey = picture.size, (128, 128, 128)
+    match operation:
+        case "ShearX":
+            made = picture.transform(
+                size, Image.Transform.AFFINE, (1, value, 0, 0, 1, 0), Image.Resampling.BICUBIC, fillcolor=grey
+            )
+        case "ShearY":
+            made = picture.transform(
+                size, Image.Transform.AFFINE, (1, 0, 0, value, 1, 0), Image.Resampling.BICUBIC, fillcolor=grey
+            )
+        case "TranslateX":
+            made = picture.transform(size, Image.Transform.AFFINE, (1, 0, value, 0, 1, 0), fillcolor=grey)
+        case "TranslateY":
+            made = picture.transform(size, Image.Transform.AFFINE, (1, 0, 0, 0, 1, value), fillcolor=grey)
+        case "Rotate":
+            made = picture.rotate(value, fillcolor=grey)
+        case "Solarize":
+            made = ImageOps.solarize(picture, value)
+    return torch.from_numpy(np.array(made)).permute(2, 0, 1)
+
+
+RELEASED_STEPS = [("ShearX", 7), ("ShearY", 8), ("ShearY", 7), ("TranslateX", 9), ("TranslateX", 8), ("TranslateY", 9)]
+RELEASED_STEPS += [("TranslateY", 3), ("Rotate", 2), ("Rotate", 9), *(("Solarize", level) for level in (2, 3, 5, 8))]
+
+
+@pytest.mark.parametrize(("operation", "level"), RELEASED_STEPS)
+def test_released_operations_have_pils_pixels(operation, level):
+    images = random_images(6, 3, 32, 32)
+    for sign in (1, -1) if operation in policy.RELEASED_SIGNED else (1,):
+        value = sign * policy.magnitude(operation, level, (32, 32), released=True)
+        theirs = torch.stack([by_pil(image, operation, value) for image in images])
+        assert torch.equal(policy.apply_released(images, operation, value), theirs)
+        standard = policy.apply(images, operation, sign * policy.magnitude(operation, level, (32, 32)))
+        same = (operation, level) in (("Solarize", 5), ("Solarize", 8))  # no whole number between the two thresholds
+        assert torch.equal(theirs, standard) == same
+
+
+def test_released_magnitudes_are_the_authors():
+    for level in range(10):
+        assert policy.magnitude("Solarize", level, (32, 32), released=True) == pytest.approx(256 - level * 256 / 9)
+        assert policy.magnitude("Solarize", level, (32, 32)) == pytest.approx(255 - level * 255 / 9)
+        for operation in policy.SIGNED:
+            magnitudes = [policy.magnitude(operation, level, (32, 32), released=way) for way in (True, False)]
+            assert magnitudes[0] == magnitudes[1]
+    assert policy.magnitude("TranslateX", 9, (32, 32), released=True) == pytest.approx(14.5015, abs=1e-4)
+
+
+def test_a_released_shift_reaches_the_pixel_nearest_to_14_and_a_half():
+    images = numbered(1, 32)
+    released = policy.apply_released(images, "TranslateX", policy.magnitude("TranslateX", 9, (32, 32), released=True))
+    assert released[0, 1, 0].tolist() == [*range(16, 33), *[128] * 15]
+    standard = policy.apply(images, "TranslateX", policy.magnitude("TranslateX", 9, (32, 32)))
+    assert standard[0, 1, 0].tolist() == [*[0] * 14, *range(1, 19)]
+
+
+def test_released_images_turn_one_way_only(monkeypatch):
+    done = {True: set(), False: set()}
+    for released in done:
+        name = "apply_released" if released else "apply"
+        monkeypatch.setattr(policy, name, lambda images, *step, to=done[released]: (to.add(step), images)[1])
+        policy.autoaugment(random_images(4_000, 3, 8, 8), generator(), released=released)
+    turns = {way: {value > 0 for operation, value in steps if operation == "Rotate"} for way, steps in done.items()}
+    assert turns == {True: {True}, False: {True, False}}
+    both = {way: {operation for operation, value in steps if value < 0} for way, steps in done.items()}
+    assert both[False] - both[True] == {"Rotate"}
+
+
+def test_the_released_policy_is_an_option_of_its_own():
+    images = random_images(200, 3, 32, 32)
+    way = Augment(autoaugment=True, autoaugment_released=True)
+    assert torch.equal(augment(images, way, generator(), FILL), policy.autoaugment(images, generator(), released=True))
+    assert not torch.equal(
+        augment(images, way, generator(), FILL), augment(images, Augment(autoaugment=True), generator(), FILL)
+    )
+    assert "autoaugment_released" not in Augment(autoaugment=True).model_dump()
+    with pytest.raises(SpecError, match="autoaugment_released = True needs autoaugment = True"):
+        Augment(autoaugment_released=True)
+
+
 def test_sub_policies_chances_and_signs_have_their_probabilities(monkeypatch):
     count = 40_000
     marks = torch.arange(count)
@@ -333,7 +419,7 @@ def test_without_mixing_nothing_changes():
 
 EVERYTHING = Augment(crop=4, crop_padding="reflect", flip=True, autoaugment=True, cutout=8)
 WAYS = [Augment(crop=4, flip=True), Augment(flip=True), Augment(autoaugment=True), Augment(cutout=8), EVERYTHING]
-WAYS += [Augment(crop=4, cutout=8, cutout_defect=True)]
+WAYS += [Augment(crop=4, cutout=8, cutout_defect=True), Augment(autoaugment=True, autoaugment_released=True)]
 
 
 @pytest.mark.parametrize("way", WAYS)

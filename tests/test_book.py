@@ -61,6 +61,13 @@ def test_what_could_not_be_read_is_listed_and_an_unknown_paper_refused(render):
     assert "no claims of 'nosuchpaper'" in warnings
 
 
+def test_what_others_measured_is_listed_and_an_unknown_paper_refused(render):
+    page, warnings = render("```{replications} expandnets\n```\n\n```{replications} nosuchpaper\n```")
+    assert "Yang and Zhang" in page
+    assert "43.80 ± 0.67" in page
+    assert "no claims of 'nosuchpaper'" in warnings
+
+
 def test_runs_of_this_machine(render, tmp_path, monkeypatch):
     monkeypatch.setenv("THRIFTY_LOCAL", str(tmp_path / "local"))
     record = made_up.record(made_up.run(options={}))

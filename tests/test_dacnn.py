@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from thriftylib.errors import SpecError
 from thriftylib.options import NetworkOptions, find
 from thriftylib.papers.dacnn import POOLS, DacnnOptions, DacnnSmallOptions
-from thriftylib.papers.networks import ResNet18Options, ResNet34Options, Vgg16BnOptions
+from thriftylib.papers.expandnets import ExpandNetsOptions
+from thriftylib.papers.networks import ResNet18Options, ResNet34Options, Vgg16BnOptions, uniform_norms
 
 CIFAR = (3, 32, 32)
 MIX = {"vgg": (4, 5, 6, 8, 8), "resnet": (4, 5, 6, 8)}
@@ -29,6 +30,7 @@ TABLE = [  # options, kernels and linear layer with 100 classes, all with 100 cl
     ({"depth": 24, "regulators": "depth"}, 557_028, None, None),
     ({"depth": 34, "regulators": "depth"}, 720_868, 729_316, 717_706),
     ({"sharing": "mix"}, 4_734_756, 4_745_124, 4_698_954),
+    ({"sharing": "mix", "bare_fifth": True}, 4_734_756, 4_744_100, 4_697_930),  # as released: a batch norm less
     ({"depth": 18, "sharing": "mix"}, 4_906_788, None, None),
     ({"depth": 34, "sharing": "mix"}, 4_906_788, 4_925_668, 4_879_498),
     ({"depth": 18, "sharing": "mix", "regulators": "per-block"}, 5_603_108, 5_614_564, 5_568_394),
@@ -311,6 +313,113 @@ def test_small_nets_equal_twin(count, norm):
     assert_same_as_twin(options, kernels, after_body_convs, (3, 17, 16), residual=False)
 
 
+# --- DACNN14(MIX) as its file was released ---
+
+
+def released_mix(images, convs, affines, linear):
+    """The file's order, written out: the second block of 512 channels begins with a convolution and nothing else."""
+
+    def conv(x, kernel):
+        return F.conv2d(x, *convs[kernel], padding=1)
+
+    def norm_relu(x, i):
+        return F.batch_norm(x, None, None, *affines[i], training=True).relu()
+
+    x = norm_relu(conv(images, 0), 0)
+    x = F.max_pool2d(norm_relu(conv(x, 1), 1), 2)
+    x = norm_relu(conv(x, 2), 2)
+    x = F.max_pool2d(norm_relu(conv(x, 3), 3), 2)
+    x = norm_relu(conv(x, 4), 4)  # widens
+    x = norm_relu(conv(x, 5), 5)
+    x = F.max_pool2d(norm_relu(conv(x, 5), 6), 2)
+    x = norm_relu(conv(x, 6), 7)  # widens
+    x = norm_relu(conv(x, 7), 8)
+    x = F.max_pool2d(norm_relu(conv(x, 7), 9), 2)
+    x = conv(x, 7)
+    x = norm_relu(conv(x, 7), 10)
+    x = F.max_pool2d(norm_relu(conv(x, 7), 11), 2)
+    return F.linear(x.mean((2, 3)), *linear)
+
+
+def small_mix(**given):
+    torch.manual_seed(0)
+    options = DacnnOptions(**{"sharing": "mix", "width": MIX["vgg"], "bare_fifth": True, **given})
+    return options.build(CIFAR, 5).double()
+
+
+def test_the_released_mix_has_no_norm_and_no_relu_after_the_fourth_pool():
+    network, images = small_mix(), torch.randn(4, *CIFAR, dtype=torch.float64)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, 0, 0.5)
+    norms = [list(norm.parameters()) for norm in network.norms if not isinstance(norm, nn.Identity)]
+    assert len(norms) == 12
+    reference = released_mix(
+        images, [list(conv.parameters()) for conv in network.convs], norms, network.head[-1].parameters()
+    )
+    torch.testing.assert_close(network(images), reference, rtol=1e-9, atol=1e-9)
+    with_norm = small_mix(bare_fifth=False)
+    left = {name: value for name, value in network.state_dict().items() if not name.startswith("norms.10")}
+    assert all(name.startswith("norms.10.") for name in with_norm.load_state_dict(left, strict=False).missing_keys)
+    assert (with_norm(images) - reference).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("norm", ["free", "affine", "shared", "own kernels"])
+def test_the_released_mix_is_counted_as_it_is_built(norm):
+    shared = norm != "own kernels"
+    given = {"sharing": "mix", "shared": shared, "norm": norm if shared else "free"}
+    released, other = DacnnOptions(bare_fifth=True, **given), DacnnOptions(**given)
+    cost = released.cost(CIFAR, 100)
+    built = released.build(CIFAR, 100)
+    assert cost.parameters == parameters(built)
+    fewer = 1024 if norm in ("free", "own kernels") else 0  # a weight and a bias of 512 channels
+    assert other.cost(CIFAR, 100).parameters - cost.parameters == fewer
+    assert cost.kernel_parameters == other.cost(CIFAR, 100).kernel_parameters
+    assert cost.macs == other.cost(CIFAR, 100).macs
+    assert other.cost(CIFAR, 100).ptflops_macs - cost.ptflops_macs == 2 * 512 * 2 * 2
+    assert built(torch.randn(2, *CIFAR)).shape == (2, 100)
+
+
+# --- how batch norms start ---
+
+NORMED = [DacnnOptions(width=4), DacnnOptions(depth=18, width=4, norm="affine"), DacnnSmallOptions(width=4)]
+NORMED += [Vgg16BnOptions(), ResNet18Options()]
+
+
+def norm_weights(network):
+    norms = [module.weight for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.affine]
+    return torch.cat(norms + [weight for weight, _ in getattr(network, "affine", ())])
+
+
+@pytest.mark.parametrize("options", NORMED, ids=lambda options: options.network)
+def test_batch_norms_start_with_ones_or_between_0_and_1(options):
+    ones = norm_weights(options.build(CIFAR, 10))
+    assert torch.equal(ones, torch.ones_like(ones))
+    other = type(options)(**{**options.model_dump(), "norm_init": "uniform"}).build(CIFAR, 10)
+    weights = norm_weights(other)
+    assert weights.shape == ones.shape
+    assert 0 <= weights.min() < weights.max() <= 1
+    assert 0.2 < weights.mean() < 0.8
+    biases = [module.bias for module in other.modules() if isinstance(module, nn.BatchNorm2d) and module.affine]
+    assert not any(bias.any() for bias in [*biases, *(bias for _, bias in getattr(other, "affine", ()))])
+
+
+def test_expandnets_starts_batch_norms_by_the_same_draws():
+    def weights(start):
+        network = DacnnSmallOptions(width=4, shared=False).build(CIFAR, 10)
+        torch.manual_seed(3)
+        return norm_weights(start(network))
+
+    method = ExpandNetsOptions(norm_start="uniform").start()
+    assert torch.equal(weights(method.prepare), weights(uniform_norms))
+
+
+def test_what_came_after_the_first_records_is_left_out_of_a_runs_text():
+    for options in (DacnnOptions(sharing="mix"), *NORMED):
+        assert not options.model_dump().keys() & {"norm_init", "bare_fifth"}
+    later = DacnnOptions(sharing="mix", bare_fifth=True, norm_init="uniform").model_dump()
+    assert (later["bare_fifth"], later["norm_init"]) == (True, "uniform")
+
+
 # --- how it runs ------------------------------------------------------------------------------------------------------
 
 
@@ -397,6 +506,10 @@ def test_options_survive_json(given):
         ({"depth": 18, "blocks": None}, "blocks = None: must be 4 numbers of sum 8"),
         ({"depth": 18, "order": "conv-relu-bn"}, "order = 'conv-relu-bn': must be 'conv-bn-relu' for layout 'resnet'"),
         ({"shared": False, "norm": "affine"}, "norm = 'affine': must be 'free' for shared = False"),
+        ({"bare_fifth": True}, "bare_fifth = True: needs depth = 14, sharing = 'mix' and order = 'conv-bn-relu'"),
+        ({"bare_fifth": True, "sharing": "mix", "depth": 18}, "bare_fifth = True: needs depth = 14"),
+        ({"bare_fifth": True, "sharing": "mix", "order": "conv-relu-bn"}, "bare_fifth = True: needs depth = 14"),
+        ({"norm_init": "zeros"}, "DacnnOptions.norm_init = 'zeros': should be 'ones' or 'uniform'"),
         ({"pools": 6}, "pools = 6: must be at most 5 for layout 'vgg'"),
         ({"depth": 18, "pools": 5}, "pools = 5: must be at most 4 for layout 'resnet'"),
         ({"pools": 0}, "DacnnOptions.pools = 0: should be greater than or equal to 1"),

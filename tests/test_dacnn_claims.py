@@ -109,6 +109,26 @@ def test_every_setting_is_said_to_be_a_reading():
     assert all("CIFAR-10," in CLAIMS[f"dacnn/pruning-drop/{name}"].reading for name in ("mix-reg", "plain"))
 
 
+def test_networks_are_the_released_ones_with_the_start_of_their_day():
+    """Each difference between the files and our defaults, and that the start is inferred, stands in the reading."""
+    for name, claim in SCATTER.items():
+        assert claim.setting.options["norm_init"] == "uniform", name
+        assert "inferred from the PyTorch of the release date, 1.1" in claim.reading, name
+    orders = {name: claim.setting.options.get("order") for name, claim in SCATTER.items()}
+    assert {name for name, order in orders.items() if order == "conv-relu-bn"} == {"dacnn14"}
+    assert "released file's, convolution, ReLU, batch norm" in SCATTER["dacnn14"].reading
+    assert {name for name, claim in SCATTER.items() if claim.setting.options.get("bare_fifth")} == {"dacnn14-mix"}
+    assert "neither batch norm nor ReLU" in SCATTER["dacnn14-mix"].reading
+
+
+def test_counts_follow_the_released_files():
+    counted = {key.removeprefix("dacnn/"): claim.value for key, claim in SHEET.counted.items()}
+    assert counted["all-100/dacnn14-mix"] == 4_745_124 - 2 * 512
+    assert counted["all-10/dacnn14-mix"] == 4_698_954 - 2 * 512
+    assert counted["kernels-100/dacnn14-mix"] == 4_734_756
+    assert (counted["all-100/dacnn14"], counted["kernels-100/dacnn14"]) == (167_396, 163_812)
+
+
 def test_drops_are_on_cifar10_and_the_baseline_comes_first():
     for name, network in (("mix-reg", "mix"), ("plain", "plain")):
         claim = CLAIMS[f"dacnn/pruning-drop/{name}"]

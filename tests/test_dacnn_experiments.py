@@ -11,9 +11,10 @@ from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments import dacnn_recipes as recipes
 from thriftylib.experiments.collect import claim_of, collect
 from thriftylib.experiments.dacnn import HEADLINES, POINTS
-from thriftylib.paths import claims_dir
+from thriftylib.paths import claims_dir, results_dir, weights_dir
 
-OURS = [name for name, shown in EXPERIMENTS.items() if shown.paper == "dacnn"]
+MEASURED = "dacnn-small-statistics"  # trains nothing
+OURS = [name for name, shown in EXPERIMENTS.items() if shown.paper == "dacnn" and name != MEASURED]
 CLAIMS = load_claims(claims_dir())
 
 
@@ -45,6 +46,24 @@ def test_one_recipe_for_all_networks_and_never_the_papers_own(name):
         assert used["fast"] == {recipes.FAST, recipes.CPU}
     else:
         assert used["fast"] == {recipes.FAST_SVHN if name == "dacnn-svhn" else recipes.FAST}
+
+
+def test_batch_norms_start_as_in_2019_but_under_the_recipe_that_came_first():
+    for name in OURS:
+        for cell in (cell for preset in ("fast", "paper") for cell in experiment(name).cells(preset)):
+            uniform = cell.run.network.name != "dacnn-small" or cell.run.recipe == recipes.READING
+            assert (cell.run.options.norm_init == "uniform") == uniform, (name, cell.labels)
+
+
+def test_fourteen_layers_are_as_released_wherever_they_are_trained():
+    """Plain: convolution, ReLU, batch norm; mixed: nothing between the fourth pool's and the next convolution."""
+    found = set()
+    for name in (*OURS, "expandnets-shared"):
+        for cell in experiment(name).cells("paper"):
+            if cell.run.network.options.get("depth") == 14:
+                options = cell.run.options
+                found.add((options.sharing, options.order, options.bias, options.bare_fifth))
+    assert found == {("plain", "conv-relu-bn", True, False), ("mix", "conv-bn-relu", True, True)}
 
 
 def test_the_pruning_runs_answer_the_drops():
@@ -104,3 +123,42 @@ def test_smoke_trains_and_judges_nothing(name, tmp_path):
     assert len(records) == len(table)
     differences = [claim for claim in CLAIMS.values() if claim.is_difference and not claim.not_testable]
     assert {judge(claim, records).status for claim in differences} == {"not run"}
+
+
+def test_the_ten_recorded_networks_with_one_kernel_are_measured_and_nothing_is_trained():
+    cells = [cell for cell in experiment(MEASURED).cells("fast") if cell.labels["task"] == "measured"]
+    cells = [cell for cell in cells if cell.labels["width"] == 32]
+    records = {record.run.configuration: record for record in load_records(results_dir())}
+    parents = [records[cell.run.parent] for cell in cells]
+    assert {(parent.run.options.layers, parent.run.options.norm) for parent in parents} == {
+        (layers, norm) for layers in (3, 5, 7, 9, 11) for norm in ("shared", "free")
+    }
+    for cell, parent in zip(cells, parents, strict=True):
+        assert (cell.run.network, cell.run.data, cell.run.recipe) == (parent.run.network, parent.run.data, None)
+        assert (weights_dir() / parent.weights.file).is_file()
+        assert not cell.claims
+
+
+@pytest.mark.parametrize("preset", ["smoke", "fast", "paper"])
+def test_what_is_measured_starts_from_what_the_depth_sweep_trains(preset):
+    cells = experiment(MEASURED).cells(preset)
+    trained = [cell.run for cell in cells if cell.labels["task"] == "trained"]
+    measured = [cell.run for cell in cells if cell.labels["task"] == "measured"]
+    assert [run.parent for run in measured] == [run.configuration for run in trained]
+    sweep = [cell.run for cell in experiment("dacnn-depth-sweep").cells(preset)]
+    assert trained == [run for run in sweep if run.options.shared]
+
+
+def test_measured_numbers_are_columns_of_the_table(tmp_path):
+    where = {"layers": [7]}
+    table = collect(MEASURED, preset="smoke", results=tmp_path, device="cpu", where=where, progress=False)
+    assert set(table["status"]) == {"complete"}
+    trained, measured = (table[table["task"] == task].set_index("kernels") for task in ("trained", "measured"))
+    kinds = [f"{kind}_statistics_accuracy" for kind in ("running", "batch", "own")]
+    assert measured[kinds].notna().all(axis=None)
+    assert trained[kinds].isna().all(axis=None)
+    assert measured["best_accuracy"].isna().all()
+    # The same weights with the same statistics give the accuracy that was recorded.
+    assert measured["running_statistics_accuracy"].to_dict() == pytest.approx(trained["final_accuracy"].to_dict())
+    shared = measured.loc["shared with norm"]
+    assert shared["own_statistics_accuracy"] > shared["running_statistics_accuracy"] + 5

@@ -28,6 +28,7 @@ def test_the_experiments_are_those_that_the_chapter_needs():
         *("thriftynet-depth", "thriftynet-history", "thriftynet-augmentation", "thriftynet-protocol"),
         "thriftynet-abstract",
         *("dacnn-scatter", "dacnn-pruning", "dacnn-svhn", "dacnn-depth-sweep", "dacnn-norm", "dacnn-regulators"),
+        "dacnn-small-statistics",
         *("expandnets-table-a", "expandnets-table-b", "expandnets-noise", "expandnets-kernels", "expandnets-init"),
         *("expandnets-confusion", "expandnets-rate", "expandnets-momentum", "expandnets-start", "expandnets-shared"),
     }
@@ -40,7 +41,7 @@ def test_every_grid_has_distinct_runs_and_the_same_labels(name):
     for preset in TRAINING:
         cells = shown.cells(preset)
         assert len({cell.run.id for cell in cells}) == len(cells)
-        assert len({(cell.run.recipe.name, *cell.labels.items()) for cell in cells}) == len(cells)
+        assert len({(cell.run.recipe_name, *cell.labels.items()) for cell in cells}) == len(cells)
         assert all(cell.run.seed == 0 for cell in cells)
     assert {key for cell in shown.cells("smoke") for key in cell.labels} >= {
         key for cell in shown.cells("fast") for key in cell.labels
@@ -51,7 +52,7 @@ def test_every_grid_has_distinct_runs_and_the_same_labels(name):
 def test_smoke_is_small_and_needs_no_file(name):
     for cell in experiment(name).cells("smoke"):
         assert cell.run.data.name == "digits"
-        assert cell.run.recipe.epochs <= 3
+        assert cell.run.epochs <= 3
         assert cell.run.options.cost((1, 8, 8), 10).macs < 1e6
 
 
@@ -127,12 +128,64 @@ def test_the_authors_recipes():
     assert (recipes.B.schedule.milestones, recipes.C.schedule.milestones) == ((50, 100, 130), (50, 100, 150))
 
 
+def test_the_recipes_of_two_logs():
+    vanilla, shared = recipes.VANILLA, recipes.SHARED_NORM
+    assert vanilla.schedule == Plateau(monitor="test_loss", factor=0.5, patience=8, min_learning_rate=1e-4)
+    assert (vanilla.epochs, vanilla.batch_size) == (200, 100)
+    assert (vanilla.augment.cutout, vanilla.augment.cutout_defect) == (8, True)
+    assert shared.schedule == Plateau(monitor="test_loss", factor=0.5, patience=5, min_learning_rate=1e-5)
+    assert (shared.epochs, shared.batch_size) == (79, 80)
+    assert (vanilla.learning_rate, vanilla.weight_decay) == (shared.learning_rate, shared.weight_decay) == (0.1, 5e-4)
+
+
+def test_one_cell_answers_each_of_two_logs():
+    logged = [
+        cell for cell in experiment("thriftynet-protocol").cells("paper") if cell.labels["aspect"] == "authors' log"
+    ]
+    answered = [{key.removeprefix("thriftynet/log-other/") for key in cell.claims} for cell in logged]
+    assert answered == [
+        {"shared-norm-best", "shared-norm-last", "shared-norm-train"},
+        {"vanilla-best", "vanilla-final", "vanilla-train"},
+    ]
+
+
+def test_candidates_of_the_abstract():
+    cells = experiment("thriftynet-abstract").cells("paper")
+    cifar10 = [cell for cell in cells if cell.labels["statement"] == "CIFAR-10"]
+    assert all("thriftynet/abstract/cifar10-under-40k" in cell.claims for cell in cifar10)
+    depths = {(cell.run.options.iterations, cell.run.options.history) for cell in cifar10}
+    assert depths == {(T, h) for T in range(20, 55, 5) for h in (1, 5)}
+    bugged = [cell.run for cell in cifar10 if cell.run.options.history_bug]
+    assert [(run.options.iterations, run.options.filters, run.recipe.name) for run in bugged] == [
+        (30, 163, "thriftynet-a")
+    ]
+    assert bugged[0].id in {cell.run.id for cell in experiment("thriftynet-downsampling").cells("paper")}
+    for preset in ("fast", "paper"):
+        (two,) = [
+            cell.run.options
+            for cell in experiment("thriftynet-abstract").cells(preset)
+            if cell.labels["candidate"] == "two blocks"
+        ]
+        assert two.history_bug, "it is of April 2020, before the history was mended"
+
+
+def test_autoaugment_is_trained_as_released_and_as_published():
+    for preset in ("fast", "paper"):
+        cells = {
+            cell.labels["augmentation"]: cell.run.recipe for cell in experiment("thriftynet-augmentation").cells(preset)
+        }
+        standard, released = cells["autoaugment"].augment, cells["autoaugment-released"].augment
+        assert (standard.autoaugment_released, released.autoaugment_released) == (False, True)
+        assert released.model_copy(update={"autoaugment_released": False}) == standard
+        assert cells["autoaugment-released"].name == f"{cells['none'].name}-autoaugment-released"
+
+
 def test_a_recipe_name_means_one_recipe():
     named = {}
     for shown in EXPERIMENTS.values():
         for preset in TRAINING:
             for cell in shown.cells(preset):
-                assert named.setdefault(cell.run.recipe.name, cell.run.recipe) == cell.run.recipe
+                assert named.setdefault(cell.run.recipe_name, cell.run.recipe) == cell.run.recipe
 
 
 def test_committed_counts_are_what_we_count_now():

@@ -22,6 +22,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from thriftylib import figures
+from thriftylib.evidence.sheets import Replication
 from thriftylib.figures import display, look
 
 SERIES = {"T = 20": [(3042, 75.07), (8002, 84.45), (80770, 91.58)], "T = 30": [(3742, 78.64), (85950, 92.19)]}
@@ -434,8 +435,14 @@ def test_verdicts_tell_of_a_reading_that_was_changed():
 
 
 def test_status_says_what_is_missing_and_how_to_train_it():
-    rows = table({}, {"status": "missing"}, {"status": "diverged"}, {"preset": "fast"})
-    text = figures.status(rows, rows.assign(experiment="other", status="missing")).data
+    rows = table(
+        {"run": "a"},
+        {"run": "b", "status": "missing"},
+        {"run": "c", "status": "diverged"},
+        {"run": "d", "preset": "fast"},
+    )
+    others = rows.assign(experiment="other", status="missing", run=[f"other {run}" for run in rows["run"]])
+    text = figures.status(rows, others).data
     assert text.startswith("<details><summary>3 of 8 runs recorded</summary>")
     cells = re.findall("<td[^>]*>(.*?)</td>", text)
     train = "<code>thrifty train {} --preset {}</code>"
@@ -445,6 +452,23 @@ def test_status_says_what_is_missing_and_how_to_train_it():
         "other", "paper", "0 of 3", train.format("other", "paper"),
         "other", "fast", "0 of 1", train.format("other", "fast"),
     ]  # fmt: skip
+
+
+def test_a_run_that_two_experiments_share_is_counted_once():
+    rows = table({"run": "a"}, {"run": "b", "seed": 1}, {"run": "c", "status": "missing"})
+    again = rows.assign(experiment="other")
+    assert "<summary>2 of 3 runs recorded</summary>" in figures.status(rows, again, again).data
+
+
+def test_replications_are_shown_as_somebody_elses():
+    other = Replication(
+        paper="p", by="Others", what="A network", recipe="theirs", remark="A remark.", unit="%",
+        results=[{"network": "N <1>", "start": "drawn", "value": 43.8, "spread": 0.67}, {"network": "M", "value": 1.0}],
+    )  # fmt: skip
+    text = figures.replications([other]).data
+    assert text.startswith("<p>A network, by Others; theirs. A remark.</p>")
+    cells = ["N &lt;1&gt;", "drawn", "43.80 ± 0.67 %", "M", "", "1.00 %"]
+    assert re.findall("<td[^>]*>(.*?)</td>", text) == cells
 
 
 def test_figures_import_neither_torch_nor_experiments():

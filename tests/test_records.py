@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from thriftylib.evidence import records
 from thriftylib.evidence.bench import BenchRecord, load_bench, save_bench
 from thriftylib.evidence.counts import Count, load_counts, save_counts
 from thriftylib.evidence.records import Record, load_record, load_records, points, save_record
-from thriftylib.paths import results_dir
+from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Run
 
 
@@ -92,6 +93,13 @@ def test_committed_results_are_sound():
         assert (one.cost.parameters, one.cost.macs) == (cost.parameters, cost.macs), one.id
     load_counts(results_dir())
     load_bench(results_dir())
+
+
+def test_weights_that_a_committed_record_names_are_committed():
+    for made in load_records(results_dir()):
+        if made.weights:
+            content = (weights_dir() / made.weights.file).read_bytes()
+            assert (len(content), sha256(content).hexdigest()) == (made.weights.bytes, made.weights.sha256), made.id
 
 
 def test_one_corrupt_file_stops_the_reading(tmp_path):

@@ -75,6 +75,8 @@ class Augment(Strict):
     crop_padding: Literal["zero", "reflect"] = "zero"
     flip: bool = False  # horizontal, with probability 1/2
     autoaugment: bool = False  # the CIFAR-10 policy of AutoAugment
+    # True: as the ThriftyNet authors' code performs it. Left out of a run's text where it is False: it came later.
+    autoaugment_released: bool = Field(False, exclude_if=lambda value: not value)
     cutout: Annotated[int, Field(ge=0)] = 0  # side of the square in pixels; 0: none
     cutout_defect: bool = False  # the authors' code: squares on the diagonal or the left edge only
     mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha of the Beta distribution; 0: none
@@ -86,6 +88,8 @@ class Augment(Strict):
             raise SpecError(f"mixup = {self.mixup} and cutmix = {self.cutmix}: only one of them may be above 0")
         if self.cutout_defect and not self.cutout:
             raise SpecError("cutout_defect = True needs cutout >= 1")
+        if self.autoaugment_released and not self.autoaugment:
+            raise SpecError("autoaugment_released = True needs autoaugment = True")
         return self
 
 

@@ -2,6 +2,7 @@
 
 - ``{num}`key` ``: one number, formatted; an unknown key is a warning, so a strict build fails.
 - ``{scoreboard}``: every claim with its verdict. ``{unread} paper``: what could not be read.
+- ``{replications} paper``: what others measured with its networks.
 - ``{local-runs}``: the runs that this machine made. ``{provenance}``: where the committed records come from.
 - ``{error-rates}``: how often the rule of the verdicts says each word, by simulation.
 
@@ -81,6 +82,18 @@ class UnreadTable(FromRecords):
         return tables.unread(sheets[self.arguments[0]].unread)
 
 
+class ReplicationsTable(FromRecords):
+    """``{replications} paper``: what third parties measured with a paper's networks."""
+
+    required_arguments = 1
+
+    def html(self) -> str:
+        sheets = load_sheets(claims_dir())
+        if self.arguments[0] not in sheets:
+            raise ThriftyError(f"replications: no claims of {self.arguments[0]!r}; known: {', '.join(sheets)}")
+        return tables.replications(sheets[self.arguments[0]].replications)
+
+
 class LocalRuns(FromRecords):
     """``{local-runs}``: the records under ``local/results`` of the machine that builds the site."""
 
@@ -139,6 +152,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     for name, directive in {
         "scoreboard": Scoreboard,
         "unread": UnreadTable,
+        "replications": ReplicationsTable,
         "local-runs": LocalRuns,
         "provenance": Provenance,
         "error-rates": ErrorRates,

@@ -13,7 +13,7 @@ from thriftylib.evidence.counts import Count
 from thriftylib.evidence.outcomes import STATUSES
 from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Counted, Record
-from thriftylib.evidence.sheets import Sheet, Unread
+from thriftylib.evidence.sheets import Replication, Sheet, Unread
 from thriftylib.evidence.simulation import ErrorRates
 
 # A verdict is told by a word and a mark; its colour (a class of thrifty.css) comes on top.
@@ -220,6 +220,22 @@ def unread(items: Sequence[Unread]) -> str:
     """What a paper shows and could not be read, with what is known of it."""
     rows = [(item.figure, item.what, item.why, item.known) for item in items]
     return html_table(("Where", "What", "Why it is missing", "What is known"), rows)
+
+
+def replications(items: Sequence[Replication]) -> str:
+    """What third parties measured with a paper's networks: theirs, and no claim."""
+    shown = []
+    for item in items:
+        rows = [
+            (each.network, each.start, f"{each.value:.2f}" + ("" if each.spread is None else f" ± {each.spread:.2f}"))
+            for each in item.results
+        ]
+        shown.append(
+            f"<p>{escape(item.what)}, by {escape(item.by)}. Their recipe: {escape(item.recipe)}.</p>"
+            + html_table(("Network", "First weights", f"Measured by them, {item.unit}"), rows, numbers=(2,))
+            + f"<p>{escape(item.remark)}</p>" * bool(item.remark)
+        )
+    return "".join(shown)
 
 
 def local_runs(records: Sequence[Record]) -> str:

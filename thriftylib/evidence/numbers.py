@@ -5,12 +5,14 @@
   low and high are the ends of the 90 % interval of a difference between two networks, distance_low and distance_high
   of that of ours less the claimed value; reading_changed tells of a reading that was changed after results were seen.
 - ``record:<run id>:<field>``: best, best_epoch, final, epochs, seed, seconds, minutes, images_per_second, device,
-  status, recipe, parameters, macs, mmacs, ptflops_macs, weight_bytes, activation_bytes.
+  status, recipe, parameters, macs, mmacs, ptflops_macs, weight_bytes, activation_bytes; and whatever number its
+  method measured, by its name (``record:<run id>:batch_statistics_accuracy``).
 - ``count:scoreboard:<verdict>``: how many claims have it; also ``claims`` (all), ``tested`` (with runs or counts of
-  ours), ``trained`` (with runs of ours of the claim's own recipe). ``count:trainings:<of>``: how many independent
-  trainings stand behind the verdicts, each counted once however many claims it answers: ``all``, ``own recipe``,
-  ``strong`` (behind reproduced and not reproduced). ``count:records:all``, ``count:records:complete``,
-  ``count:records:diverged``, ``count:unread:all``.
+  ours), ``trained`` (with runs of ours of the claim's own recipe). ``count:<paper>:<field>``, or ``count:every
+  paper:<field>``: how much of it is tested so far, the fields of :class:`thriftylib.evidence.coverage.Coverage`.
+  ``count:trainings:<of>``: how many independent trainings stand behind the verdicts, each counted once however many
+  claims it answers: ``all``, ``own recipe``, ``strong`` (behind reproduced and not reproduced). ``count:records:all``,
+  ``count:records:complete``, ``count:records:diverged``, ``count:unread:all``.
 - ``runs:<data set>:<field>``: deviation of the best epoch between runs of one configuration (points), pooled over all
   configurations with two runs or more; freedom: its degrees of freedom.
 - ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), images_per_second (median), peak_mib.
@@ -22,7 +24,7 @@ import difflib
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from thriftylib.errors import RecordError
 from thriftylib.evidence.bench import BenchRecord, load_bench
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.counts import Count, load_counts
+from thriftylib.evidence.coverage import Coverage
 from thriftylib.evidence.outcomes import STATUSES, STRONG, UNDECIDED, Verdict
 from thriftylib.evidence.records import Counted, Record, load_records
 from thriftylib.evidence.sheets import Sheet, load_sheets
@@ -63,6 +66,12 @@ class Evidence:
     def claims(self) -> dict[str, Claim]:
         """Every claim by its id."""
         return {key: claim for sheet in self.sheets.values() for key, claim in sheet.claims.items()}
+
+    @cached_property
+    def coverage(self) -> dict[str, Coverage]:
+        """How much is tested of each paper, by its name, and of ``every paper``."""
+        papers = {name: sheet.claims for name, sheet in self.sheets.items()} | {"every paper": self.claims}
+        return {name: Coverage.of(claims.values(), self.records) for name, claims in papers.items()}
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
@@ -145,6 +154,7 @@ def _record(evidence: Evidence, name: str) -> Fields:
         "recipe": record.run.recipe_name,
         "mmacs": f"{record.counted.macs / 1e6:,.1f}",
         **{name: f"{getattr(record.counted, name):,}" for name in Counted.model_fields},
+        **{name: _points(number) for name, number in record.measured.items() if isinstance(number, int | float)},
     }
 
 
@@ -168,6 +178,7 @@ def _count(evidence: Evidence, name: str) -> Fields:
             "own recipe": trainings(*STRONG, *UNDECIDED),
             "strong": trainings(*STRONG),
         },
+        **{paper: asdict(coverage) for paper, coverage in evidence.coverage.items()},
         "records": {"all": len(status), "complete": status.count("complete"), "diverged": status.count("diverged")},
         "unread": {"all": sum(len(sheet.unread) for sheet in evidence.sheets.values())},
     }

@@ -1,9 +1,10 @@
 """Sheets: all that we read of a paper, one YAML file each under ``data/claims``. No torch.
 
 A file holds the paper's ``title``, its ``groups`` of claims, the numbers that only we ``counted`` (checks of our own
-arithmetic, never shown as claims), what could not be read (``unread``) and the ``quantities`` that it declares itself
-(rows of :class:`thriftylib.evidence.quantities.Quantity`, such as ``{name: neurons, unit: "", source: measured, better:
-lower, close: {relative: 0.05}}``). A group gives the fields that its claims
+arithmetic, never shown as claims), what others measured (``replications``: beside the claims, never one and never
+judged), what could not be read (``unread``) and the ``quantities`` that it declares itself (rows of
+:class:`thriftylib.evidence.quantities.Quantity`, such as ``{name: neurons, unit: "", source: measured, better: lower,
+close: {relative: 0.05}}``). A group gives the fields that its claims
 share; each of its ``claims`` adds its own, and ``columns`` with ``rows`` does the same as a table, where a column named
 ``options.x`` is the setting's option x. ``{...}`` in a statement stands for a field or an option of the claim. A number
 that is not in the file is not a claim.
@@ -15,9 +16,10 @@ import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import Field
 
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence import quantities
@@ -39,6 +41,27 @@ class Unread(Strict):
     known: str = ""
 
 
+class Result(Strict):
+    """One number of a replication; ``start`` says how the weights were drawn or where they came from."""
+
+    network: Text
+    start: str = ""
+    value: float
+    spread: Annotated[float, Field(ge=0)] | None = None
+
+
+class Replication(Strict):
+    """What a third party measured with a paper's networks: shown as theirs, never a claim of the paper."""
+
+    paper: Text
+    by: Text
+    what: Text
+    recipe: Text
+    remark: str = ""
+    unit: str
+    results: Annotated[tuple[Result, ...], Field(strict=False, min_length=1)]
+
+
 class Sheet(Strict):
     """All that one paper's file says."""
 
@@ -47,6 +70,7 @@ class Sheet(Strict):
     claims: dict[str, Claim]
     counted: dict[str, Claim]
     unread: tuple[Unread, ...]
+    replications: tuple[Replication, ...] = ()
 
 
 def load_claims(folder: str | os.PathLike[str]) -> dict[str, Claim]:
@@ -79,7 +103,7 @@ def load_sheet(path: str | os.PathLike[str]) -> Sheet:
     path = Path(path)
     try:
         content = yaml.load(path.read_text("utf-8"), _Loader)
-        _known(content, {"title", "groups", "counted", "unread", "quantities"}, "the file")
+        _known(content, {"title", "groups", "counted", "unread", "quantities", "replications"}, "the file")
         declared = quantities.declare(_items(content, "quantities", "the file"))
         claims, counted = (list(_expand(path.stem, content, part, declared)) for part in ("groups", "counted"))
         claims = _with_side_spreads(claims)
@@ -100,6 +124,7 @@ def load_sheet(path: str | os.PathLike[str]) -> Sheet:
             claims={claim.id: claim for claim in claims},
             counted={claim.id: claim for claim in counted},
             unread=tuple(Unread.model_validate({"paper": path.stem, **item}) for item in unread),
+            replications=tuple(_replication(path.stem, item) for item in _items(content, "replications", "the file")),
         )
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
@@ -170,6 +195,19 @@ def _expand(paper: str, content: dict[str, Any], part: str, declared: Mapping[st
         for values in _items(group, "claims", where):
             _known(values, own, f"a claim of {where}")
             yield _claim(paper, name, shared, values, declared)
+
+
+def _replication(paper: str, item: Any) -> Replication:
+    """From an entry of replications, whose ``columns`` and ``rows`` are its results."""
+    where = "an entry of replications"
+    _known(item, set(Replication.model_fields) - {"paper", "results"} | {"columns", "rows"}, where)
+    columns, rows = (_items(item, key, where) for key in ("columns", "rows"))
+    _known(dict.fromkeys(columns), set(Result.model_fields), f"columns of {where}")
+    if wrong := [row for row in rows if not isinstance(row, list) or len(row) != len(columns)]:
+        raise RecordError(f"a row of {where} must be a list of {len(columns)} values: {wrong[0]!r}")
+    fields = {key: value for key, value in item.items() if key not in ("columns", "rows")}
+    results = [dict(zip(columns, row, strict=True)) for row in rows]
+    return Replication.model_validate({"paper": paper, "results": results, **fields})
 
 
 def _claim(

@@ -48,7 +48,7 @@ def collect(
     Returns:
         Columns experiment, preset, recipe, claim, run, seed, the cells' labels, parameters, macs, ptflops_macs,
         best_accuracy and final_accuracy (percent), epochs, seconds, device, claimed and claim_error (percent), and
-        status: complete, diverged or missing.
+        status: complete, diverged or missing. What a method measured stands among the labels, by its name.
 
     Raises:
         ThriftyError: a name or value that cannot be; data, device or a record that cannot be used.
@@ -131,4 +131,5 @@ def _outcome(record: Record | None, cell: Cell, seed: int) -> dict[str, Any]:
         "seconds": record.seconds,
         "device": record.device,
         "status": record.status,
+        **{name: number for name, number in record.measured.items() if not isinstance(number, tuple | list)},
     }

@@ -2,8 +2,11 @@
 
 The authors' recipe could not be read: every ``paper`` grid here is trained by ``dacnn-reading``, our READING of it, the
 same for every network, and no page may call it the paper's. Names are the plot's: DACNN14 is the VGG layout, DACNN18,
-24 and 34 the ResNet layout; (REG) has regulators, (MIX) partly shared kernels. The 8x8 digits of the smoke grids can be
-halved three times, so there the last stages do not pool, and a tiny ResNet stands in for the baselines.
+24 and 34 the ResNet layout; (REG) has regulators, (MIX) partly shared kernels. DACNN14 and DACNN14(MIX) are as their
+files were released. Batch norms start with weights drawn between 0 and 1, the default of PyTorch 1.1, which was current
+when the files were released; no file names a version (READING). The small networks under our own recipes start them
+with ones, since their records came first. The 8x8 digits of the smoke grids can be halved three times, so there the
+last stages do not pool, and a tiny ResNet stands in for the baselines.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 PAPER = "dacnn"
 REG = {"regulators": "depth"}  # READING: one per layer, the number that the plotted parameters of the plain nets need
 MIX = {"sharing": "mix"}
+START = {"norm_init": "uniform"}  # READING: PyTorch's default on 20 June 2019, the day of the release
+PLAIN14 = {"depth": 14, "order": "conv-relu-bn"}  # as released; the other files have conv-BN-ReLU
 MIX_REG = {**MIX, "regulators": "per-block"}
 SMALL_LAYERS = (3, 5, 7, 9, 11)
 NORMS = ("free", "affine", "shared")
@@ -31,13 +36,13 @@ KERNELS: dict[str, dict[str, Any]] = {  # of the small networks
 
 # The plot's points: family and network with its options.
 POINTS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "DACNN14": ("plain", "dacnn", {"depth": 14}),
+    "DACNN14": ("plain", "dacnn", PLAIN14),
     "DACNN18": ("plain", "dacnn", {"depth": 18}),
     "DACNN34": ("plain", "dacnn", {"depth": 34}),
     "DACNN18(REG)": ("REG", "dacnn", {"depth": 18, **REG}),
     "DACNN24(REG)": ("REG", "dacnn", {"depth": 24, **REG}),
     "DACNN34(REG)": ("REG", "dacnn", {"depth": 34, **REG}),
-    "DACNN14(MIX)": ("MIX", "dacnn", {"depth": 14, **MIX}),
+    "DACNN14(MIX)": ("MIX", "dacnn", {"depth": 14, **MIX, "bare_fifth": True}),  # as released
     "DACNN18(MIX)": ("MIX", "dacnn", {"depth": 18, **MIX}),
     "DACNN34(MIX)": ("MIX", "dacnn", {"depth": 34, **MIX}),
     "DACNN18(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 18, **MIX_REG}),
@@ -46,6 +51,7 @@ POINTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ResNet18": ("baseline", "resnet18", {}),
     "ResNet34": ("baseline", "resnet34", {}),
 }
+POINTS = {name: (family, network, {**options, **START}) for name, (family, network, options) in POINTS.items()}
 HEADLINES = ("DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX)")
 STAND_IN = ("baseline", "tiny-resnet", {"width": 4, "blocks": 1})  # for a baseline on the 8x8 digits
 
@@ -173,6 +179,8 @@ def depth_sweep(preset: str) -> list[Cell]:
 
 def _small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> Cell:
     options: dict[str, Any] = {"layers": layers, "width": width, **KERNELS[kernels]}
+    if recipe == recipes.READING:
+        options |= START
     if data == "digits" and layers > 3:
         options["pools"] = 3
     return cell("dacnn-small", options, data, recipe, layers=layers, kernels=kernels, width=width)
@@ -187,17 +195,21 @@ def _small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> 
 def norm(preset: str) -> list[Cell]:
     """Must each use of the shared kernel have a batch norm of its own?
 
-    paper: plain DACNN14, 18 and 34 with free batch norms (the authors'), one affine map per kernel with statistics of
-    each use, and one batch norm per kernel; recipe dacnn-reading (READING).
+    paper: plain DACNN14 (as released), 18 and 34 with free batch norms (the authors'), one affine map per kernel with
+    statistics of each use, and one batch norm per kernel; recipe dacnn-reading (READING).
     """
     if preset == "smoke":
-        return [tiny({"depth": depth, "norm": norm}, depth=depth, norm=norm) for depth in (14, 18) for norm in NORMS]
+        return [tiny(_normed(depth, norm), depth=depth, norm=norm) for depth in (14, 18) for norm in NORMS]
     recipe = recipes.READING if preset == "paper" else recipes.FAST
     return [
-        cell("dacnn", {"depth": depth, "norm": norm}, "cifar100", recipe, depth=depth, norm=norm)
+        cell("dacnn", _normed(depth, norm), "cifar100", recipe, depth=depth, norm=norm)
         for depth in (14, 18, 34)
         for norm in NORMS
     ]
+
+
+def _normed(depth: int, norm: str) -> dict[str, Any]:
+    return {**POINTS[f"DACNN{depth}"][2], "norm": norm}
 
 
 @register(
@@ -226,7 +238,7 @@ def regulators(preset: str) -> list[Cell]:
 
 def _regulated(sharing: str, depth: int, kind: str) -> dict[str, Any]:
     extra = {"swap": True} if kind == "rotation" else {"regulators": kind}
-    return {"depth": depth, "sharing": sharing, **extra}
+    return {"depth": depth, "sharing": sharing, **extra, **START}
 
 
 def _labels(sharing: str, depth: int, kind: str) -> dict[str, str | int]:

@@ -93,7 +93,7 @@ def table_a(preset: str) -> list[Cell]:
     """How much does SmallNet with 7x7 kernels gain from training its layers as chains of rate 4?
 
     paper: all six rows on both data sets with the authors' recipe. The table's message is CK's gain; CL alone gains
-    nothing on CIFAR-10, nor does FC (Arora et al. 2018).
+    nothing on CIFAR-10. Of FC (Arora et al. 2018) its spreads allow no such sentence.
     """
     return _table(preset, 7, tuple(ROWS), ("SmallNet", "CL", "CK"))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from thriftylib.experiments import dacnn_recipes, thriftynet_recipes
 from thriftylib.experiments.base import Cell, register
+from thriftylib.experiments.dacnn import POINTS
 from thriftylib.experiments.expandnets import METHOD, PAPER, ROWS, cell, choose
 from thriftylib.spec import Data, Named, Recipe, Run
 
@@ -25,7 +26,7 @@ REUSED: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "convs.0",
         {"filters": 8, "iterations": 4, "pool": 2, "history": 3},
     ),
-    "DACNN14": ("dacnn", {"depth": 14}, "convs.1", {"width": 4, "pools": 3}),
+    "DACNN14": ("dacnn", POINTS["DACNN14"][2], "convs.1", {"width": 4, "pools": 3}),
 }
 RECIPES: dict[str, dict[str, Recipe]] = {
     "thriftynet": {

@@ -10,7 +10,7 @@ from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.records import Record, load_records
-from thriftylib.evidence.sheets import load_claims
+from thriftylib.evidence.sheets import Replication, load_claims, load_sheets
 from thriftylib.evidence.tables import scoreboard
 from thriftylib.experiments.base import PRESETS, experiment
 from thriftylib.experiments.collect import collect
@@ -74,6 +74,10 @@ class Report:
         if self.preset == "recorded":
             return load_records(Path(self.results) if self.results else results_dir())
         return list(known_records(Places.below(self.results).results).values())
+
+    def replications(self, paper: str) -> tuple[Replication, ...]:
+        """What third parties measured with a paper's networks, as its claims file has it."""
+        return load_sheets(claims_dir())[paper].replications
 
     def board(self) -> pandas.DataFrame:
         """Every claim with the verdict of these records (``evidence.tables.scoreboard``)."""

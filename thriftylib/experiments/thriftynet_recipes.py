@@ -14,11 +14,13 @@ CIFAR = Augment(crop=4, flip=True)  # RandomCrop(32, padding=4), horizontal flip
 SVHN = Augment(crop=4)  # a mirrored digit is another sign: no flip
 
 
-def _authors(name: str, epochs: int, schedule: Plateau | Steps, augment: Augment = CIFAR) -> Recipe:
+def _authors(
+    name: str, epochs: int, schedule: Plateau | Steps, augment: Augment = CIFAR, batch_size: int = 100
+) -> Recipe:
     return Recipe(
         name=name,
         epochs=epochs,
-        batch_size=100,
+        batch_size=batch_size,
         learning_rate=0.1,
         momentum=0.9,
         nesterov=False,  # their option defaults to True but never reaches SGD
@@ -37,6 +39,20 @@ B = _authors("thriftynet-b", 150, Steps(milestones=(50, 100, 130), factor=0.1))
 B_SVHN = _authors("thriftynet-b-svhn", 150, Steps(milestones=(50, 100, 130), factor=0.1), SVHN)
 # Schedule C, the last default (3 July 2020): data-augmentation bench.
 C = _authors("thriftynet-c", 200, Steps(milestones=(50, 100, 150), factor=0.1))
+
+# Two single runs of the authors' logs, by the settings that head them. Like A, they steer by the test loss.
+VANILLA = _authors(  # vanillaC10, 17 June 2020
+    "thriftynet-vanilla",
+    200,
+    Plateau(monitor="test_loss", factor=0.5, patience=8, min_learning_rate=1e-4),
+    Augment(crop=4, flip=True, cutout=8, cutout_defect=True),
+)
+SHARED_NORM = _authors(  # singleBN, March 2020: stopped after 79 of 200 epochs; a plateau schedule looks back alone
+    "thriftynet-shared-norm",
+    79,
+    Plateau(monitor="test_loss", factor=0.5, patience=5, min_learning_rate=1e-5),
+    batch_size=80,
+)
 
 # For ImageNet, from the authors' train_imagenet.py of April 2020 (READING); its crop does not apply at 32x32.
 IMAGENET = Recipe(
@@ -81,6 +97,7 @@ SMOKE = Recipe(
 EXTRA_AUGMENTATIONS: Mapping[str, Mapping[str, object]] = {
     "none": {},  # crop and flip only
     "autoaugment": {"autoaugment": True},  # the CIFAR-10 policy, after crop and flip
+    "autoaugment-released": {"autoaugment": True, "autoaugment_released": True},  # as their code performs it
     "cutout": {"cutout": 8},
     "cutout-defect": {
         "cutout": 8,

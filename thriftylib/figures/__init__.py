@@ -19,7 +19,7 @@ from thriftylib.figures.accuracy import (
 )
 from thriftylib.figures.audit import protocol_audit
 from thriftylib.figures.depth import accuracy_against_layers, error_against_parameters, memory_against_depth
-from thriftylib.figures.display import show, status, verdicts
+from thriftylib.figures.display import replications, show, status, verdicts
 from thriftylib.figures.frames import claimed_at, differences, front_points, points, stack
 from thriftylib.figures.look import style
 from thriftylib.figures.pareto import pareto, pareto_front
@@ -55,6 +55,7 @@ __all__ = [
     "pareto_front",
     "points",
     "protocol_audit",
+    "replications",
     "run_in_words",
     "show",
     "stack",

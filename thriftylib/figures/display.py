@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Picture
 from PIL.PngImagePlugin import PngInfo
 
+from thriftylib.evidence.sheets import Replication
 from thriftylib.figures.look import style
 
 SHOWN_WIDTH = 620
@@ -87,7 +88,7 @@ def verdicts(board: pd.DataFrame, folded: int = 8) -> HTML:
 def status(*tables: pd.DataFrame) -> HTML:
     """What of experiments (``experiments.collect``) is recorded, and how to train what is missing; folded.
 
-    The summary counts all tables' runs together; a row is a preset of an experiment.
+    The summary counts each run once, in however many tables it is; a row is a preset of an experiment.
     """
     rows = []
     for (name, preset), runs in pd.concat(tables).groupby(["experiment", "preset"], sort=False):
@@ -95,10 +96,28 @@ def status(*tables: pd.DataFrame) -> HTML:
         recorded = f"{there} of {len(runs)}" + (f", {diverged} diverged" if diverged else "")
         command = f"<code>thrifty train {name} --preset {preset}</code>" if there < len(runs) else ""
         rows.append((name, preset, recorded, command))
-    runs = sum(len(table) for table in tables)
-    there = sum((table["status"] != "missing").sum() for table in tables)
+    runs = pd.concat(tables).drop_duplicates("run")
+    there = (runs["status"] != "missing").sum()
     table = _table(("experiment", "preset", "recorded", "what is missing is trained by"), rows)
-    return _folding(f"{there} of {runs} runs recorded", table, is_open=False)
+    return _folding(f"{there} of {len(runs)} runs recorded", table, is_open=False)
+
+
+def replications(others: Iterable[Replication]) -> HTML:
+    """What third parties measured with a paper's networks, each with its recipe and a remark: theirs, and no claim."""
+    shown = []
+    for other in others:
+        rows = [
+            (result.network, result.start, _with_spread(result.value, result.spread) + f" {other.unit}".rstrip())
+            for result in other.results
+        ]
+        about = f"{other.what}, by {other.by}; {other.recipe}. {other.remark}".rstrip()
+        table = _table(("network", "first weights", "measured by them"), [map(html.escape, row) for row in rows])
+        shown.append(f"<p>{html.escape(about)}</p>{table}")
+    return HTML("".join(shown))
+
+
+def _with_spread(value: float, spread: float | None) -> str:
+    return f"{value:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -24,9 +24,9 @@ from torch import nn
 from thriftylib import cost
 from thriftylib.cost import Cost
 from thriftylib.errors import SpecError
-from thriftylib.options import ImageShape, NetworkOptions
+from thriftylib.options import ImageShape
 from thriftylib.papers.dacnn_trunk import Chain, Layer, Norm, Residual, make_layers, trunk_terms
-from thriftylib.papers.networks import Counts
+from thriftylib.papers.networks import Counts, NormInitOptions
 from thriftylib.spec import Count
 
 
@@ -52,7 +52,18 @@ REGULATED: dict[str, Callable[[int], bool]] = {  # which uses of a convolution, 
 }
 
 
-class DacnnOptions(NetworkOptions, network="dacnn"):
+class TrunkOptions(NormInitOptions):
+    """Networks built on a :class:`~thriftylib.papers.dacnn_trunk.Trunk`."""
+
+    def with_norms(self, network: nn.Module) -> nn.Module:
+        """``network`` with its batch norms as ``norm_init`` says, also where an affine map serves several of them."""
+        if self.norm_init == "uniform":
+            for weight, _ in network.affine:
+                nn.init.uniform_(weight)
+        return super().with_norms(network)
+
+
+class DacnnOptions(TrunkOptions, network="dacnn"):
     """DACNN14 in the VGG layout, DACNN18, 24 and 34 in the ResNet layout; the defaults are the plain DACNN14.
 
     ``regulators`` lie after a batch norm: of each block's second convolution ("per-block": the authors' diagram), of
@@ -61,7 +72,11 @@ class DacnnOptions(NetworkOptions, network="dacnn"):
     places of the last two are our READING: no code or diagram of a plain net with regulators is public.
     ``swap`` is what the released code does in their place: each block's convolutions rotate their output by one
     channel, and the shortcut is rotated by two (READING: upwards, before the batch norm; so is the stem's output).
-    ``shared`` = False gives every use a kernel of its own: the twin of equal width.
+    ``shared`` = False gives every use a kernel of its own: the unshared counterpart of equal width.
+
+    DACNN14's released files differ from the other three: the plain one has ``order`` "conv-relu-bn", and in the mixed
+    one neither batch norm nor ReLU follows the fifth stage's first convolution (``bare_fifth``), which the diagram does
+    not show. Neither changes the plotted count, which leaves out batch norms and biases of convolutions.
     """
 
     depth: Literal[14, 18, 24, 34] = 14  # weight layers
@@ -85,6 +100,8 @@ class DacnnOptions(NetworkOptions, network="dacnn"):
         default_factory=lambda given: given.get("sharing") == "mix" or given.get("order") == "conv-relu-bn"
     )
     shared: bool = True
+    # True: as in DACNN14(MIX)'s file. Left out of a run's text where it is False: it came after the first records.
+    bare_fifth: bool = Field(False, exclude_if=lambda value: not value)
     pools: Count = Field(  # fewer: the last stages do not pool (ours, for images smaller than 32x32)
         default_factory=lambda given: STAGES[given.get("layout", "vgg")]
     )
@@ -117,6 +134,8 @@ class DacnnOptions(NetworkOptions, network="dacnn"):
         check_norm(self.norm, self.shared)
         if self.pools > STAGES[self.layout]:
             raise SpecError(f"pools = {self.pools}: must be at most {STAGES[self.layout]} for layout {self.layout!r}")
+        if self.bare_fifth and (self.layout, self.sharing, self.order) != ("vgg", "mix", "conv-bn-relu"):
+            raise SpecError("bare_fifth = True: needs depth = 14, sharing = 'mix' and order = 'conv-bn-relu'")
         if self.layout == "vgg":
             for field, value in {"regulators": "none", "swap": False, "blocks": None}.items():
                 if getattr(self, field) != value:
@@ -150,6 +169,7 @@ class DacnnOptions(NetworkOptions, network="dacnn"):
                 bias=self.bias and (i > 0 or self.layout == "vgg"),
                 regulator=regulated(i),
                 shortcut=self.layout == "resnet" and i > 0 and layer.inputs != layer.outputs,
+                bare=self.bare_fifth and i == sum(convs[:4]),
             )
             for i, layer in enumerate(make_layers(image_shape, outputs, ends[: self.pools], shared=self.shared))
         ]
@@ -164,7 +184,7 @@ class DacnnOptions(NetworkOptions, network="dacnn"):
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """A :class:`~thriftylib.papers.dacnn_trunk.Chain` or a :class:`~thriftylib.papers.dacnn_trunk.Residual`."""
-        return (Chain if self.layout == "vgg" else Residual)(
+        network = (Chain if self.layout == "vgg" else Residual)(
             self.layers(image_shape),
             classes,
             self.norm,
@@ -172,13 +192,14 @@ class DacnnOptions(NetworkOptions, network="dacnn"):
             relu_first=self.order == "conv-relu-bn",
             rotation=int(self.swap),
         )
+        return self.with_norms(network)
 
 
 POOLS = {3: (1, 2), 5: (1, 2, 3, 4), 7: (1, 2, 4, 6), 9: (2, 4, 6, 8), 11: (2, 4, 7, 10)}
 """For each number of layers, the uses (the stem is use 0) after which the maps are halved."""
 
 
-class DacnnSmallOptions(NetworkOptions, network="dacnn-small"):
+class DacnnSmallOptions(TrunkOptions, network="dacnn-small"):
     """A stem of its own, then ``layers`` - 1 uses of one 3x3 convolution, or as many convolutions; conv-BN-ReLU.
 
     The authors share the batch norm together with the kernel (their "fixed" mode), and so does the default.
@@ -211,4 +232,4 @@ class DacnnSmallOptions(NetworkOptions, network="dacnn-small"):
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """A :class:`~thriftylib.papers.dacnn_trunk.Chain`."""
-        return Chain(self._layers(image_shape), classes, self.norm)
+        return self.with_norms(Chain(self._layers(image_shape), classes, self.norm))

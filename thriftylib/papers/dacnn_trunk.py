@@ -34,6 +34,7 @@ class Layer:
     bias: bool = False
     regulator: bool = False  # a 1x1 convolution after the batch norm
     shortcut: bool = False  # a 1x1 convolution and batch norm around the residual block that begins here
+    bare: bool = False  # neither batch norm nor ReLU follows
 
 
 def make_layers(image_shape: ImageShape, outputs: Sequence[int], pools: Sequence[int], *, shared: bool) -> list[Layer]:
@@ -93,7 +94,10 @@ class Trunk(nn.Module):
         firsts = [uses[0] for uses in by_kernel(layers)]
         self.convs = nn.ModuleList(nn.Conv2d(x.inputs, x.outputs, 3, padding=1, bias=x.bias) for x in firsts)
         kind = OwnStatistics if norm == "affine" else nn.BatchNorm2d
-        self.norms = nn.ModuleList(kind(x.outputs) for x in (firsts if norm == "shared" else layers))
+        self.norms = nn.ModuleList(  # a bare use has none of its own
+            nn.Identity() if x.bare and norm != "shared" else kind(x.outputs)
+            for x in (firsts if norm == "shared" else layers)
+        )
         self.affine = nn.ModuleList(  # weight and bias for all uses of a kernel
             nn.ParameterList([torch.ones(x.outputs), torch.zeros(x.outputs)]) for x in firsts if norm == "affine"
         )
@@ -111,6 +115,8 @@ class Trunk(nn.Module):
         """Layer i, (N, inputs, H, W) to (N, outputs, H, W): convolution, batch norm and perhaps a regulator."""
         layer = self.layers[i]
         x = self.convs[layer.kernel](x)
+        if layer.bare:
+            return x
         if self.rotation:
             x = x.roll(self.rotation, dims=1)
         if self.relu_first:
@@ -126,7 +132,7 @@ class Chain(Trunk):
     def forward(self, x: Tensor) -> Tensor:
         for i, layer in enumerate(self.layers):
             x = self.use(i, x)
-            if not self.relu_first:
+            if not (self.relu_first or layer.bare):
                 x = F.relu(x)
             if layer.pool:
                 x = F.max_pool2d(x, 2)
@@ -160,11 +166,11 @@ def trunk_terms(layers: Sequence[Layer], norm: Norm) -> list[Term]:
     for k, uses in enumerate(by_kernel(layers)):
         first, sizes = uses[0], [layer.size for layer in uses]
         conv, name = (f"trunk conv {k}", f"trunk norm {k}") if k else ("stem conv", "stem norm")
+        terms += [cost.conv(conv, first.inputs, first.outputs, 3, sizes, bias=first.bias)]
+        if not (normed := [layer.size for layer in uses if not layer.bare]):
+            continue
         own = norm != "affine"
-        terms += [
-            cost.conv(conv, first.inputs, first.outputs, 3, sizes, bias=first.bias),
-            cost.batch_norm(name, first.outputs, sizes, affine=own, shared=norm == "shared"),
-        ]
+        terms += [cost.batch_norm(name, first.outputs, normed, affine=own, shared=norm == "shared")]
         if not own:
             terms += [cost.free(f"{name} affine", 2 * first.outputs)]
     for i, layer in enumerate(layers):

@@ -19,6 +19,7 @@ from thriftylib.errors import SpecError
 from thriftylib.method import Method, Parent
 from thriftylib.options import MethodOptions
 from thriftylib.papers.expandnets_chains import Expanded, Kind, contract_chain, expand_conv, expand_linear
+from thriftylib.papers.networks import uniform_norms
 from thriftylib.spec import Positive
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ class ExpandNets(Method):
     def prepare(self, network: nn.Module, parent: Parent | None = None) -> nn.Module:
         network = super().prepare(network, parent)
         if self.options.norm_start == "uniform":
-            for module in network.modules():
-                if isinstance(module, nn.BatchNorm2d) and module.affine:
-                    nn.init.uniform_(module.weight)
+            uniform_norms(network)
         convs = None if self.options.convs == "plain" else self.options.convs
         if convs is None and not self.options.linear:
             return network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -62,7 +62,31 @@ def basic_block_terms(
     return terms, halved
 
 
-class ResNetOptions(NetworkOptions):
+class NormInitOptions(NetworkOptions):
+    """Networks whose batch norms may start as they did in the PyTorch of their paper's day.
+
+    ``norm_init``: where the weights of batch norms start. "ones" is today's default; "uniform" draws them from 0 to 1,
+    PyTorch's default up to version 1.1 (1.2, of August 2019, made it ones). It is left out of a run's text where it is
+    "ones", because it came after the first records. (ExpandNets' method has the same choice under its first name,
+    ``norm_start``, which its recorded runs keep.)
+    """
+
+    norm_init: Literal["ones", "uniform"] = Field("ones", exclude_if=lambda value: value == "ones")
+
+    def with_norms(self, network: nn.Module) -> nn.Module:
+        """``network``, freshly built, with its batch norms' weights as ``norm_init`` says."""
+        return uniform_norms(network) if self.norm_init == "uniform" else network
+
+
+def uniform_norms(network: nn.Module) -> nn.Module:
+    """``network`` with the weights of its affine batch norms drawn between 0 and 1 by PyTorch's own generator."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.affine:
+            nn.init.uniform_(module.weight)
+    return network
+
+
+class ResNetOptions(NormInitOptions):
     """torchvision's ResNet for small images: a 3x3 stem with stride 1 and no max-pool in it; stages of 64 to 512."""
 
     blocks: ClassVar[tuple[int, ...]]  # in each of the four stages
@@ -82,11 +106,11 @@ class ResNetOptions(NetworkOptions):
         return Cost((*terms, cost.linear("head", inputs, classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """With PyTorch's default initial weights, as the papers' networks beside it."""
+        """With PyTorch's default initial weights, as the papers' networks beside it; batch norms by ``norm_init``."""
         network = ResNet(BasicBlock, list(self.blocks), num_classes=classes)
         network.conv1 = conv3x3(image_shape[0], 64)
         network.maxpool = nn.Identity()
-        return default_start(network)
+        return self.with_norms(default_start(network))
 
 
 class ResNet18Options(ResNetOptions, network="resnet18"):
@@ -101,7 +125,7 @@ class ResNet34Options(ResNetOptions, network="resnet34"):
     blocks = (3, 4, 6, 3)
 
 
-class Vgg16BnOptions(NetworkOptions, network="vgg16-bn"):
+class Vgg16BnOptions(NormInitOptions, network="vgg16-bn"):
     """torchvision's VGG16 (Simonyan & Zisserman, 2014) with batch norm, and one linear layer in place of three."""
 
     pools: Annotated[int, Field(ge=1, le=5)] = 5  # fewer: the last stages do not pool (for images under 32x32)
@@ -139,11 +163,12 @@ class Vgg16BnOptions(NetworkOptions, network="vgg16-bn"):
         return Cost((*terms, cost.linear("head", inputs, classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """With PyTorch's default initial weights, as the papers' networks beside it."""
+        """With PyTorch's default initial weights, as the papers' networks beside it; batch norms by ``norm_init``."""
         self.cost(image_shape, classes)
         features = make_layers(self.plan, batch_norm=True)
         features[0] = nn.Conv2d(image_shape[0], features[0].out_channels, 3, padding=1)
-        return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
+        network = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
+        return self.with_norms(network)
 
 
 def default_start(network: nn.Module) -> nn.Module:

@@ -36,7 +36,7 @@ def augment(images: Tensor, spec: Augment, generator: torch.Generator, fill: Seq
     if spec.autoaugment:
         from thriftylib.training.autoaugment import autoaugment  # torchvision's transforms take seconds to import
 
-        images = autoaugment(images, generator)
+        images = autoaugment(images, generator, released=spec.autoaugment_released)
     if spec.cutout_defect:
         images = cutout_defect(images, spec.cutout, generator)
     elif spec.cutout:

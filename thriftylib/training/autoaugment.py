@@ -1,8 +1,12 @@
 """AutoAugment's policy for CIFAR-10 on whole batches (Cubuk et al., "AutoAugment", 2019, appendix, table 7).
 
 The operations, their magnitudes and signs are those of ``torchvision.transforms.v2.AutoAugment`` on tensors: geometric
-ones take the nearest pixel and fill with 0. (The ThriftyNet authors' code works on PIL images, shears with bicubic
-interpolation and fills with 128.)
+ones take the nearest pixel and fill with 0.
+
+As *released* it is what the ThriftyNet authors' code does to PIL images (``common/dataaugment.py``): images are rotated
+one way only, solarised from a threshold of 256 and not of 255, and shifted by as many pixels as the magnitude says
+(14.5 of 32 at most) and not by whole ones rounded down, so that the nearest pixel is up to one further; shears
+interpolate by cubics; and what comes from outside the image is 128. The operations on colours stay torchvision's.
 """
 
 from __future__ import annotations
@@ -50,14 +54,16 @@ SIGNED = frozenset(
     ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness")
 )
 """Operations whose magnitude is negative half of the time."""
+RELEASED_SIGNED = SIGNED - {"Rotate"}
 
 
-def autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
+def autoaugment(images: Tensor, generator: torch.Generator, *, released: bool = False) -> Tensor:
     """A sub-policy per image, uniformly; each of its two operations with its probability, and either sign.
 
     Args:
         images: uint8 (N, C, H, W); left as they are.
         generator: on the images' device.
+        released: as the ThriftyNet authors' code does it; the same draws.
 
     Returns:
         uint8 (N, C, H, W).
@@ -66,22 +72,23 @@ def autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
     chosen = torch.randint(len(POLICY), shape[:1], generator=generator, device=device).tolist()
     chances = torch.rand(shape, generator=generator, device=device).tolist()
     negative = torch.randint(2, shape, generator=generator, device=device).tolist()
+    signed, perform = (RELEASED_SIGNED, apply_released) if released else (SIGNED, apply)
     images = images.clone()
     for step in range(2):
         groups = defaultdict(list)  # images that get the same operation with the same magnitude
         for image, policy in enumerate(chosen):
             operation, probability, level = POLICY[policy][step]
             if chances[image][step] < probability:
-                groups[operation, level, operation in SIGNED and negative[image][step]].append(image)
+                groups[operation, level, operation in signed and negative[image][step]].append(image)
         for (operation, level, minus), members in groups.items():
-            value = 0.0 if level is None else magnitude(operation, level, tuple(images.shape[2:]))
+            value = 0.0 if level is None else magnitude(operation, level, tuple(images.shape[2:]), released=released)
             index = torch.tensor(members, device=device)
-            images[index] = apply(images[index], operation, -value if minus else value)
+            images[index] = perform(images[index], operation, -value if minus else value)
     return images
 
 
 @functools.lru_cache
-def magnitude(operation: str, level: int, size: tuple[int, int]) -> float:
+def magnitude(operation: str, level: int, size: tuple[int, int], *, released: bool = False) -> float:
     """The strength of ``operation`` at ``level`` 0..9 for images of ``size`` (H, W), without its sign."""
     height, width = size
     weakest, strongest = {
@@ -95,7 +102,7 @@ def magnitude(operation: str, level: int, size: tuple[int, int]) -> float:
         "Contrast": (0, 0.9),
         "Sharpness": (0, 0.9),
         "Posterize": (8, 4),  # bits kept
-        "Solarize": (255, 0),  # threshold
+        "Solarize": (256 if released else 255, 0),  # threshold
     }[operation]
     value = float(torch.linspace(weakest, strongest, 10)[level])  # fp32 as in torchvision: its last bit moves pixels
     return round(value) if operation == "Posterize" else value
@@ -137,3 +144,45 @@ def apply(images: Tensor, operation: str, value: float) -> Tensor:
 
 def _affine(images: Tensor, translate=(0, 0), shear=(0.0, 0.0), center=None) -> Tensor:
     return F.affine(images, angle=0.0, translate=list(translate), scale=1.0, shear=list(shear), center=center)
+
+
+FILL = 128
+"""What the authors' code puts where an image has no pixel."""
+
+
+def apply_released(images: Tensor, operation: str, value: float) -> Tensor:
+    """:func:`apply` as the ThriftyNet authors' code does it; a shift or a shear takes its pixels from +``value``."""
+    match operation:
+        case "ShearX":
+            return _sheared(images, value)
+        case "ShearY":
+            return _sheared(images.mT, value).mT
+        case "TranslateX":
+            return _shifted(images, value)
+        case "TranslateY":
+            return _shifted(images.mT, value).mT
+        case "Rotate":
+            return F.rotate(images, value, fill=FILL)
+    return apply(images, operation, value)
+
+
+def _shifted(images: Tensor, pixels: float) -> Tensor:
+    """Each pixel is the nearest to the one ``pixels`` further right: for 14.5 or a little more the 15th from it."""
+    column = torch.arange(images.shape[3], device=images.device) + math.floor(pixels + 0.5)
+    inside = (column >= 0) & (column < images.shape[3])
+    return torch.where(inside, images[..., column.clamp(0, images.shape[3] - 1)], FILL)
+
+
+def _sheared(images: Tensor, slope: float) -> Tensor:
+    """Each pixel is taken ``slope`` times its distance from the upper edge further right, by PIL's cubic (a = -1)."""
+    height, width = images.shape[2:]
+    row = torch.arange(height, dtype=torch.float64, device=images.device)[:, None] + 0.5
+    place = torch.arange(width, dtype=torch.float64, device=images.device) + 0.5 + slope * row  # (H, W)
+    inside = (place >= 0) & (place < width)
+    first = (place - 0.5).floor()
+    d = place - 0.5 - first
+    columns = (first[..., None].long() + torch.arange(-1, 3, device=images.device)).clamp(0, width - 1)
+    rows = torch.arange(height, device=images.device)[:, None, None]
+    a, b, c, e = images[:, :, rows, columns].double().unbind(-1)
+    value = b + d * (c - a + d * (2 * (a - b) + c - e + d * (b - a + e - c)))
+    return torch.where(inside, value.clamp(0, 255).to(torch.uint8), FILL)

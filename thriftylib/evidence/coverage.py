@@ -1,0 +1,89 @@
+"""How much of a paper is tested so far: its claims against the committed records, in numbers and in one sentence.
+
+``python -m thriftylib.evidence.coverage README.md`` puts the sentence for all papers between the README's marks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.records import Record, load_records
+from thriftylib.evidence.sheets import load_claims
+from thriftylib.paths import claims_dir, results_dir, write_atomically
+
+MARKS = ("<!-- tested so far -->", "<!-- /tested so far -->")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Of ``claims`` some are ``untestable``, some ``counted`` without training; ``trainable`` ones need trainings.
+
+    ``trained``: those of them for which runs of the claim's own recipe are recorded, on both sides of a comparison.
+    ``trainings``: the runs that these are, each counted once.
+    """
+
+    claims: int
+    untestable: int
+    counted: int
+    trainable: int
+    trained: int
+    trainings: int
+
+    @classmethod
+    def of(cls, claims: Iterable[Claim], records: Sequence[Record]) -> Coverage:
+        """Of some claims, by these records; a run that diverged is a run."""
+        claims = list(claims)
+        testable = [claim for claim in claims if not claim.not_testable]
+        trainable = [claim for claim in testable if claim.statistic != "count"]
+        answers = [answered for claim in trainable if (answered := _answers(claim, records))]
+        return cls(
+            claims=len(claims),
+            untestable=len(claims) - len(testable),
+            counted=len(testable) - len(trainable),
+            trainable=len(trainable),
+            trained=len(answers),
+            trainings=len(set().union(*answers)),
+        )
+
+    def __str__(self) -> str:
+        """One sentence."""
+        runs = f"{self.trainings:,} run" + "s" * (self.trainings != 1)
+        return (
+            f"So far {self.trained:,} of the {self.trainable:,} claims that need a training are tested by the claim's "
+            f"own recipe, with {runs}; {self.counted:,} claims are counts, checked without training, and "
+            f"{self.untestable:,} cannot be tested."
+        )
+
+
+def _answers(claim: Claim, records: Sequence[Record]) -> set[str]:
+    """The ids of the records that follow the claim's own recipe; none where a side has none."""
+    sides = [
+        {record.id for record in records if side.fits(record.run) and side.has_recipe(record.run)}
+        for side in claim.sides
+    ]
+    return set().union(*sides) if all(sides) else set()
+
+
+def with_sentence(text: str, coverage: Coverage) -> str:
+    """``text`` with the sentence between its :data:`MARKS`.
+
+    Raises:
+        ValueError: the marks are not there, once each.
+    """
+    first, last = MARKS
+    if text.count(first) != 1 or text.count(last) != 1:
+        raise ValueError(f"needs {first} and {last} once each")
+    sentence = textwrap.fill(str(coverage), 120)
+    return re.sub(f"{first}.*?{last}", lambda _: f"{first}\n{sentence}\n{last}", text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    found = Coverage.of(load_claims(claims_dir()).values(), load_records(results_dir()))
+    write_atomically(path, with_sentence(path.read_text("utf-8"), found).encode())
