@@ -71,7 +71,7 @@ def _answers(claim: Claim, records: Sequence[Record]) -> set[str]:
 
 
 def with_sentence(text: str, coverage: Coverage) -> str:
-    """``text`` with the sentence between its :data:`MARKS`.
+    """``text`` with the sentence between its ``MARKS``.
 
     Raises:
         ValueError: the marks are not there, once each.
