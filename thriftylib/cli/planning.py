@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,7 @@ from thriftylib.experiments.base import Where
 from thriftylib.experiments.execute import Places, known_records, parse_budget, threads_each
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, local_dir
-from thriftylib.spec import parse_seeds
+from thriftylib.spec import Run, parse_seeds
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ def plan(
     jobs: Annotated[int, typer.Option(min=1, help="Runs trained at once, on one device.")] = 1,
     to: Annotated[Path | None, typer.Option("--out", help="Folder of records and checkpoints; else local/.")] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="First time some steps of each network family here: 5 to 10 s each.")
+        bool, typer.Option("--calibrate", help="First time some steps of each network family here, for about a minute.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +53,7 @@ def plan(
     limit = parse_budget(budget)
     presets = check_presets(preset or ["paper", "fast"])
     names = [experiment(name).name for name in experiments or EXPERIMENTS]
-    here, conditions = conditions_of(device, threads, jobs, precision.value)
+    here, conditions = conditions_of(device, threads, jobs, precision.value, elsewhere=True)
     if calibrate:
         if here is None:
             raise ThriftyError(f"--calibrate measures this machine: --device {device!r} is another's name")
@@ -213,12 +213,16 @@ def check_presets(presets: Sequence[str]) -> list[str]:
 
 
 def conditions_of(
-    device: str, threads: int | None, jobs: int, precision: str
+    device: str, threads: int | None, jobs: int, precision: str, *, elsewhere: bool = False
 ) -> tuple[torch.device | None, Conditions]:
-    """The device, where it is this machine's, and the conditions under which a call trains there."""
+    """The device, where it is this machine's, and the conditions under which a call trains there.
+
+    Args:
+        elsewhere: whether ``device`` may also be another machine's, by the name that records give it.
+    """
     from thriftylib.experiments.estimates import Conditions
 
-    if device != "auto" and device.partition(":")[0] not in ("cpu", "cuda"):
+    if elsewhere and device != "auto" and device.partition(":")[0] not in ("cpu", "cuda"):
         asked = Conditions(device, threads, jobs)
         usual = "fp32" if asked.on_cpu else "bf16"
         return None, Conditions(device, threads, jobs, usual if precision == "auto" else precision)
@@ -267,20 +271,18 @@ def _calibrations() -> Path:
 
 
 def _calibrate(names: Sequence[str], presets: Sequence[str], here: torch.device, conditions: Conditions) -> None:
-    from thriftylib.experiments.calibrate import calibrate, representatives, save_calibrations
+    from thriftylib.experiments.calibrate import TOTAL, Calibration, calibrate_all, save_calibrations
 
-    runs = [cell.run for name in names for preset in presets for cell in experiment(name).cells(preset)]
-    chosen = representatives(runs, conditions.device)
-    say(f"calibrating {len(chosen)} network families on {conditions.device}, 5 to 10 s each")
-    for run in chosen:
-        found = calibrate(run, here, conditions)
+    def done(found: Calibration) -> None:
         save_calibrations([found], _calibrations())
-        per_epoch = found.measured().seconds
-        say(
-            f"{run.network.name} {_options(run.network.options)} on {run.data.name}: an epoch takes ~{about(per_epoch)}"
-        )
+        say(f"{_named(found.run)}: an epoch takes ~{about(found.measured().seconds)}")
+
+    say(f"calibrating network families on {conditions.device}, for about {TOTAL:.0f} s")
+    runs = [cell.run for name in names for preset in presets for cell in experiment(name).cells(preset)]
+    for run in calibrate_all(runs, here, conditions, done=done):
+        say(f"{_named(run)}: left out, its steps take too long")
 
 
-def _options(options: Mapping[str, Any]) -> str:
-    shown = {key: options[key] for key in ("filters", "depth", "kernel", "width") if options.get(key) is not None}
-    return ", ".join(f"{key} {value}" for key, value in shown.items())
+def _named(run: Run) -> str:
+    method = f" ({run.method.name})" if run.method and run.method.name != run.network.name else ""
+    return f"{run.network.name}{method} on {run.data.name}"

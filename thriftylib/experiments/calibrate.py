@@ -10,7 +10,7 @@ import math
 import multiprocessing
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from thriftylib.training.data import Dataset, Split
 
-SECONDS = 3.0
+TOTAL = 60.0
+"""Seconds for all families together: those with the shortest steps come first, others are left out."""
+SECONDS = 2.0
 """Of timed steps for each family, after one that is not timed; a step that takes longer is done to its end."""
 MOST, FEWEST = 40, 2
 """Timed steps."""
@@ -89,8 +91,11 @@ def _key(one: Calibration) -> tuple[object, ...]:
     return family(one.run), one.device, one.threads, one.jobs, one.precision
 
 
-def representatives(runs: Iterable[Run], device: str) -> list[Run]:
-    """The run of each family that is modelled to be the shortest: the one that a budget reaches first."""
+def representatives(runs: Iterable[Run], device: str) -> list[tuple[Run, float]]:
+    """Of each family the run that is modelled to be the shortest, the one that a budget reaches first.
+
+    With the modelled seconds of one step, which they are sorted by.
+    """
     machine = CPU if device.endswith("(CPU)") else GPU
     shortest: dict[tuple[str, str | None], tuple[float, Run]] = {}
     for run in runs:
@@ -98,7 +103,36 @@ def representatives(runs: Iterable[Run], device: str) -> list[Run]:
             seconds = modelled_epoch(run, machine) * run.epochs
             if family(run) not in shortest or seconds < shortest[family(run)][0]:
                 shortest[family(run)] = (seconds, run)
-    return [run for _, run in shortest.values()]
+    found = [
+        (run, seconds / run.epochs / run.data.training_images * run.recipe.batch_size)
+        for seconds, run in shortest.values()
+    ]
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def calibrate_all(
+    runs: Iterable[Run],
+    device: torch.device,
+    conditions: Conditions,
+    *,
+    done: Callable[[Calibration], None],
+    total: float = TOTAL,
+) -> list[Run]:
+    """Calibrate the families of ``runs``, calling ``done`` for each, while ``total`` seconds last.
+
+    Returns:
+        The representatives of the families that are left out: a step of theirs takes too long.
+    """
+    deadline, left_out = time.monotonic() + total, []
+    slower = 1.0  # than modelled, as far as was seen
+    for run, step in representatives(runs, conditions.device):
+        if time.monotonic() + slower * (FEWEST + 2) * step > deadline:
+            left_out.append(run)
+            continue
+        found = calibrate(run, device, conditions)
+        slower = max(slower, statistics.median(found.seconds_per_step) / step)
+        done(found)
+    return left_out
 
 
 def calibrate(run: Run, device: torch.device, conditions: Conditions, *, seconds: float = SECONDS) -> Calibration:

@@ -8,9 +8,9 @@ runs of one configuration each by the same recipe: with one side alone nothing i
   needs MOST of them, since a maximum of fewer is another number;
 - each further seed up to MOST narrows the interval: NARROWS.
 
-Seeds in between bring nothing by themselves, so what is compared is not a run but a :class:`Bundle`: the missing runs of
-all sides that take a claim to its next step. A claim of an abstract, or one that a headline run answers, counts WEIGHT
-times.
+Seeds in between bring nothing by themselves, so what is compared is not a run but a :class:`Bundle`: the missing runs
+of all sides that take a claim to its next step. A claim of an abstract, or one that a headline run answers, counts
+WEIGHT times.
 """
 
 from __future__ import annotations
