@@ -124,13 +124,13 @@ def calibrate_all(
         The representatives of the families that are left out: a step of theirs takes too long.
     """
     deadline, left_out = time.monotonic() + total, []
-    slower = 1.0  # than modelled, as far as was seen
+    slower = [1.0]  # than modelled, as far as was seen
     for run, step in representatives(runs, conditions.device):
-        if time.monotonic() + slower * (FEWEST + 2) * step > deadline:
+        if time.monotonic() + statistics.fmean(slower) * (FEWEST + 2) * step > deadline:
             left_out.append(run)
             continue
         found = calibrate(run, device, conditions)
-        slower = max(slower, statistics.median(found.seconds_per_step) / step)
+        slower.append(statistics.median(found.seconds_per_step) / step)
         done(found)
     return left_out
 

@@ -22,7 +22,8 @@ among the records themselves, each predicted from each other one (:func:`errors`
 A kind with fewer than ENOUGH predictions takes the next wider one's factor. A calibration has its kind's factor and
 the scatter of its own steps. A record of another number of threads says that the time lies between no gain and a
 gain in proportion; jobs that share a GPU, or have more threads than there are cores, lengthen a run by 1 to as many
-times. The middle is estimated, and the range contains both ends. The basis with the narrowest range counts.
+times. The middle is estimated, and the range contains both ends. The measurement with the narrowest range counts, which
+is never taken to be wider than the model's; the model alone only where there is none.
 """
 
 from __future__ import annotations
@@ -258,13 +259,16 @@ class Estimator:
         modelled = epoch * (run.epochs or 1)
         if run.recipe is None:
             return self._ranged(modelled, self.ranges["model"], "model", alone=True)
-        candidates = [(self.ranges["model"], 0.0, 0, self._ranged(modelled, self.ranges["model"], "model", alone=True))]
-        for measured in self.measured.get(family(run), ()):
-            candidates.append(self._scaled(run, epoch, measured))
-        return min(candidates, key=lambda candidate: (*candidate[:3], candidate[3].source))[3]
+        found = [self._scaled(run, epoch, measured) for measured in self.measured.get(family(run), ())]
+        if not found:
+            return self._ranged(modelled, self.ranges["model"], "model", alone=True)
+        return min(found, key=lambda candidate: (*candidate[:4], candidate[4].source))[4]
 
-    def _scaled(self, run: Run, modelled: float, measured: Measured) -> tuple[float, float, int, Estimate]:
-        """The range, the distance in modelled time and in options, and the estimate that one measurement gives."""
+    def _scaled(self, run: Run, modelled: float, measured: Measured) -> tuple[float, float, float, int, Estimate]:
+        """What one measurement gives, after what it is chosen by.
+
+        That is the range, the distance in modelled time, the measurement's scatter, and the options that differ.
+        """
         ratio = modelled / measured.modelled
         distance = abs(math.log(ratio))
         if measured.configuration == run.configuration:
@@ -272,13 +276,14 @@ class Estimator:
         else:
             basis = "family"
             spread = self.ranges["family"] * max(1.0, distance / self.reach if self.reach else 1.0)
-        spread += measured.scatter
+        spread = min(spread + measured.scatter, self.ranges["model"])
         seconds = measured.seconds * ratio * run.epochs
         if self.conditions.on_cpu and self.conditions.threads not in (None, measured.threads):
             gain = math.log(measured.threads / self.conditions.threads)
             seconds, spread = seconds * math.exp(gain / 2), spread + abs(gain) / 2
         estimate = self._ranged(seconds, spread, basis, measured.source, alone=measured.jobs is None)
-        return math.log(estimate.high / estimate.low) / 2, distance, _differing(run, measured.run), estimate
+        width = round(math.log(estimate.high / estimate.low), 9)  # so that equal ones are equal
+        return width, distance, measured.scatter, _differing(run, measured.run), estimate
 
     def _ranged(self, seconds: float, spread: float, basis: str, source: str = "", *, alone: bool) -> Estimate:
         """``alone``: measured or modelled without other jobs beside it."""
