@@ -64,7 +64,9 @@ def plan(
     if as_json:
         print_json(_as_json(made, chosen, conditions, limit, command))
         return
-    print_table(COLUMNS, [_row(slot) for slot in chosen])
+    if chosen:
+        print_table(COLUMNS, [_row(slot) for slot in chosen])
+        out().print()
     _print_summary(made, chosen, conditions, limit, here=here is not None)
     if chosen:
         out().print(f"To train them in this order: {command}")
@@ -109,7 +111,7 @@ def _print_summary(
     if any(step.estimate.basis == "model" for step in (*made.steps, *made.too_long)):
         hint = "thrifty plan --calibrate measures this machine" if here else "no record is of this device"
         lines.append(f"Where it is the model alone, it may be wrong by a factor of ten; {hint}.")
-    out().print("\n" + "\n".join(lines))
+    out().print("\n".join(lines))
 
 
 EXPLAINED = {
