@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +60,10 @@ def plan(
         _calibrate(names, presets, here, conditions)
     made = make_plan(names, presets, parse_seeds(seeds), Places.below(to), conditions, longest=limit)
     chosen = made.within(limit, jobs)
-    command = _command(experiments or (), presets, seeds, budget, jobs, to)
+    options = {"budget": budget, "device": device if here and device != "auto" else None, "threads": threads}
+    options |= {"precision": precision.value if precision != Precision.auto else None}
+    options |= {"jobs": jobs if jobs > 1 else None, "out": to}
+    command = _command(experiments or (), presets, seeds, options)
     if as_json:
         print_json(_as_json(made, chosen, conditions, limit, command))
         return
@@ -172,16 +175,12 @@ def _run_as_json(step: Step) -> dict[str, Any]:
     }
 
 
-def _command(
-    experiments: Sequence[str], presets: Sequence[str], seeds: str, budget: str | None, jobs: int, to: Path | None
-) -> str:
-    words = ["thrifty train", *experiments, *(["--plan"] if budget else [])]
+def _command(experiments: Sequence[str], presets: Sequence[str], seeds: str, options: Mapping[str, Any]) -> str:
+    planned = options["budget"] is not None
+    words = ["thrifty train", *experiments, *(["--plan"] if planned else [])]
     words += [f"--preset {name}" for name in presets]
-    words += [f"--seeds {seeds}"] if seeds != SEEDS or not budget else []
-    words += [f"--budget {budget}"] if budget else []
-    words += [f"--jobs {jobs}"] if jobs > 1 else []
-    words += [f"--out {to}"] if to else []
-    return " ".join(words)
+    words += [f"--seeds {seeds}"] if seeds != SEEDS or not planned else []
+    return " ".join([*words, *(f"--{name} {value}" for name, value in options.items() if value is not None)])
 
 
 def about(seconds: float) -> str:
