@@ -19,7 +19,8 @@ from thriftylib.experiments.calibrate import (
     representatives,
     save_calibrations,
 )
-from thriftylib.experiments.estimates import CPU, ENOUGH, STATED, Conditions, Estimator, errors, modelled_epoch
+from thriftylib.experiments.estimates import ENOUGH, STATED, Conditions, Estimator
+from thriftylib.experiments.timing import CPU, modelled_epoch, prediction_errors
 from thriftylib.paths import results_dir
 from thriftylib.spec import Run
 
@@ -138,7 +139,7 @@ def test_a_run_that_only_measures_costs_a_pass_over_the_data():
 
 def test_ranges_are_the_errors_of_the_committed_records():
     records = load_records(results_dir() / "runs")
-    found, ranges = errors(records), Estimator(TWO_CORES, records).ranges
+    found, ranges = prediction_errors(records), Estimator(TWO_CORES, records).ranges
     assert len(found.seeds) >= ENOUGH
     for kind in ("seeds", "family"):
         of = getattr(found, kind)
@@ -155,7 +156,7 @@ def test_errors_are_those_of_each_pair_under_equal_conditions():
     seeds = [trained(SMALLNET.with_seed(seed), seconds) for seed, seconds in ((0, 1000.0), (1, 2000.0))]
     elsewhere = trained(SMALLNET.with_seed(2), 5000.0, threads=1)
     chain = trained(CL, 1000.0)
-    found = errors([*seeds, elsewhere, chain])
+    found = prediction_errors([*seeds, elsewhere, chain])
     assert found.seeds == [pytest.approx(math.log(2))]
     assert found.family == [pytest.approx(0.0), pytest.approx(math.log(2))]
     assert len(found.model) == 1

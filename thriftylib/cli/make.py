@@ -116,8 +116,8 @@ def train(
         expected=expected,
     )
     for record in sitting.records.values():
-        best = f"best {record.best.test_accuracy:.2f} %" if record.best else "no accuracy"
-        final = f", last {record.final.test_accuracy:.2f} %" if record.final else ""
+        best = "no accuracy" if record.best_accuracy is None else f"best {record.best_accuracy:.2f} %"
+        final = "" if record.final_accuracy is None else f", last {record.final_accuracy:.2f} %"
         say(f"run {record.id} {record.status}: {best}{final} after {record.epochs} epochs")
     missing = len(sitting.missing)
     if sitting.stopped == "busy":

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from thriftylib.evidence.records import Text, read_model, write_json
-from thriftylib.experiments.estimates import CPU, GPU, Conditions, Measured, family, modelled_epoch
+from thriftylib.experiments.estimates import Conditions
+from thriftylib.experiments.timing import CPU, GPU, Measured, family, modelled_epoch
 from thriftylib.options import Strict
 from thriftylib.spec import Positive, Run
 

@@ -1,17 +1,11 @@
 """About how long a run takes on a machine: an estimate with the range that its basis has earned, never a measurement.
 
-**The model** of an epoch with its evaluation, in seconds, is::
-
-    steps x layers x LAUNCH + (images + test images / 3) x (3 MACs / COMPUTE + 4 activation bytes / BANDWIDTH)
-
-A training step computes three times the forward pass (itself, gradient of the input, gradient of the weights), touches
-its activations about four times, and starts its kernels layer by layer, which small batches on a GPU mostly wait for.
-The three constants are rough, so the model is scaled by a measurement wherever there is one on the same device in the
-same precision: the records of the run's other seeds, a record of its family, or a calibration of this machine. A
+The model of :mod:`thriftylib.experiments.timing` is scaled by a measurement wherever there is one on the same device in
+the same precision: the records of the run's other seeds, a record of its family, or a calibration of this machine. A
 **family** is a network's name with its training method's; a record of another family scales nothing.
 
 **The range** of an estimate is a factor up and down. It is the error that nine of ten predictions of that kind make
-among the records themselves, each predicted from each other one (:func:`errors`):
+among the records themselves, each predicted from each other one:
 
 - *other seeds*: from records of the same configuration;
 - *family*: from records of another configuration. Beyond the sizes that these pairs span, the factor's logarithm grows
@@ -29,35 +23,27 @@ is never taken to be wider than the model's; the model alone only where there is
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import combinations
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from thriftylib.errors import SpecError
 from thriftylib.evidence.records import Record
+from thriftylib.experiments.timing import (
+    CPU,
+    GPU,
+    Measured,
+    family,
+    modelled_epoch,
+    prediction_errors,
+    together,
+    usable,
+)
 from thriftylib.spec import Run
 
 STATED = math.log(10)
 """The model's range where no record measures it."""
 ENOUGH = 5
 """Predictions from which on their errors are a measurement."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The model's constants: seconds per layer and step, MACs per second, bytes per second."""
-
-    launch: float
-    compute: float
-    bandwidth: float
-
-
-CPU = Machine(launch=500e-6, compute=50e9, bandwidth=5e9)  # two cores of a server
-GPU = Machine(launch=250e-6, compute=100e12, bandwidth=1e12)  # one of a data centre
 
 
 @dataclass(frozen=True)
@@ -92,46 +78,6 @@ class Conditions:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Seconds that an epoch of ``run`` took; ``scatter``: the standard deviation of their logarithm, where known."""
-
-    run: Run
-    seconds: float
-    device: str
-    threads: int
-    precision: str
-    source: str
-    jobs: int | None = None  # None: not known
-    scatter: float = 0.0
-
-    @cached_property
-    def configuration(self) -> str:
-        """The id that all seeds of the run share."""
-        return self.run.configuration
-
-    @cached_property
-    def family(self) -> tuple[str, str | None]:
-        """See :func:`family`."""
-        return family(self.run)
-
-    @property
-    def machine(self) -> Machine:
-        """The model's constants for its device."""
-        return CPU if self.device.endswith("(CPU)") else GPU
-
-    @cached_property
-    def modelled(self) -> float:
-        """What the model says instead of ``seconds``."""
-        return modelled_epoch(self.run, self.machine)
-
-    @classmethod
-    def of(cls, record: Record) -> Measured:
-        """What a record says; work that a kill threw away is in no epoch of it."""
-        seconds = math.fsum(record.series["seconds"]) / record.epochs
-        return cls(record.run, seconds, record.device, record.threads, record.precision, f"record {record.id}")
-
-
-@dataclass(frozen=True)
 class Estimate:
     """Seconds that a run is expected to take, their range, and what that rests on (``source``: the measurement)."""
 
@@ -144,78 +90,6 @@ class Estimate:
     def part(self, fraction: float) -> Estimate:
         """The estimate of a part of the run."""
         return Estimate(*(fraction * x for x in (self.seconds, self.low, self.high)), self.basis, self.source)
-
-
-def family(run: Run) -> tuple[str, str | None]:
-    """Runs whose costs may be scaled to one another: the network's name and its method's."""
-    return run.network.name, run.method.name if run.method else None
-
-
-def modelled_epoch(run: Run, machine: Machine) -> float:
-    """Modelled seconds of an epoch with its evaluation; of a run that only measures, of one pass over the data."""
-    data, cost = run.data, run.cost
-    uses = run.network.options.get("iterations", len(cost.terms))
-    layers = sum(uses) if isinstance(uses, list | tuple) else uses
-    image = 3 * cost.ptflops_macs / machine.compute + 4 * cost.activation_bytes() / machine.bandwidth
-    tested = data.test_images or data.info.test
-    if run.recipe is None:
-        pixels = math.prod(data.info.image_shape) / machine.bandwidth
-        return (data.training_images + tested) * (image / 3 + pixels)
-    steps = data.training_images / run.recipe.batch_size
-    return steps * layers * machine.launch + (data.training_images + tested / 3) * image
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Errors of each kind of prediction, as the logarithm of their factor, the largest last.
-
-    ``model`` has one for each family, its largest: records of one family are wrong together. ``reach`` is the logarithm
-    of the largest ratio of modelled times between two records of ``family``.
-    """
-
-    seeds: list[float]
-    family: list[float]
-    model: list[float]
-    reach: float
-
-
-def errors(records: Iterable[Record], machine: Machine = CPU) -> Errors:
-    """How wrong each kind of estimate is among these records, each predicted from each other one.
-
-    Only pairs on the same device with the same threads and precision are compared, and ``model`` holds the records of
-    the kind of device whose constants ``machine`` has.
-    """
-    known = list(_usable(records))
-    seeds, within, reach = [], [], 0.0
-    alone: dict[tuple[str, str | None], float] = {}
-    for one, other in combinations(known, 2):
-        if _where(one) != _where(other) or one.family != other.family:
-            continue
-        ratio = math.log(one.modelled / other.modelled)
-        error = abs(math.log(one.seconds / other.seconds) - ratio)
-        if one.configuration == other.configuration:
-            seeds.append(error)
-        else:
-            within.append(error)
-            reach = max(reach, abs(ratio))
-    for one in known:
-        if one.machine is machine:
-            alone[one.family] = max(alone.get(one.family, 0.0), abs(math.log(one.seconds / one.modelled)))
-    return Errors(sorted(seeds), sorted(within), sorted(alone.values()), reach)
-
-
-def _where(measured: Measured) -> tuple[str, int, str]:
-    return measured.device, measured.threads, measured.precision
-
-
-def _usable(records: Iterable[Record]) -> Iterator[Measured]:
-    """What records measured, but those without an epoch or of a network that no paper here registers."""
-    for record in records:
-        if record.epochs and record.run.recipe and math.fsum(record.series["seconds"]):
-            with suppress(SpecError):
-                measured = Measured.of(record)
-                if measured.modelled:
-                    yield measured
 
 
 def _nine_of_ten(found: Sequence[float], wider: float) -> float:
@@ -234,14 +108,14 @@ class Estimator:
         records = list(records)
         self.conditions = conditions
         self.machine = CPU if conditions.on_cpu else GPU
-        found = errors(records, self.machine)
+        found = prediction_errors(records, self.machine)
         self.reach = found.reach
         model = _nine_of_ten(found.model, STATED)
         family_ = _nine_of_ten(found.family, model)
         self.ranges = {"seeds": min(_nine_of_ten(found.seeds, family_), family_), "family": family_}
         self.ranges["model"] = max(model, family_)
         self.measured: dict[tuple[str, str | None], list[Measured]] = {}
-        for measured in (*_together(_usable(records)), *calibrations):
+        for measured in (*together(usable(records)), *calibrations):
             if self._counts(measured):
                 self.measured.setdefault(measured.family, []).append(measured)
 
@@ -291,19 +165,6 @@ class Estimator:
             half = math.log(self.conditions.crowding) / 2
             seconds, spread = seconds * math.exp(half), spread + half
         return Estimate(seconds, seconds * math.exp(-spread), seconds * math.exp(spread), basis, source)
-
-
-def _together(measurements: Iterable[Measured]) -> list[Measured]:
-    """The seeds of a configuration under the same conditions as one measurement: their geometric mean."""
-    groups: dict[tuple, list[Measured]] = {}
-    for one in measurements:
-        groups.setdefault((one.configuration, *_where(one)), []).append(one)
-    found = []
-    for group in groups.values():
-        first = min(group, key=lambda one: one.run.seed)
-        source = first.source if len(group) == 1 else f"{len(group)} records"
-        found.append(replace(first, seconds=statistics.geometric_mean(one.seconds for one in group), source=source))
-    return found
 
 
 def _differing(one: Run, other: Run) -> int:

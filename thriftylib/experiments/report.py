@@ -81,7 +81,7 @@ class Report:
 
 
 def rerun_costs(*names: str) -> pandas.DataFrame:
-    """Runs and estimated GPU hours of one seed of each experiment, by the rough model of ``experiments.estimates``."""
+    """Runs and estimated GPU hours of one seed of each experiment, by the rough model of ``experiments.timing``."""
     import pandas
 
     estimate, rows = Estimator(Conditions("a data-centre GPU")), []
