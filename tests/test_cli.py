@@ -22,6 +22,7 @@ from thriftylib.evidence.bench import BenchRecord, Variant
 from thriftylib.evidence.records import load_records
 from thriftylib.evidence.sheets import load_claims
 from thriftylib.experiments import EXPERIMENTS, notebooks
+from thriftylib.experiments.calibrate import load_calibrations
 from thriftylib.paths import claims_dir
 from thriftylib.training import bench_thriftynet
 
@@ -109,16 +110,82 @@ def test_status_prints_every_claim():
 
 
 def test_plan():
-    arguments = ("plan", SIZE, "--preset", "paper", "--device", "NVIDIA H200")
+    arguments = ("plan", SIZE, "--preset", "paper", "--device", "NVIDIA H200", "--seeds", "0")
     found = json.loads(call(*arguments, "--json").stdout)
     assert found["missing"] == len(found["runs"])
-    assert all(row["seconds_estimated"] > 0 for row in found["runs"])
-    few = json.loads(call(*arguments, "--budget", "1m", "--json").stdout)
+    assert found["command"] == f"thrifty train {SIZE} --preset paper --seeds 0"
+    for row in found["runs"]:
+        low, high = row["seconds_range"]
+        assert 0 < low < row["seconds_estimated"] < high
+    shortest = min(row["seconds_estimated"] for row in found["runs"])
+    few = json.loads(call(*arguments, "--budget", f"{1.01 * shortest:.0f}s", "--json").stdout)
     assert len(few["runs"]) == 1
     assert few["missing"] == found["missing"]
-    shown = call(*arguments, "--budget", "1m").stdout
+    assert few["too_long"] == sum(row["seconds_estimated"] > few["budget_seconds"] for row in found["runs"])
+    assert few["too_long_shortest_seconds_estimated"] > few["budget_seconds"] > few["runs"][0]["end"]
+    assert few["command"].startswith(f"thrifty train {SIZE} --plan --preset paper --seeds 0 --budget ")
+    shown = call(*arguments, "--budget", f"{1.01 * shortest:.0f}s").stdout
     assert few["runs"][0]["run"] in shown
     assert "estimate" in shown
+
+
+def test_plan_says_what_is_left_out():
+    arguments = ("plan", SIZE, "--preset", "paper", "--device", "NVIDIA H200")
+    nothing = call(*arguments, "--budget", "1s").stdout
+    cells = {cell.run.id for cell in EXPERIMENTS[SIZE].cells("paper")}
+    assert f"Nothing fits into 1s on NVIDIA H200. {5 * len(cells)} take longer" in nothing
+    assert "the shortest " in nothing
+    assert "estimated end" not in nothing
+    assert "To train them" not in nothing
+    assert "no record is of this device" in nothing
+
+
+def test_plan_counts_the_jobs():
+    arguments = ("plan", SIZE, "--preset", "paper", "--device", "NVIDIA H200", "--json")
+    alone, shared = (json.loads(call(*arguments, "--jobs", jobs).stdout) for jobs in (1, 4))
+    assert sum(row["seconds_estimated"] for row in shared["runs"]) == pytest.approx(
+        2 * sum(row["seconds_estimated"] for row in alone["runs"])  # the middle between no loss and four times
+    )
+    assert max(row["end"] for row in shared["runs"]) < max(row["end"] for row in alone["runs"])
+
+
+@pytest.fixture
+def own_local(monkeypatch, tmp_path):
+    """A local folder of this test's own."""
+    monkeypatch.setattr("thriftylib.cli.planning.local_dir", lambda: tmp_path / "local")
+    return tmp_path / "local"
+
+
+def test_plan_calibrates_and_later_plans_use_it(own_local):
+    arguments = ("plan", SIZE, "--preset", "smoke", "--device", "cpu", "--threads", 1, "--json")
+    assert {row["basis"] for row in json.loads(call(*arguments).stdout)["runs"]} == {"model"}
+    told = call(*arguments, "--calibrate").stderr
+    assert "calibrating network families" in told
+    assert "thriftynet on digits: an epoch takes ~" in told
+    rows = json.loads(call(*arguments).stdout)["runs"]
+    assert {row["source"].split(" of ")[0] for row in rows} == {"calibration"}
+    assert [one.threads for one in load_calibrations(own_local / "calibrations.json")] == [1]
+
+
+def test_train_the_plan(own_local, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("train", "thriftynet-abstract", "--plan", "--preset", "smoke", "--seeds", "0", "--out", out)
+    arguments += ("--device", "cpu", "--threads", 1)
+    stopped = call(*arguments, "--budget", "0.01s", code=3).stderr
+    assert "Nothing fits into 0s" in stopped
+    assert load_records(out) == []
+    done = call(*arguments, "--budget", "30m").stderr
+    assert "3 of 3 missing runs fit into 30m" in done
+    assert "no run is missing" in done
+    assert len(load_records(out)) == 3
+    assert "No run is missing." in call(*arguments, "--budget", "30m").stderr
+
+
+def test_train_the_plan_leaves_out_what_has_no_data(own_local, tmp_path):
+    arguments = ("train", SIZE, "--plan", "--preset", "fast", "--seeds", "0", "--budget", "100000h")
+    told = call(*arguments, "--data", tmp_path, "--out", tmp_path / "out", "--device", "cpu", code=3).stderr
+    assert f"cifar10 is not in {tmp_path}; thrifty data cifar10" in told
+    assert "none of which this call could train" in told
 
 
 def test_cost_of_the_readme_example():
@@ -205,6 +272,12 @@ def test_every_command_of_the_scoreboard_is_understood():
         (("train", SIZE, "--preset", "smoke", "-w", "width=3"), ("'width'", "filters")),
         (("train", SIZE, "--preset", "smoke", "-w", "filters=3"), ("filters", "[8, 12, 16]")),
         (("train", SIZE, "--preset", "smoke", "-w", "filters"), ("'filters'", "key=value")),
+        (("train", "--plan", "--preset", "paper"), ("--plan needs --budget",)),
+        (("train", "run.json", "--plan", "--budget", "9m"), ("--plan chooses the runs",)),
+        (("train", "--plan", "--preset", "paper", "--budget", "9m", "-w", "filters=8"), ("--where",)),
+        (("train", "--plan", "--preset", "paper", "--budget", "9m", "--only", "a/b/c"), ("--only",)),
+        (("train", "--plan", "--budget", "9m"), ("which preset?",)),
+        (("plan", "--calibrate", "--device", "NVIDIA H200"), ("--calibrate measures this machine", "'NVIDIA H200'")),
         (("train", "missing.json"), ("missing.json", "cannot be read")),
         (("run", "thriftynet-sise"), ("did you mean 'thriftynet-size'",)),
         (("run", "--preset", "smok"), ("did you mean 'smoke'",)),

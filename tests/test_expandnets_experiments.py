@@ -12,6 +12,7 @@ from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments import expandnets_recipes as recipes
 from thriftylib.experiments.base import select
 from thriftylib.experiments.collect import claim_of, collect
+from thriftylib.experiments.estimates import Conditions, Estimator
 from thriftylib.experiments.execute import Places, parents_first, train_missing
 from thriftylib.experiments.expandnets import sizes
 from thriftylib.experiments.expandnets_controls import REUSED
@@ -176,7 +177,8 @@ def test_a_start_from_trained_weights_names_a_run_of_its_own_grid_before_it(pres
 
 
 def test_a_plan_has_parents_before_children_whatever_they_are_worth():
-    steps = plan(OURS, ["fast", "paper"], [0, 1], device="a GPU", records={}, claims=CLAIMS)
+    estimator = Estimator(Conditions("a GPU"))
+    steps = plan(OURS, ["fast", "paper"], [0, 1], estimator=estimator, records={}, claims=CLAIMS).steps
     places = {(step.configuration, step.run.seed): i for i, step in enumerate(steps)}
     children = [step.run for step in steps if step.run.parent]
     assert len(children) == 24

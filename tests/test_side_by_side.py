@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from thriftylib.errors import ThriftyError
-from thriftylib.experiments import execute, experiment
+from thriftylib.errors import BusyError, ThriftyError
+from thriftylib.experiments import execute, experiment, side_by_side
 from thriftylib.experiments.execute import Places, train_missing
+from thriftylib.experiments.side_by_side import Queue
+from thriftylib.training import engine
 from thriftylib.training.engine import Outcome
 
 INIT = [cell for cell in experiment("expandnets-init").cells("smoke") if cell.labels["kernel"] == 3]
@@ -78,8 +80,8 @@ def test_a_budget_that_is_used_up_starts_nothing(tmp_path):
 def test_what_stopped_a_call_is_not_told_where_nothing_is_missing(tmp_path, monkeypatch):
     runs = [run_of("SmallNet", seed=seed) for seed in (0, 1)]
 
-    def train_all(todo, *_):
-        for run in todo:
+    def train_all(queue, *_):
+        for run in queue.waiting:
             train([run], tmp_path)
         return "budget"
 
@@ -131,3 +133,62 @@ def test_what_is_ended_from_outside_leaves_checkpoints(tmp_path, ended):
         assert "stopped by the signal: 3 runs are left; the same command goes on" in rest
     if code == 1:
         assert "its process was killed by signal 9; the same command goes on from its checkpoint" in rest
+
+
+def test_with_expected_times_the_next_run_is_the_first_that_ends_in_time():
+    long, short, shorter = (run_of("SmallNet", seed=seed) for seed in range(3))
+    queue = Queue([long, short, shorter], {long.id: 90.0, short.id: 30.0, shorter.id: 10.0})
+    assert [queue.next(left) for left in (60.0, 25.0)] == [short, shorter]
+    assert queue.next(20.0) == long  # nothing shorter is left: until the time is up
+    assert queue.next(10.0) is None
+
+
+def test_where_none_ends_in_time_one_with_a_checkpoint_goes_on():
+    runs = [run_of("SmallNet", seed=seed) for seed in range(3)]
+    queue = Queue(list(runs), {run.id: 90.0 for run in runs}, begun=lambda run: run == runs[1])
+    assert [queue.next(20.0) for _ in runs] == [runs[1], runs[0], runs[2]]
+
+
+def test_a_child_waits_however_short_it_is():
+    parent, child = run_of("CL+FC"), run_of("SmallNet", "CL+FC")
+    queue = Queue([parent, child], {parent.id: 90.0, child.id: 1.0})
+    assert queue.next(100.0) == parent
+    assert queue.next(100.0) is None
+    queue.ended(parent)
+    assert queue.next(100.0) == child
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """The ids of runs that another process trains."""
+    ids = set()
+    real = engine.train
+
+    def train_unless_busy(run, **arguments):
+        if run.id in ids:
+            raise BusyError(f"run {run.id} is being trained by process 42")
+        return real(run, **arguments)
+
+    monkeypatch.setattr("thriftylib.training.engine.train", train_unless_busy)
+    return ids
+
+
+def test_a_busy_run_is_left_out_and_the_following_ones_go_on(tmp_path, busy, capsys):
+    parent, child, other = run_of("CL+FC"), run_of("SmallNet", "CL+FC"), run_of("SmallNet", seed=1)
+    busy.add(parent.id)
+    done = train([parent, child, other], tmp_path)
+    assert list(done.records) == [other.id]
+    assert (done.missing, done.stopped) == ([parent, child], "busy")
+    assert f"run {parent.id} is left out: run {parent.id} is being trained by process 42" in capsys.readouterr().err
+    busy.clear()
+    assert train([parent, child, other], tmp_path).stopped is None
+
+
+def test_a_process_tells_that_its_run_is_busy(busy, monkeypatch):
+    monkeypatch.setattr(side_by_side, "_stop_with_parent", lambda: None)
+    run = run_of("SmallNet")
+    busy.add(run.id)
+    answer, end = multiprocessing.Pipe(duplex=False)
+    side_by_side._train(end, run.model_dump(mode="json"), {}, None)
+    training = side_by_side._Training(run, type("Ended", (), {"exitcode": 0})(), answer)
+    assert side_by_side._what_stopped(training, asked=False) == (None, f"run {run.id} is being trained by process 42")

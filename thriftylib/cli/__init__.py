@@ -4,7 +4,8 @@ from thriftylib.cli.app import app
 from thriftylib.cli.check import bench, book, data, verify
 from thriftylib.cli.look import list_, show, status
 from thriftylib.cli.make import run, train
-from thriftylib.cli.reckon import cost, plan
+from thriftylib.cli.planning import plan
+from thriftylib.cli.reckon import cost
 
 for _command in (list_, show, status, plan, cost, train, run, verify, bench, book, data):
     app.command(_command.__name__.rstrip("_"))(_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,6 +52,15 @@ app = typer.Typer(
     help="Papers on parameter-thrifty CNNs, put to the test: what they claim, what came out, and how to rerun it.\n\n"
     "Exit codes: 0 done, 1 something failed, 2 a mistake in the call, 3 stopped early (the same command goes on).",
 )
+
+
+class Precision(StrEnum):
+    """What ``--precision`` may be."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Seeds = Annotated[str, typer.Option(help="Seeds such as 0, 0,3 or 0-4.")]

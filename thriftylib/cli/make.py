@@ -6,9 +6,8 @@ import json
 import os
 from collections.abc import Sequence
 from difflib import get_close_matches
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,24 +17,24 @@ from thriftylib.cli.app import (
     Budget,
     DataFolder,
     Device,
+    Precision,
     Where,
     parse_pairs,
     parse_where,
     say,
 )
+from thriftylib.cli.planning import SEEDS, about, check_presets, conditions_of, make_plan, summary
 from thriftylib.errors import ThriftyError
 from thriftylib.experiments import EXPERIMENTS, PRESETS, experiment
-from thriftylib.experiments.execute import Places, known_records, parse_budget, train_missing
+from thriftylib.experiments.execute import Places, orphans, parse_budget, train_missing
 from thriftylib.options import suggest
-from thriftylib.paths import claims_dir, local_dir
+from thriftylib.paths import claims_dir, data_root, local_dir
 from thriftylib.spec import Run, parse_seeds
 from thriftylib.training.progress import duration
 
-
-class Precision(StrEnum):
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
+if TYPE_CHECKING:
+    from thriftylib.experiments.estimates import Conditions
+    from thriftylib.experiments.plan import Plan, Step
 
 
 def train(
@@ -55,8 +54,14 @@ def train(
     precision: Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU.")] = Precision.auto,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU, for a run; last digits depend on it.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs trained at once, on one device; pays for small networks.")] = 1,
+    planned: Annotated[
+        bool, typer.Option("--plan", help="Only what ends within --budget, as thrifty plan orders it; seeds 0-4.")
+    ] = False,
 ) -> None:
     """Train the runs that have no record yet, most valuable first; the same command goes on where it stopped.
+
+    With --plan no run begins that would not end within the budget, unless no shorter one is left: then one that has a
+    checkpoint goes on, else the next begins, until the time is up.
 
     Example: thrifty train thriftynet-size-cifar10 --preset fast --seeds 0-4 --budget 25m --out results
     """
@@ -64,13 +69,40 @@ def train(
     places = Places.below(to)
     files = [target for target in targets or () if target.endswith(".json")]
     names = [experiment(target).name for target in targets or () if target not in files]
+    expected = None
+    left_out = 0
+    if planned:
+        if files or only or where:
+            raise ThriftyError("--plan chooses the runs: a run file, --only and --where do not go with it")
+        if limit is None:
+            raise ThriftyError("--plan needs --budget: for how long may this machine train? such as 2h30m")
     if files and (names or preset or only or where):
         raise ThriftyError("a run file is one run: --preset, --only, --where and experiments do not go with it")
     if files:
         runs = [_read_run(Path(file)) for file in files]
         runs = [run.with_seed(seed) for run in runs for seed in parse_seeds(seeds)] if seeds else runs
     else:
-        runs = _missing(names or list(EXPERIMENTS), preset or [], seeds or "0", only, where, device, places)
+        if not preset:
+            raise ThriftyError(
+                "which preset? --preset smoke (seconds), fast (minutes on a GPU) or paper (the authors')"
+            )
+        presets = check_presets(preset)
+        names = names or list(EXPERIMENTS)
+        _, conditions = conditions_of(device, threads, jobs, precision.value)
+        if planned:
+            made = make_plan(names, presets, parse_seeds(seeds or SEEDS), places, conditions, longest=limit)
+            say(summary(made, made.within(limit, jobs), conditions, limit))
+            steps = _possible(made, places, data)
+            left_out = len(made.steps) + len(made.too_long) - len(steps)
+            expected = {step.run.id: step.estimate.seconds for step in steps}
+        else:
+            steps = _missing(names, presets, parse_seeds(seeds or "0"), only, where, places, conditions)
+        runs = [step.run for step in steps]
+
+    def announce(run: Run, number: int, of: int) -> None:
+        place = f"[{number}]" if planned else f"[{number}/{of}]"
+        say(f"{place} {run.network.name} on {run.data.name}, {run.recipe_name}, seed {run.seed}: run {run.id}")
+
     sitting = train_missing(
         runs,
         places,
@@ -80,18 +112,40 @@ def train(
         precision=precision.value,
         threads=threads,
         jobs=jobs,
-        announce=lambda run, number, of: say(
-            f"[{number}/{of}] {run.network.name} on {run.data.name}, {run.recipe.name}, seed {run.seed}: run {run.id}"
-        ),
+        announce=announce,
+        expected=expected,
     )
     for record in sitting.records.values():
-        best = f"best {record.best.test_accuracy:.2f} %" if record.best else "no accuracy"
-        final = f", last {record.final.test_accuracy:.2f} %" if record.final else ""
+        best = "no accuracy" if record.best_accuracy is None else f"best {record.best_accuracy:.2f} %"
+        final = "" if record.final_accuracy is None else f", last {record.final_accuracy:.2f} %"
         say(f"run {record.id} {record.status}: {best}{final} after {record.epochs} epochs")
-    if sitting.stopped:
-        say(f"stopped by the {sitting.stopped}: {len(sitting.missing)} runs are left; the same command goes on")
+    missing = len(sitting.missing)
+    if sitting.stopped == "busy":
+        say(f"stopped: other processes are training the {missing} runs that are left, or those that they start from")
+    elif sitting.stopped:
+        say(f"stopped by the {sitting.stopped}: {missing + left_out} runs are left; the same command goes on")
+    elif left_out:
+        say(f"{left_out} runs are left, none of which this call could train; records are in {places.results}")
+    if sitting.stopped or left_out:
         raise typer.Exit(STOPPED)
     say(f"no run is missing; records are in {places.results}")
+
+
+def _possible(made: Plan, places: Places, data: Path | None) -> list[Step]:
+    """The planned runs that can be trained here, then longer ones that a checkpoint holds; the others with a line."""
+    from thriftylib.training.official import present
+
+    steps = [*made.steps, *(step for step in made.too_long if step.done)]
+    root = data_root(data)
+    absent = {name for name in {step.run.data.name for step in steps} if name != "digits" and not present(name, root)}
+    for name in sorted(absent):
+        count = sum(step.run.data.name == name for step in steps)
+        say(f"{count} runs are left out: {name} is not in {root}; thrifty data {name} says how to get it")
+    steps = [step for step in steps if step.run.data.name not in absent]
+    while lost := {run.id for run in orphans([step.run for step in steps], places)}:
+        say(f"{len(lost)} runs are left out: the weights that they start from are not here")
+        steps = [step for step in steps if step.run.id not in lost]
+    return steps
 
 
 def _read_run(path: Path) -> Run:
@@ -109,22 +163,13 @@ def _read_run(path: Path) -> Run:
 def _missing(
     names: Sequence[str],
     presets: Sequence[str],
-    seeds: str,
+    seeds: Sequence[int],
     only: str | None,
     where: Sequence[str] | None,
-    device: str,
     places: Places,
-) -> list[Run]:
-    if not presets:
-        raise ThriftyError("which preset? --preset smoke (seconds), fast (minutes on a GPU) or paper (the authors')")
-    if "recorded" in presets:
-        raise ThriftyError("preset recorded trains nothing; --preset smoke, fast or paper do")
-    for preset in presets:
-        if preset not in PRESETS:
-            raise ThriftyError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
+    conditions: Conditions,
+) -> list[Step]:
     from thriftylib.evidence.sheets import load_claims
-    from thriftylib.experiments.plan import plan
-    from thriftylib.training.device import choose_device, device_name
 
     claims = load_claims(claims_dir())
     if only is not None and only not in claims:
@@ -134,20 +179,11 @@ def _missing(
     cells = (cell for name in names for preset in presets for cell in experiment(name).cells(preset))
     if only is not None and not any(only in cell.claims for cell in cells):
         raise ThriftyError(f"claim {only}: no run of preset {' or '.join(presets)} of these experiments answers it")
-    machine = device_name(choose_device(device))
-    steps = plan(
-        names,
-        presets,
-        parse_seeds(seeds),
-        device=machine,
-        records=known_records(places.results),
-        claims=claims,
-        where=parse_where(where),
-    )
+    steps = make_plan(names, presets, seeds, places, conditions, where=parse_where(where)).steps
     steps = [step for step in steps if only is None or only in step.claims]
     seconds = sum(step.estimate.seconds for step in steps)
-    say(f"{len(steps)} runs are missing: ~{duration(seconds)} on {machine}, one after the other (estimate)")
-    return [step.run for step in steps]
+    say(f"{len(steps)} runs are missing: ~{about(seconds)} on {conditions.device}, one after the other (estimate)")
+    return steps
 
 
 def run(

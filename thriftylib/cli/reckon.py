@@ -1,4 +1,4 @@
-"""Commands that reckon in advance: plan, cost."""
+"""The command cost."""
 
 from __future__ import annotations
 
@@ -6,107 +6,11 @@ from typing import Annotated, get_args
 
 import typer
 
-from thriftylib.cli.app import Budget, Json, Seeds, out, parse_pairs, parse_value, print_json, print_table, say
+from thriftylib.cli.app import Json, out, parse_pairs, parse_value, print_json, print_table, say
 from thriftylib.datasets import dataset_info
 from thriftylib.errors import ThriftyError
-from thriftylib.experiments import EXPERIMENTS, PRESETS
-from thriftylib.experiments.execute import Places, known_records, parse_budget
 from thriftylib.options import NetworkOptions, find, suggest
 from thriftylib.paths import claims_dir, results_dir
-from thriftylib.spec import parse_seeds
-
-
-def plan(
-    experiments: Annotated[list[str] | None, typer.Argument(help="Of these experiments; none: of all.")] = None,
-    preset: Annotated[list[str] | None, typer.Option(help="paper or fast; may be given twice. None: both.")] = None,
-    seeds: Seeds = "0",
-    budget: Budget = None,
-    device: Annotated[str, typer.Option(help="Where: auto, cpu, cuda, or a name such as 'NVIDIA H200'.")] = "auto",
-    as_json: Json = False,
-) -> None:
-    """Print the missing runs with an estimated cost, most valuable first.
-
-    Example: thrifty plan --preset paper --budget 25m --device "NVIDIA H200"
-    """
-    from thriftylib.evidence.sheets import load_claims
-    from thriftylib.experiments import experiment
-    from thriftylib.experiments.plan import plan as make_plan
-    from thriftylib.experiments.plan import within
-    from thriftylib.training.progress import duration
-
-    limit = parse_budget(budget)
-    presets = preset or ["paper", "fast"]
-    for name in presets:
-        if name not in PRESETS or name == "recorded":
-            known = [each for each in PRESETS if each != "recorded"]
-            raise ThriftyError(f"unknown preset {name!r}" + suggest(name, known))
-    names = [experiment(name).name for name in experiments or EXPERIMENTS]
-    machine = _machine(device)
-    records = known_records(Places.below(None).results)
-    steps = make_plan(
-        names, presets, parse_seeds(seeds), device=machine, records=records, claims=load_claims(claims_dir())
-    )
-    chosen = within(steps, limit)
-    words = ["thrifty train", *(experiments or ()), *(f"--preset {name}" for name in presets), f"--seeds {seeds}"]
-    command = " ".join([*words, f"--budget {budget}"] if budget else words)
-    if as_json:
-        print_json(
-            {
-                "device": machine,
-                "command": command,
-                "budget_seconds": limit,
-                "missing": len(steps),
-                "missing_seconds_estimated": sum(step.estimate.seconds for step in steps),
-                "runs": [
-                    {
-                        "run": step.run.id,
-                        "seed": step.run.seed,
-                        "preset": step.preset,
-                        "experiments": step.experiments,
-                        "claims": step.claims,
-                        "seconds_estimated": step.estimate.seconds,
-                        "basis": step.estimate.basis,
-                    }
-                    for step in chosen
-                ],
-            }
-        )
-        return
-    spent, rows = 0.0, []
-    for step in chosen:
-        spent += step.estimate.seconds
-        filters = step.run.network.options.get("filters")
-        which = ", ".join(map(str, step.labels.values())) if filters is None else f"f={filters}"
-        what = f"{step.run.network.name} {which} {step.run.data.name}"
-        rows.append(
-            [
-                step.run.id,
-                step.preset,
-                step.experiments[0],
-                what,
-                step.run.recipe.name,
-                step.run.seed,
-                len(step.claims) or None,
-                f"~{duration(step.estimate.seconds)}",
-                f"~{duration(spent)}",
-            ]
-        )
-    columns = ("run", "preset", "experiment", "what", "recipe", "seed", "claims", "estimate", "estimated end")
-    print_table(columns, rows)
-    total = sum(step.estimate.seconds for step in steps)
-    out().print(
-        f"\n{len(chosen)} of {len(steps)} missing runs shown; all of them: ~{duration(total)} on {machine}. "
-        f"Estimates rest on: {'; '.join(sorted({step.estimate.basis for step in chosen})) or 'nothing missing'}.\n"
-        f"To train them in this order: {command}"
-    )
-
-
-def _machine(device: str) -> str:
-    if device == "auto" or device.partition(":")[0] in ("cpu", "cuda"):
-        from thriftylib.training.device import choose_device, device_name
-
-        return device_name(choose_device(device))
-    return device
 
 
 def cost(

@@ -25,7 +25,7 @@ PRESETS = ("recorded", "smoke", "fast", "paper")
 class Cell:
     """One point of a figure: a run from seed 0, the labels it is plotted by, and the claims that it answers.
 
-    ``headline`` marks the runs that the rest of a paper stands on: a plan begins with them.
+    ``headline`` marks the runs that the rest of a paper stands on: a plan counts their claims double.
     """
 
     run: Run

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.errors import BusyError, SpecError, ThriftyError
 from thriftylib.evidence.records import Record, load_records
-from thriftylib.experiments.side_by_side import train_side_by_side
+from thriftylib.experiments.side_by_side import Queue, Stop, train_side_by_side
 from thriftylib.paths import local_dir, results_dir, weights_dir
 from thriftylib.spec import Run
 
@@ -68,7 +68,16 @@ class Sitting:
 
     records: dict[str, Record]
     missing: list[Run] = field(default_factory=list)
-    stopped: Literal["budget", "signal"] | None = None
+    stopped: Stop | None = None
+
+
+def threads_each(threads: int | None, jobs: int) -> int | None:
+    """Threads of a CPU for each of so many trainings at once: as given, else shared out; None: as PyTorch is set."""
+    if jobs == 1 or threads is not None:
+        return threads
+    import torch
+
+    return max(1, torch.get_num_threads() // jobs)  # however many runs are left: last digits depend on it
 
 
 def train_missing(
@@ -83,16 +92,20 @@ def train_missing(
     jobs: int = 1,
     progress: bool = True,
     announce: Callable[[Run, int, int], None] | None = None,
+    expected: Mapping[str, float] | None = None,
 ) -> Sitting:
     """Train every run that has no record yet, in the order given but parents before their children.
 
-    A run that was stopped goes on from its checkpoint.
+    A run that was stopped goes on from its checkpoint. One that another process is training is left out, with a line on
+    standard error.
 
     Args:
         budget: seconds for all of them together.
         threads: of a CPU, for each training; None: as PyTorch is set, shared out where ``jobs`` are several.
         jobs: how many are trained at once; several need a process each.
         announce: called before each training with the run, its number and how many there are.
+        expected: seconds that each run takes, by its id: none begins that would not end within the budget, unless no
+            shorter one is left (see :class:`Queue`).
 
     Raises:
         ThriftyError: the data, the device, a record or a checkpoint cannot be used; or, before anything is trained, a
@@ -104,10 +117,6 @@ def train_missing(
     sitting = Sitting({run.id: known[run.id] for run in wanted if run.id in known})
     todo = [run for run in wanted if run.id not in known]
     _check_parents(todo, places)
-    if jobs > 1 and threads is None:
-        import torch
-
-        threads = max(1, torch.get_num_threads() // jobs)  # however many runs are left: last digits depend on it
     arguments: dict[str, Any] = {
         "data": data,
         "device": device,
@@ -115,33 +124,49 @@ def train_missing(
         "weights": places.weights,
         "checkpoints": places.checkpoints,
         "precision": precision,
-        "threads": threads,
+        "threads": threads_each(threads, jobs),
         "progress": progress,
     }
+    queue = Queue(list(todo), expected, lambda run: has_checkpoint(run, places))
     if min(jobs, len(todo)) > 1:
-        stopped = train_side_by_side(todo, jobs, arguments, deadline, announce)
-        known = known_records(places.results)
-        sitting.records |= {run.id: known[run.id] for run in todo if run.id in known}
-        sitting.missing = [run for run in todo if run.id not in known]
-        sitting.stopped = stopped if sitting.missing else None
-        return sitting
-    for number, run in enumerate(todo):
+        stopped = train_side_by_side(queue, jobs, arguments, deadline, announce)
+    else:
+        stopped = _train_one_by_one(queue, arguments, deadline, announce)
+    known = known_records(places.results)
+    sitting.records |= {run.id: known[run.id] for run in todo if run.id in known}
+    sitting.missing = [run for run in todo if run.id not in known]
+    sitting.stopped = (stopped or "busy") if sitting.missing else None
+    return sitting
+
+
+def _train_one_by_one(
+    queue: Queue, arguments: dict[str, Any], deadline: float | None, announce: Callable[[Run, int, int], None] | None
+) -> Stop | None:
+    from thriftylib.training.engine import train  # imports torch
+
+    of = len(queue.waiting)
+    while queue.waiting:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
-            sitting.stopped = "budget"
-        else:
-            from thriftylib.training.engine import train  # imports torch
+            return "budget"
+        run = queue.next(left)
+        if run is None:  # the parents of all that wait are busy
+            return None
+        if announce:
+            announce(run, of - len(queue.waiting), of)
+        busy = None
+        try:
+            if stopped := train(run, **arguments, budget=left).stopped:
+                return stopped
+        except BusyError as error:
+            busy = str(error)
+        queue.ended(run, busy)
+    return None
 
-            if announce:
-                announce(run, number + 1, len(todo))
-            outcome = train(run, **arguments, budget=left)
-            sitting.stopped = outcome.stopped
-            if outcome.record:
-                sitting.records[run.id] = outcome.record
-        if sitting.stopped:
-            sitting.missing = list(todo[number:])
-            break
-    return sitting
+
+def has_checkpoint(run: Run, places: Places) -> bool:
+    """Whether a run was begun and goes on where it stopped."""
+    return (places.checkpoints / f"{run.id}.safetensors").is_file()
 
 
 def parents_first(runs: Iterable[Run]) -> list[Run]:
@@ -162,22 +187,27 @@ def parents_first(runs: Iterable[Run]) -> list[Run]:
     return list(ordered.values())
 
 
-def _check_parents(todo: Sequence[Run], places: Places) -> None:
+def orphans(todo: Sequence[Run], places: Places) -> list[Run]:
+    """Those of ``todo`` that start from weights that are neither here, beside their record, nor trained with them."""
     children = [run for run in todo if run.parent]
     if not children:
-        return
-    there = {(run.configuration, run.seed) for run in todo} | {
+        return []
+    there = {
         (record.run.configuration, record.run.seed)
         for results, weights in ((places.results, places.weights), (results_dir(), weights_dir()))
         for record in load_records(results / "runs")
         if record.weights and (weights / record.weights.file).is_file()
     }
-    for run in children:
-        if (run.parent, run.seed) not in there:
-            raise ThriftyError(
-                f"run {run.id} starts from the trained weights of {run.parent} with seed {run.seed}: they are not in "
-                f"{places.weights}, beside its record, and it is not among the runs to train now"
-            )
+    there |= {(run.configuration, run.seed) for run in todo}
+    return [run for run in children if (run.parent, run.seed) not in there]
+
+
+def _check_parents(todo: Sequence[Run], places: Places) -> None:
+    for run in orphans(todo, places):
+        raise ThriftyError(
+            f"run {run.id} starts from the trained weights of {run.parent} with seed {run.seed}: they are not in "
+            f"{places.weights}, beside its record, and it is not among the runs to train now"
+        )
 
 
 def verify_weights(record: Record, folder: Path, *, device: str = "auto", data: Path | None = None) -> float:

@@ -1,57 +1,36 @@
-"""Which missing runs to train next, and about how long each takes: an estimate, never a measurement.
+"""Which missing runs to train next: the order by verdicts gained per hour on this machine.
 
-The model of one run, in seconds, is::
-
-    epochs x (steps x layers x LAUNCH + images x (3 MACs / COMPUTE + 4 activation bytes / BANDWIDTH))
-
-with a third of the image term for each test image: a training step computes three times the forward pass (itself,
-gradient of the input, gradient of the weights), touches its activations about four times, and starts its kernels layer
-by layer, which small batches on a GPU mostly wait for. The three constants are rough. So where there are records
-of the same device, the model is scaled by measured over modelled seconds of one of them: the one whose run is modelled
-closest in seconds per image, within a factor of ten. So another seed of a recorded run is expected to take as long.
+Again and again the bundle of runs with the largest worth per second comes next, given the records and what is planned
+before it; :mod:`thriftylib.experiments.worth` says what a bundle is worth, :mod:`thriftylib.experiments.estimates` how
+long its runs take. A run whose checkpoint is there takes what is left of it, and one that starts from another's
+weights needs that one too. Runs that bring no verdict come last: first those that answer a claim, then by seed, then
+the shortest first. With a budget, a run that takes longer is left out, and with it every bundle that needs it.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from thriftylib.evidence.claims import Claim, matches
+from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.records import Record
 from thriftylib.experiments.base import Cell, Where, experiment, select
+from thriftylib.experiments.estimates import Estimate, Estimator
 from thriftylib.experiments.execute import parents_first
+from thriftylib.experiments.worth import Bundle, Ledger, RunKey, Words
 from thriftylib.spec import Run
 
 
 @dataclass(frozen=True)
-class Machine:
-    """The model's constants: seconds per layer and step, MACs per second, bytes per second."""
-
-    launch: float
-    compute: float
-    bandwidth: float
-
-
-CPU = Machine(launch=500e-6, compute=50e9, bandwidth=5e9)  # two cores of a server
-GPU = Machine(launch=250e-6, compute=100e12, bandwidth=1e12)  # one of a data centre
-NEAR = math.log(10)  # a record of a run ten times larger or smaller says nothing
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Seconds that a run is expected to take, and what that rests on."""
-
-    seconds: float
-    basis: str
-
-
-@dataclass(frozen=True)
 class Step:
-    """One missing run: the experiments that show it, the claims that it answers, and about how long it takes.
+    """One missing run: the experiments that show it, the testable claims that ask for it, and how long it takes.
 
-    ``labels`` are those of the first experiment.
+    ``labels`` are those of the first experiment. ``done`` is the fraction that a checkpoint holds; ``estimate`` is of
+    the rest.
     """
 
     run: Run
@@ -60,42 +39,54 @@ class Step:
     experiments: tuple[str, ...]
     preset: str
     claims: tuple[str, ...]
-    headline: bool
     estimate: Estimate
+    done: float = 0.0
+
+    @property
+    def key(self) -> RunKey:
+        """(configuration, seed)."""
+        return self.configuration, self.run.seed
+
+    @property
+    def parent(self) -> RunKey | None:
+        """The run from whose weights this one starts."""
+        return (self.run.parent, self.run.seed) if self.run.parent else None
 
 
-def estimate(run: Run, device: str, records: Iterable[Record]) -> Estimate:
-    """About how long ``run`` takes on ``device``, named as records name it (a processor's name ends in "(CPU)")."""
-    machine = CPU if device.endswith("(CPU)") else GPU
-    modelled = _modelled(run, machine)
+@dataclass(frozen=True)
+class Slot:
+    """A planned run, its end in seconds from now, and the words that claims get by it."""
 
-    def distance(record: Record) -> float:
-        return abs(math.log(_per_image(record.run, machine) / _per_image(run, machine)))
-
-    near = [record for record in records if record.device == device and record.epochs and distance(record) < NEAR]
-    if not near:
-        return Estimate(modelled, "model, no record of this device and size")
-    closest = min(near, key=lambda record: (distance(record), record.id))
-    measured = closest.seconds / closest.epochs * closest.run.recipe.epochs
-    basis = (
-        "another seed" if closest.run.configuration == run.configuration else f"model, scaled by record {closest.id}"
-    )
-    return Estimate(modelled * measured / _modelled(closest.run, machine), basis)
+    step: Step
+    end: float
+    words: Words
 
 
-def _modelled(run: Run, machine: Machine) -> float:
-    return _per_image(run, machine) * run.recipe.epochs * run.data.training_images
+@dataclass(frozen=True)
+class Plan:
+    """The missing runs in order, and those left out since they, or their parents, take longer than a budget."""
 
+    steps: list[Step]
+    too_long: list[Step]
+    claims: Mapping[str, Claim]
+    records: Mapping[str, Record]
 
-def _per_image(run: Run, machine: Machine) -> float:
-    """Modelled seconds of an epoch, its evaluation included, per training image."""
-    info = run.data.info
-    cost = run.cost
-    uses = run.network.options.get("iterations", len(cost.terms))
-    layers = sum(uses) if isinstance(uses, list | tuple) else uses
-    image = 3 * cost.ptflops_macs / machine.compute + 4 * cost.activation_bytes() / machine.bandwidth
-    tested = (run.data.test_images or info.test) / run.data.training_images
-    return layers * machine.launch / run.recipe.batch_size + image * (1 + tested / 3)
+    def within(self, budget: float | None, jobs: int = 1) -> list[Slot]:
+        """The steps that end before the budget does, ``jobs`` at once: one that does not fit makes way for the next."""
+        free, ends = [0.0] * jobs, dict[RunKey, float]()
+        planned = {step.key for step in self.steps}
+        chosen = []
+        for step in self.steps:
+            if step.parent in planned and step.parent not in ends:
+                continue
+            job = min(range(jobs), key=free.__getitem__)
+            end = max(free[job], ends.get(step.parent, 0.0)) + step.estimate.seconds
+            if budget is None or end <= budget:
+                free[job] = ends[step.key] = end
+                chosen.append((step, end))
+        ledger = Ledger(self.claims, (step.run for step in self.steps), self.records.values())
+        words = {step.key: ledger.add(step.key) for step, _ in sorted(chosen, key=lambda pair: pair[1])}
+        return [Slot(step, end, words[step.key]) for step, end in chosen]
 
 
 def plan(
@@ -103,47 +94,56 @@ def plan(
     presets: Sequence[str],
     seeds: Sequence[int],
     *,
-    device: str,
+    estimator: Estimator,
     records: Mapping[str, Record],
     claims: Mapping[str, Claim],
     where: Where | None = None,
-) -> list[Step]:
-    """The runs of these experiments that have no record, most valuable first; the same order on every call.
+    longest: float | None = None,
+    checkpoints: Path | None = None,
+) -> Plan:
+    """The runs of these experiments that have no record, in the order of this module; the same on every call.
 
-    First come the headline runs' first seeds, in the order of the presets, those of an abstract's claim before others
-    and else by worth per second. Then, again and again, the run with the largest worth per second given the records and
-    what is planned before it. A run from whose weights another starts comes before that one.
+    Args:
+        longest: seconds; runs that take longer are left out.
+        checkpoints: the folder of checkpoints, whose runs need only be finished.
     """
-    cells = _distinct(names, presets, where)
-    answers = _Answers(claims, records)
-    steps = []
-    for preset, cell, shown_in in cells:
-        expected = None
+    found: dict[RunKey, Step] = {}
+    headlines = []
+    for preset, cell, shown_in in _distinct(names, presets, where):
+        if cell.headline:
+            headlines.append(cell.run.id)
+        asked = tuple(key for key in cell.claims if claims[key].not_testable is None)
+        expected: Estimate | None = None
         for seed in seeds:
             run = cell.run.with_seed(seed)
             if run.id not in records:
-                expected = expected or estimate(run, device, records.values())
-                first = cell.headline and seed == seeds[0]
-                steps.append(Step(run, cell.labels, cell.run.id, shown_in, preset, cell.claims, first, expected))
+                expected = expected or estimator(run)
+                done = fraction_done(run, checkpoints) if checkpoints else 0.0
+                step = Step(run, cell.labels, cell.run.id, shown_in, preset, asked, expected.part(1 - done), done)
+                found[step.key] = step
+    steps = _startable(found, longest)
+    ledger = Ledger(claims, (step.run for step in found.values()), records.values(), headlines)
+    ordered = _ordered(steps, ledger, seeds)
+    return Plan(ordered, [step for key, step in found.items() if key not in steps], claims, records)
 
-    def rate(step: Step) -> float:
-        return answers.worth(step) / step.estimate.seconds
 
-    def rank(step: Step) -> tuple[int, bool, float]:
-        abstract = any(claims[key].mark == "ABSTRACT" for key in step.claims)
-        return presets.index(step.preset), not abstract, -rate(step)
+def fraction_done(run: Run, checkpoints: Path) -> float:
+    """The fraction of a run's steps that its checkpoint holds; 0 where there is none that can be read."""
+    from safetensors import SafetensorError, safe_open
 
-    ordered = sorted((step for step in steps if step.headline), key=rank)
-    for step in ordered:
-        answers.count(step)
-    rest = [step for step in steps if not step.headline]
-    while rest:
-        best = max(rest, key=rate)  # the first of equals
-        answers.count(best)
-        rest.remove(best)
-        ordered.append(best)
-    by_run = {step.run.id: step for step in ordered}
-    return [by_run[run.id] for run in parents_first(step.run for step in ordered)]
+    from thriftylib.training.checkpoint import checkpoint_path
+
+    path = checkpoint_path(checkpoints, run.id)
+    if run.recipe is None or not path.is_file():
+        return 0.0
+    try:
+        with safe_open(path, framework="np") as file:
+            values = json.loads((file.metadata() or {})["values"])
+            epoch, batch = values["epoch"], values["batch"]
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return 0.0  # training says what is wrong with it
+    steps = math.ceil(run.data.training_images / run.recipe.batch_size)
+    return min(1.0, (epoch + batch / steps) / run.epochs)
 
 
 def _distinct(
@@ -160,31 +160,61 @@ def _distinct(
     return list(found.values())
 
 
-class _Answers:
-    """How often each claim, and each run that no claim asks for, is answered by records and by what is planned."""
+def _startable(found: Mapping[RunKey, Step], longest: float | None) -> dict[RunKey, Step]:
+    """The steps that are short enough, as are their missing parents."""
 
-    def __init__(self, claims: Mapping[str, Claim], records: Mapping[str, Record]) -> None:
-        self.claims = claims
-        self.counts: Counter[str] = Counter(record.run.configuration for record in records.values())
-        for claim in claims.values():
-            self.counts[claim.id] = sum(matches(claim, record.run) for record in records.values())
+    def short(step: Step) -> bool:
+        parent = found.get(step.parent) if step.parent else None
+        return (longest is None or step.estimate.seconds <= longest) and (parent is None or short(parent))
 
-    def worth(self, step: Step) -> float:
-        """5 for a claim of an abstract, 1 for another, 0.1 for a run that no claim asks for; less with each answer."""
-        if not step.claims:
-            return 0.1 / (1 + self.counts[step.configuration])
-        return sum((5 if self.claims[key].mark == "ABSTRACT" else 1) / (1 + self.counts[key]) for key in step.claims)
-
-    def count(self, step: Step) -> None:
-        self.counts.update((step.configuration, *step.claims))
+    return {key: step for key, step in found.items() if short(step)}
 
 
-def within(steps: Sequence[Step], budget: float | None) -> list[Step]:
-    """The steps that begin before the budget ends; the last of them may go on in the next sitting."""
-    chosen, spent = [], 0.0
-    for step in steps:
-        if budget is not None and spent >= budget:
+def _ordered(steps: Mapping[RunKey, Step], ledger: Ledger, seeds: Sequence[int]) -> list[Step]:
+    waiting = dict(steps)
+    ordered: list[Step] = []
+    bundles = ledger.bundles()
+    rates: dict[Bundle, tuple[float, list[RunKey]]] = {}
+    touching: dict[str, set[Bundle]] = defaultdict(set)  # bundles whose rate changes when a claim comes further
+    for bundle in bundles:
+        for configuration in bundle.configurations:
+            for claim in ledger.asked_by[configuration]:
+                touching[claim].add(bundle)
+    stale: Iterable[Bundle] = bundles
+    while True:
+        for bundle in stale:
+            rates[bundle] = _rate(bundle, ledger, waiting, steps, seeds)
+        best = max(bundles, key=lambda bundle: rates[bundle][0], default=None)  # the first of equals
+        if best is None or rates[best][0] <= 0:
             break
-        chosen.append(step)
-        spent += step.estimate.seconds
-    return chosen
+        changed = set()
+        for key in rates[best][1]:
+            ledger.add(key)
+            ordered.append(waiting.pop(key))
+            changed |= ledger.asked_by.get(key[0], set())
+        stale = {bundle for claim in changed for bundle in touching[claim]} | {
+            bundle for bundle in bundles if rates[bundle][0] > 0 and not waiting.keys() >= set(rates[bundle][1])
+        }
+    places = {seed: place for place, seed in enumerate(seeds)}
+    ordered += sorted(
+        waiting.values(), key=lambda step: (not step.claims, places[step.run.seed], step.estimate.seconds)
+    )
+    by_run = {step.run.id: step for step in ordered}
+    return [by_run[run.id] for run in parents_first(step.run for step in ordered)]
+
+
+def _rate(
+    bundle: Bundle, ledger: Ledger, waiting: Mapping[RunKey, Step], steps: Mapping[RunKey, Step], seeds: Sequence[int]
+) -> tuple[float, list[RunKey]]:
+    """The worth per second of a bundle's runs, their missing parents among them; 0: it gains nothing or cannot be."""
+    runs = ledger.missing(bundle, seeds)
+    if not runs or not all(key in waiting for key in runs):
+        return 0.0, []
+    needed: dict[RunKey, None] = {}
+    for key in runs:
+        chain = [key]
+        while (parent := steps[chain[-1]].parent) in waiting:
+            chain.append(parent)
+        needed |= dict.fromkeys(reversed(chain))
+    seconds = math.fsum(waiting[key].estimate.seconds for key in needed)
+    return ledger.gain(needed) / max(seconds, 1e-9), list(needed)

@@ -14,8 +14,8 @@ from thriftylib.evidence.sheets import Replication, load_claims, load_sheets
 from thriftylib.evidence.tables import scoreboard
 from thriftylib.experiments.base import PRESETS, experiment
 from thriftylib.experiments.collect import collect
+from thriftylib.experiments.estimates import Conditions, Estimator
 from thriftylib.experiments.execute import Places, known_records, parse_budget
-from thriftylib.experiments.plan import estimate
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
 
@@ -85,14 +85,14 @@ class Report:
 
 
 def rerun_costs(*names: str) -> pandas.DataFrame:
-    """Runs and estimated GPU hours of one seed of each experiment, by the rough model of ``experiments.plan``."""
+    """Runs and estimated GPU hours of one seed of each experiment, by the rough model of ``experiments.timing``."""
     import pandas
 
-    rows = []
+    estimate, rows = Estimator(Conditions("a data-centre GPU")), []
     for name in names:
         for preset in ("fast", "paper"):
             runs = experiment(name).runs(preset, [0])
-            hours = sum(estimate(run, "a data-centre GPU", ()).seconds for run in runs) / 3600
+            hours = sum(estimate(run).seconds for run in runs) / 3600
             rows.append((name, preset, len(runs), f"{hours:.1f}"))
     return pandas.DataFrame(rows, columns=["experiment", "preset", "runs", "estimated GPU hours, one seed"])
 

@@ -7,24 +7,63 @@ threads; only the times in its record are those of a machine that others use too
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from thriftylib.errors import DiedError, ThriftyError
+from thriftylib.errors import BusyError, DiedError, ThriftyError
 from thriftylib.spec import Run
 from thriftylib.training.signals import collect_signals, starting_deaf_to_interrupts
 
-Stop = Literal["budget", "signal"]
+Stop = Literal["budget", "signal", "busy"]
+"""Why runs are missing in the end; ``busy``: other processes train all that are."""
 LOOK = 0.2  # seconds between two looks for a signal
+
+
+@dataclass
+class Queue:
+    """Runs that wait for their training, in order.
+
+    A run waits for the one from whose weights it starts. With ``expected``, the seconds that each run takes, the first
+    that ends within the time left comes next. Where none does, one that has a checkpoint (``begun``) goes on, else the
+    first begins: what it does until the time is up is kept in a checkpoint too.
+    """
+
+    waiting: list[Run]
+    expected: Mapping[str, float] | None = None
+    begun: Callable[[Run], bool] = lambda run: False
+    running: list[Run] = field(default_factory=list)
+    busy: list[Run] = field(default_factory=list)
+
+    def next(self, left: float | None) -> Run | None:
+        """Take the next run, with so many seconds left; None: none can start now."""
+        absent = {(run.configuration, run.seed) for run in (*self.waiting, *self.running, *self.busy)}
+        ready = [run for run in self.waiting if (run.parent, run.seed) not in absent]
+        if self.expected is not None and left is not None:
+            fitting = [run for run in ready if self.expected.get(run.id, math.inf) <= left]
+            ready = fitting or sorted(ready, key=lambda run: not self.begun(run))
+        if not ready:
+            return None
+        self.waiting.remove(ready[0])
+        self.running.append(ready[0])
+        return ready[0]
+
+    def ended(self, run: Run, busy: str | None = None) -> None:
+        """A run has ended, or never begun: another process trains it, as ``busy`` says."""
+        self.running.remove(run)
+        if busy:
+            self.busy.append(run)
+            print(f"run {run.id} is left out: {busy}", file=sys.stderr)
 
 
 @dataclass
@@ -35,13 +74,13 @@ class _Training:
 
 
 def train_side_by_side(
-    todo: Sequence[Run],
+    queue: Queue,
     jobs: int,
     arguments: dict[str, Any],
     deadline: float | None,
     announce: Callable[[Run, int, int], None] | None,
 ) -> Stop | None:
-    """Train the runs in their order, ``jobs`` at once; a run waits for the one from whose weights it starts.
+    """Train the runs in their order, ``jobs`` at once.
 
     Args:
         arguments: of :func:`thriftylib.training.engine.train`, but for the run and its budget.
@@ -54,38 +93,36 @@ def train_side_by_side(
     Raises:
         ThriftyError: what a training raised, or how its process died. The others have stopped then, with checkpoints.
     """
-    waiting, running = list(todo), list[_Training]()
+    running, of = list[_Training](), len(queue.waiting)
     stopped: Stop | None = None
     asked = False
     with collect_signals() as received:
         try:
-            while running or (waiting and not stopped):
+            while running or (queue.waiting and not stopped):
                 if (received or stopped == "signal") and not asked:
                     stopped, asked = "signal", True
                     _ask_to_stop(running)
                 elif deadline is not None and time.monotonic() >= deadline:
                     stopped = stopped or "budget"
-                while not stopped and len(running) < jobs and (run := _next(waiting, running)):
-                    waiting.remove(run)
+                left = None if deadline is None else deadline - time.monotonic()
+                while not stopped and len(running) < jobs and (run := queue.next(left)):
                     if announce:
-                        announce(run, len(todo) - len(waiting), len(todo))
+                        announce(run, of - len(queue.waiting), of)
                     running.append(_start(run, arguments, deadline))
+                if not running and not stopped:  # the parents of all that wait are busy
+                    break
                 connection.wait([training.process.sentinel for training in running], LOOK)
                 for training in [training for training in running if not training.process.is_alive()]:
                     running.remove(training)
-                    stopped = _what_stopped(training, asked or bool(received)) or stopped
+                    why, busy = _what_stopped(training, asked or bool(received))
+                    queue.ended(training.run, busy)
+                    stopped = why or stopped
         finally:
             if not asked:
                 _ask_to_stop(running)
             for training in running:
                 training.process.join()
     return stopped
-
-
-def _next(waiting: Sequence[Run], running: Sequence[_Training]) -> Run | None:
-    """The first run whose parent is neither waiting nor running."""
-    pending = {(run.configuration, run.seed) for run in (*waiting, *(training.run for training in running))}
-    return next((run for run in waiting if (run.parent, run.seed) not in pending), None)
 
 
 def _start(run: Run, arguments: dict[str, Any], deadline: float | None) -> _Training:
@@ -101,15 +138,17 @@ def _start(run: Run, arguments: dict[str, Any], deadline: float | None) -> _Trai
 def _train(
     answer: connection.Connection, run: dict[str, Any], arguments: dict[str, Any], deadline: float | None
 ) -> None:
-    """In the process: train, then tell what stopped it and what was wrong."""
+    """In the process: train, then tell what stopped it, what was wrong, and which other process trains the run."""
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     from thriftylib.training.engine import train  # imports torch
 
     left = None if deadline is None else max(0.0, deadline - time.monotonic())  # the clock is the machine's
     try:
-        told = (train(Run.model_validate(run), **arguments, budget=left).stopped, None)
+        told = (train(Run.model_validate(run), **arguments, budget=left).stopped, None, None)
+    except BusyError as error:
+        told = (None, None, str(error))
     except ThriftyError as error:
-        told = (None, str(error))
+        told = (None, str(error), None)
     with suppress(OSError):  # nobody is there any more
         answer.send(told)
 
@@ -125,17 +164,17 @@ def _ask_to_stop(running: Sequence[_Training]) -> None:
         training.process.terminate()
 
 
-def _what_stopped(training: _Training, asked: bool) -> Stop | None:
-    """Of a process that has ended."""
+def _what_stopped(training: _Training, asked: bool) -> tuple[Stop | None, str | None]:
+    """Of a process that has ended: what stopped it, and which other process trains its run."""
     code = training.process.exitcode
     try:
-        stopped, error = training.answer.recv()
+        stopped, error, busy = training.answer.recv()
     except EOFError:
         if asked and code == -signal.SIGTERM:  # before the training had begun, or after its last step
-            return "signal"
+            return "signal", None
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         message = f"run {training.run.id}: its process {how}; the same command goes on from its checkpoint"
         raise DiedError(message) from None
     if error:
         raise ThriftyError(error)
-    return stopped
+    return stopped, busy
