@@ -5,7 +5,7 @@ runs of one configuration each by the same recipe: with one side alone nothing i
 
 - the first seed brings a *weak* word (consistent, at odds): FIRST;
 - with SEEDS seeds on each side a *strong* word (reproduced, not reproduced) can be said: 1. "The best of several runs"
-  needs MOST of them, since a maximum of fewer is another number;
+  needs as many as the rule fixes in advance, since a maximum of fewer is another number;
 - each further seed up to MOST narrows the interval: NARROWS.
 
 Seeds in between bring nothing by themselves, so what is compared is not a run but a :class:`Bundle`: the missing runs
@@ -21,14 +21,15 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from thriftylib.evidence.claims import COUNTS, Claim
+from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.intervals import SEEDS
 from thriftylib.evidence.records import Record
+from thriftylib.evidence.verdicts import best_of
 from thriftylib.spec import Run
 
 FIRST = 0.25
 NARROWS = 0.1
 WEIGHT = 2.0
-SEEDS = 3
 MOST = 5
 
 RunKey = tuple[str, int]
@@ -53,7 +54,7 @@ class Words(NamedTuple):
 
 def needed(claim: Claim) -> int:
     """Seeds on each side from which on a strong word can be said of a claim."""
-    return MOST if claim.statistic == "best epoch of the best run" else SEEDS
+    return best_of(claim) if claim.statistic == "best epoch of the best run" else SEEDS
 
 
 def value(claim: Claim, seeds: int) -> float:
@@ -83,7 +84,7 @@ class Ledger:
         self.claims = {
             claim.id: claim
             for claim in claims.values()
-            if claim.not_testable is None and claim.quantity not in COUNTS and claim.sides
+            if claim.not_testable is None and not claim.is_counted and claim.sides
         }
         known = {run.configuration: run for run in runs}
         self.seeds: dict[str, set[int]] = defaultdict(set)
