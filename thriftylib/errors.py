@@ -30,7 +30,3 @@ class BusyError(ThriftyError):
 
 class CheckpointError(ThriftyError):
     """A checkpoint that belongs to another run or cannot be read."""
-
-
-class BusyError(ThriftyError):
-    """A run that another process is training now, in the same folder: names the process."""

@@ -136,7 +136,8 @@ def summary(made: Plan, chosen: Sequence[Slot], conditions: Conditions, limit: f
     if not chosen:
         told = f"Nothing fits into {about(limit)} on {conditions.device}."
     if made.too_long:
-        shortest = min((step.estimate for step in made.too_long), key=lambda found: found.seconds)
+        longer = [step.estimate for step in made.too_long if step.estimate.seconds > limit]
+        shortest = min(longer, key=lambda found: found.seconds)
         told += f" {len(made.too_long)} take longer, or start from one that does: the shortest {ranged(shortest)}."
     if late := len(made.steps) - len(chosen):
         told += f" {late} would fit, but not beside these."

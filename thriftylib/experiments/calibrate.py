@@ -144,7 +144,7 @@ def calibrate(run: Run, device: torch.device, conditions: Conditions, *, seconds
         conditions: with threads and precision.
         seconds: of timed steps.
     """
-    from thriftylib.training.outcome import versions
+    from thriftylib.training.provenance import versions
 
     arguments = (run.model_dump(mode="json"), str(device), conditions.threads, conditions.precision, seconds)
     if conditions.jobs == 1:
