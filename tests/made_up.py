@@ -6,6 +6,8 @@ from typing import Any
 
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.records import Counted, Record, points
+from thriftylib.options import NetworkOptions
+from thriftylib.schedules import learning_rate, steps_per_epoch
 from thriftylib.spec import Run
 
 OPTIONS = {"filters": 32, "iterations": 20, "history_bug": True, "pool": 4}
@@ -31,20 +33,22 @@ def run(seed: int = 0, recipe: str = "paper-recipe", epochs: int = 3, options: d
 
 
 def record(made: Run, best: float = 90.0, final: float = 89.0, **more: Any) -> Record:
-    """A record of it: the best accuracy in the last epoch but one, the final one in the last."""
-    epochs = made.recipe.epochs
-    return from_series(made, [*[0.0] * (epochs - 2), best, final], **more)
+    """A record of it: the best accuracy in the last epoch but one, the final one in the last; measure only: neither."""
+    if made.recipe is None:
+        return from_series(made, [], **more)
+    return from_series(made, [*[0.0] * (made.epochs - 2), best, final], **more)
 
 
 def from_series(made: Run, accuracies: list[float | None], **more: Any) -> Record:
-    """A record with these test accuracies."""
-    epochs = len(accuracies)
+    """A record with these test accuracies, or the nearest that so many test images can give; rates as scheduled."""
+    epochs, images = len(accuracies), made.data.test_images or made.data.info.test
+    accuracies = [value if value is None else 100 * round(value * images / 100) / images for value in accuracies]
     series = {
         "train_loss": [1.0] * epochs,
         "train_accuracy": [50.0] * epochs,
         "test_loss": [None if value is None else 1.5 for value in accuracies],
         "test_accuracy": accuracies,
-        "learning_rate": [0.1] * epochs,
+        "learning_rate": [scheduled(made, epoch) for epoch in range(epochs)],
         "seconds": [10.0] * epochs,
     }
     series.update(more.pop("series", {}))
@@ -57,7 +61,7 @@ def from_series(made: Run, accuracies: list[float | None], **more: Any) -> Recor
         "series": series,
         "best": best,
         "final": final,
-        "cost": Counted(parameters=3042, macs=7, ptflops_macs=8, weight_bytes=9, activation_bytes=10),
+        "cost": counted(made),
         "images_per_second": 20_000.0,
         "seconds": 100.0,
         "device": "a CPU",
@@ -70,6 +74,26 @@ def from_series(made: Run, accuracies: list[float | None], **more: Any) -> Recor
         **more,
     }
     return Record(**fields)
+
+
+def counted(made: Run) -> Counted:
+    """The cost of a registered network, numbers of no meaning for another."""
+    if made.network.name not in NetworkOptions.known:
+        return Counted(parameters=3042, macs=7, ptflops_macs=8, weight_bytes=9, activation_bytes=10)
+    cost = made.cost
+    return Counted(
+        parameters=cost.parameters,
+        macs=cost.macs,
+        ptflops_macs=cost.ptflops_macs,
+        weight_bytes=cost.weight_bytes(),
+        activation_bytes=cost.activation_bytes(),
+    )
+
+
+def scheduled(made: Run, epoch: int) -> float:
+    """The learning rate of an epoch's last step, where the loss never changes."""
+    steps = steps_per_epoch(made.data.training_images, made.recipe.batch_size)
+    return learning_rate(made.recipe, epoch, steps - 1, steps, [1.5] * epoch)
 
 
 def claim(**more: Any) -> Claim:

@@ -146,6 +146,27 @@ def test_a_claim_shows_ours_spread_n_verdict_and_cost():
     assert f"thrifty train {claim.experiment}" in html
 
 
+def test_the_summary_counts_each_training_once():
+    claims = {one.id: one for one in (made_up.claim(), made_up.claim(id="made-up/group/two", value=89.5))}
+    sheet = type("Sheet", (), {"title": "Made up", "paper": "made-up", "claims": claims})()
+    records = [made_up.record(made_up.run(seed), 90.0) for seed in range(3)]
+    text = thrifty_tables.scoreboard({"made-up": sheet}, records, [])
+    assert "so far reproduced: 2, not reproduced: 0, undecided: 0, not run yet: 0; 3 independent trainings" in text
+    other = [made_up.record(made_up.run(seed, recipe="fast"), 90.0) for seed in range(3)]
+    text = thrifty_tables.scoreboard({"made-up": sheet}, other, [])
+    assert "not run yet: 2; 0 independent trainings" in text
+
+
+def test_how_often_the_rule_is_wrong_is_a_table(render):
+    page, warnings = render("```{error-rates}\n```")
+    rows = re.findall("<tr>(.*?)</tr>", page, flags=re.DOTALL)
+    assert len(rows) == 1 + 16
+    assert not warnings
+    first = re.findall("<td[^>]*>(.*?)</td>", rows[1])
+    assert first[:3] == ["0", "3", "1"]
+    assert 99 <= sum(map(int, first[3:7])) <= 101
+
+
 def test_every_verdict_has_a_sign_and_readable_colours_in_both_schemes():
     assert set(thrifty_tables.MARKS) == set(STATUSES)
     assert len(set(thrifty_tables.MARKS.values())) == len(STATUSES)  # never colour alone

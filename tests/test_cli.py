@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -86,6 +87,15 @@ def test_show_a_run_that_can_be_trained_from_what_it_prints(tmp_path):
     file.write_text(shown.stdout)
     call("train", file, "--out", tmp_path, "--device", "cpu", "--threads", 1)
     assert [record.id for record in load_records(tmp_path)] == [run.id]
+
+
+def test_status_tells_of_a_reading_that_was_changed():
+    rows = json.loads(call("status", "--paper", "expandnets", "--json").stdout)
+    assert all(row["reason"].endswith("all rows are trained so.") for row in rows if row["reading_changed"])
+    text = call("status", "--paper", "expandnets").stdout
+    assert text.count("* The reading of how batch norms start was changed after results were seen") == 1
+    assert re.search(r"expandnets/table-b/cifar10-smallnet .* reproduced\*", text)
+    assert "results were seen" not in call("status", "--paper", "dacnn").stdout
 
 
 def test_status_prints_every_claim():

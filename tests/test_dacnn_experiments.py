@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from thriftylib.evidence.claims import DIFFERENCE
 from thriftylib.evidence.records import load_records
 from thriftylib.evidence.sheets import load_claims
 from thriftylib.evidence.verdicts import judge
@@ -122,7 +121,7 @@ def test_smoke_trains_and_judges_nothing(name, tmp_path):
     assert table["best_accuracy"].between(5, 100).all()
     records = load_records(tmp_path)
     assert len(records) == len(table)
-    differences = [claim for claim in CLAIMS.values() if claim.quantity == DIFFERENCE and not claim.not_testable]
+    differences = [claim for claim in CLAIMS.values() if claim.is_difference and not claim.not_testable]
     assert {judge(claim, records).status for claim in differences} == {"not run"}
 
 

@@ -6,7 +6,6 @@ import pytest
 from made_up import from_series
 
 from thriftylib.errors import SpecError, ThriftyError
-from thriftylib.evidence.claims import ACCURACIES, DIFFERENCE
 from thriftylib.evidence.counts import count_claims, load_counts
 from thriftylib.evidence.records import save_record
 from thriftylib.evidence.sheets import load_claims
@@ -66,7 +65,7 @@ def test_recorded_is_paper_and_fast(name):
 def test_each_testable_claim_is_answered_by_the_experiment_that_it_names():
     unanswered = []
     for claim in load_claims(claims_dir()).values():
-        if claim.quantity in (*ACCURACIES, DIFFERENCE) and claim.not_testable is None:
+        if claim.definition.needs_runs and claim.not_testable is None:
             answering = [cell.run for cell in experiment(claim.experiment).cells("paper") if claim.id in cell.claims]
             both = all(any(side.fits(run) for run in answering) for side in claim.sides)
             unanswered += [] if both else [claim.id]
@@ -84,7 +83,7 @@ def test_cells_list_exactly_the_claims_whose_setting_they_have(name):
         wanted = {
             claim.id
             for claim in claims.values()
-            if claim.quantity in (*ACCURACIES, DIFFERENCE)
+            if claim.definition.needs_runs
             for setting in claim.sides
             if (run.network.name, run.data.name) == (setting.network, setting.dataset)
             and setting.recipes.get(run.recipe.name) == run.recipe.epochs

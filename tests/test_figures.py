@@ -422,6 +422,18 @@ def test_verdicts_show_claimed_ours_and_how_it_was_read():
     assert re.findall("<td[^>]*>(.*?)</td>", figures.verdicts(pd.DataFrame([missing])).data)[2:5] == ["", "", ""]
 
 
+def test_verdicts_tell_of_a_reading_that_was_changed():
+    row = {
+        "statement": "A claim.", "claimed": 91.0, "error": 0.0, "bound": "equals", "unit": "%", "mark": "FIGURE",
+        "ours": 90.5, "spread": 0.31, "n": 3, "final": 90.2, "recipe": "r", "verdict": "at odds", "reading_changed": "",
+    }  # fmt: skip
+    text = figures.verdicts(pd.DataFrame([row, {**row, "reading_changed": "first <this>, then that"}] * 2)).data
+    assert re.findall("<td[^>]*>(.*?)</td>", text)[5::6] == ["at odds", "at odds*"] * 2
+    assert text.count("<p>* first &lt;this&gt;, then that.</p>") == 1
+    assert "4 at odds" in text
+    assert "first" not in figures.verdicts(pd.DataFrame([{**row, "ours": np.nan, "reading_changed": "first"}])).data
+
+
 def test_status_says_what_is_missing_and_how_to_train_it():
     rows = table(
         {"run": "a"},

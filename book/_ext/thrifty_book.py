@@ -4,6 +4,7 @@
 - ``{scoreboard}``: every claim with its verdict. ``{unread} paper``: what could not be read.
 - ``{replications} paper``: what others measured with its networks.
 - ``{local-runs}``: the runs that this machine made. ``{provenance}``: where the committed records come from.
+- ``{error-rates}``: how often the rule of the verdicts says each word, by simulation.
 
 Everything is read when the site is built, so a build from changed records must be a full one (``thriftylib.book.build``
 sees to that). MathJax is copied beside the pages: the site asks the network for nothing.
@@ -30,6 +31,7 @@ from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.numbers import lookup
 from thriftylib.evidence.records import load_records
 from thriftylib.evidence.sheets import load_sheets
+from thriftylib.evidence.simulation import load_error_rates
 from thriftylib.paths import claims_dir, local_dir, results_dir
 
 logger = logging.getLogger(__name__)
@@ -106,6 +108,13 @@ class Provenance(FromRecords):
         return tables.provenance(load_records(results_dir()))
 
 
+class ErrorRates(FromRecords):
+    """``{error-rates}``: how often each word is said, by the true difference and the numbers of runs."""
+
+    def html(self) -> str:
+        return tables.error_rates(load_error_rates(results_dir()))
+
+
 def _finish_figures(app: Sphinx, doctree: nodes.document) -> None:
     """Give each figure of a notebook the words that its output carries, and a download of the notebook beside its data.
 
@@ -146,6 +155,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         "replications": ReplicationsTable,
         "local-runs": LocalRuns,
         "provenance": Provenance,
+        "error-rates": ErrorRates,
     }.items():
         app.add_directive(name, directive)
     app.connect("doctree-read", _finish_figures)

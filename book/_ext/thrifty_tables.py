@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from typing import Any
 
 from thriftylib.evidence import tables
-from thriftylib.evidence.claims import COUNTS, DIFFERENCE
 from thriftylib.evidence.counts import Count
 from thriftylib.evidence.outcomes import STATUSES
+from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Counted, Record
 from thriftylib.evidence.sheets import Replication, Sheet, Unread
+from thriftylib.evidence.simulation import ErrorRates
 
 # A verdict is told by a word and a mark; its colour (a class of thrifty.css) comes on top.
 MARKS = {
     "reproduced": "✓",
-    "partly": "◐",
+    "not reproduced": "✗",
     "consistent": "≈",
     "at odds": "≠",
-    "not reproduced": "✗",
+    "other recipe": "◐",
+    "equal": "=",
+    "differs": "Δ",
+    "by construction": "≡",
     "not run": "○",
+    "not counted": "◌",
     "not testable": "–",
 }
 SORTABLE = {"claimed": "Claimed", "ours": "Ours", "spread": "Spread", "n": "n", "verdict": "Verdict", "cost": "Cost"}
@@ -32,7 +37,8 @@ def scoreboard(sheets: Mapping[str, Sheet], records: Sequence[Record], counts: S
     """Every claim with its verdict, grouped by the figure that states it; scoreboard.js filters, sorts and folds it."""
     claims = {key: claim for sheet in sheets.values() for key, claim in sheet.claims.items()}
     rows = list(tables.scoreboard(claims, records, counts).astype(object).itertuples(index=False))
-    sizes = {record.id: record.cost for record in records}
+    counted = {key for key, claim in claims.items() if claim.is_counted}
+    sizes = {record.id: record.counted for record in records}
     totals = Counter(row.verdict for row in rows)
     chips = "".join(
         f'<button type="button" class="chip {_slug(status)}" data-verdict="{status}" aria-pressed="false">'
@@ -56,7 +62,7 @@ def scoreboard(sheets: Mapping[str, Sheet], records: Sequence[Record], counts: S
     return f"""
 <div class="scoreboard" id="scoreboard">
 <div class="chips" role="group" aria-label="Filter by verdict">{chips}</div>
-<p class="summary">{_summary(rows)}</p>
+<p class="summary">{_summary(rows, counted)}</p>
 <div class="controls">
 <input type="search" placeholder="Search: SVHN, T = 30, pooling &hellip;" aria-label="Search the claims">
 <select name="paper" aria-label="Paper"><option value="">All papers</option>{papers}</select>
@@ -72,15 +78,20 @@ def scoreboard(sheets: Mapping[str, Sheet], records: Sequence[Record], counts: S
 </table></div></div>"""
 
 
-def _summary(rows: Sequence[Any]) -> str:
+def _summary(rows: Sequence[Any], counted: Container[str]) -> str:
     """Measured and counted apart: that a network has the claimed parameters says nothing of its accuracy."""
     testable = [row for row in rows if row.verdict != "not testable"]
-    counts = [row.verdict for row in testable if row.quantity in COUNTS]
-    measured = [row.verdict for row in testable if row.quantity not in COUNTS]
+    counts = [row.verdict for row in testable if row.id in counted]
+    measured = [row for row in testable if row.id not in counted]
+    words = [row.verdict for row in measured]
+    trainings = {key for row in measured if row.verdict != "other recipe" for key in row.records.split(",") if key}
     return (
-        f"{len(testable)} of {len(rows)} claims can be tested. {len(measured)} of them need training: "
-        f"so far reproduced: {measured.count('reproduced')}, not run yet: {measured.count('not run')}. "
-        f"{len(counts)} are counts of parameters, filters or MACs: {counts.count('reproduced')} agree with ours."
+        f"{len(testable)} of {len(rows)} claims can be tested. {len(measured)} of them need runs: so far reproduced: "
+        f"{words.count('reproduced')}, not reproduced: {words.count('not reproduced')}, undecided: "
+        f"{words.count('consistent') + words.count('at odds')}, not run yet: "
+        f"{words.count('not run') + words.count('other recipe')}; {len(trainings)} independent trainings stand behind "
+        f"these verdicts. {len(counts)} are counts of parameters, filters or MACs: equal: {counts.count('equal')}, by "
+        f"construction: {counts.count('by construction')}."
     )
 
 
@@ -168,7 +179,7 @@ def _cost(row: Any, sizes: Mapping[str, Counted]) -> str:
         return ""
     spent = f"{row.cost / 3600:.1f} h" if row.cost >= 3600 else f"{row.cost / 60:.0f} min"
     size = sizes[row.records.split(",")[0]]
-    what = "pair" if row.quantity == DIFFERENCE else "run"
+    what = "pair" if is_difference(row.quantity) else "run"
     return f"{spent} a {what}<small>{size.parameters:,} parameters<br>{size.macs / 1e6:,.0f} MMAC</small>"
 
 
@@ -238,10 +249,10 @@ def local_runs(records: Sequence[Record]) -> str:
         (
             record.run.network.name,
             record.run.data.name,
-            f"{record.cost.parameters:,}",
+            f"{record.counted.parameters:,}",
             str(record.epochs),
-            _percent(record.best and record.best.test_accuracy),
-            _percent(record.final and record.final.test_accuracy),
+            _percent(record.best_accuracy),
+            _percent(record.final_accuracy),
             f"{record.seconds:.1f}",
             record.id if record.status == "complete" else f"{record.id} ({record.status})",
         )
@@ -257,6 +268,26 @@ def local_runs(records: Sequence[Record]) -> str:
         else "<p>These runs are this machine's own; the scoreboard shows committed records alone.</p>"
     )
     return f"{note}<p>{len(records)} runs on {escape(devices)}.</p>" + html_table(headers, rows, numbers=range(2, 7))
+
+
+def error_rates(rates: ErrorRates) -> str:
+    """How often each word is said, in percent, by the true difference and the numbers of runs."""
+    words = ("reproduced", "consistent", "at odds", "not reproduced")
+    earlier = ("reproduced", "partly", "not reproduced")
+    rows = [
+        (
+            f"{row.difference:g}",
+            str(row.ours),
+            str(row.theirs),
+            *(f"{100 * row.words.get(word, 0.0):.0f}" for word in words),
+            *(f"{100 * row.earlier.get(word, 0.0):.0f}" for word in earlier),
+        )
+        for row in rates.rows
+    ]
+    headers = ("True difference", "n", "n'", *(word.capitalize() for word in words))
+    headers += tuple(f"Earlier rule: {word}" for word in earlier)
+    told = f"{rates.trials:,} times each; runs deviate by {rates.deviation:g} points, and 1 point counts as close."
+    return html_table(headers, rows, numbers=range(len(headers))) + f"<p>{told}</p>"
 
 
 def provenance(records: Sequence[Record]) -> str:

@@ -112,7 +112,8 @@ def show(
             f"--preset goes with an experiment; unknown experiment {name!r}" + suggest(name, EXPERIMENTS)
         )
     elif name in claims:
-        _show_fields({key: value for key, value in claims[name].model_dump(mode="json").items() if value}, as_json)
+        fields = claims[name].model_dump(mode="json", exclude={"declared", "side_spreads"})
+        _show_fields({key: value for key, value in fields.items() if value}, as_json)
     else:
         _show_run(name, as_json)
 
@@ -229,9 +230,15 @@ def status(
         print_json(rows)
         return
     shown = ("id", "claimed", "error", "ours", "spread", "n", "unit", "verdict")
+    changes = list(dict.fromkeys(row["reading_changed"] for row in rows if row["n"] and row["reading_changed"]))
+    for row in rows:
+        if row["reading_changed"] in changes and row["n"]:
+            row["verdict"] += "*" * (changes.index(row["reading_changed"]) + 1)
     print_table(shown, [[_brief(row[column], row["unit"]) for column in shown] for row in rows])
     counted = board["verdict"].value_counts()
     out().print("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
+    for number, text in enumerate(changes, 1):
+        out().print(f"\n{'*' * number} {text}", markup=False)
 
 
 def _brief(value: Any, unit: str) -> Any:

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from thriftylib.datasets import dataset_info
 from thriftylib.errors import RecordError
-from thriftylib.evidence.claims import COUNTS, Claim, Setting
+from thriftylib.evidence.claims import Claim, Setting
 from thriftylib.evidence.records import Text, Whole, read_model, write_json
 from thriftylib.evidence.sheets import load_claims
 from thriftylib.options import NetworkOptions, Strict, find
@@ -73,7 +73,7 @@ def count_claims(claims: Iterable[Claim]) -> list[Count]:
     """A count for each network that a claim about a count names, each once; imports torch."""
     counts: list[Count] = []
     for claim in claims:
-        for side in claim.sides if claim.quantity in COUNTS and claim.not_testable is None else ():
+        for side in claim.sides if claim.is_counted and claim.not_testable is None else ():
             row = count(side.network, side.options, side.dataset)
             if row not in counts:
                 counts.append(row)
@@ -87,11 +87,12 @@ def answer(claim: Claim, counts: Iterable[Count]) -> float | None:
         RecordError: networks of different counts fit the claim's setting.
     """
     counts = list(counts)
-    if claim.quantity == "prune_ratio":
-        left, whole = (_number(claim, side, "kernel_parameters", counts) for side in claim.sides)
+    row = claim.definition
+    if row.compares == "share":
+        left, whole = (_number(claim, side, row.of, counts) for side in claim.sides)
         return None if left is None or whole is None else 100 * (1 - left / whole)
-    number = _number(claim, claim.setting, claim.quantity, counts)
-    return number / 1e6 if number is not None and claim.unit == "MMAC" else number
+    number = _number(claim, claim.setting, row.name, counts)
+    return number / 1e6 if number is not None and row.unit == "MMAC" else number
 
 
 def _number(claim: Claim, side: Setting, quantity: str, counts: Iterable[Count]) -> float | None:

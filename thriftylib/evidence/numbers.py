@@ -2,20 +2,27 @@
 
 - ``claim:<claim id>:<field>``: value, error, runs, spread of the claim; ours, sd, n, best, final, tolerance,
   difference, verdict, reason, recipe, device, seconds of its verdict: ``claim:thriftynet/size-cifar10/t20-f32:value``;
-  low and high are the ends of the 95 % confidence interval of a difference between two networks.
+  low and high are the ends of the 90 % interval of a difference between two networks, distance_low and distance_high
+  of that of ours less the claimed value; reading_changed tells of a reading that was changed after results were seen.
 - ``record:<run id>:<field>``: best, best_epoch, final, epochs, seed, seconds, minutes, images_per_second, device,
   status, recipe, parameters, macs, mmacs, ptflops_macs, weight_bytes, activation_bytes; and whatever number its
   method measured, by its name (``record:<run id>:batch_statistics_accuracy``).
 - ``count:scoreboard:<verdict>``: how many claims have it; also ``claims`` (all), ``tested`` (with runs or counts of
-  ours). ``count:<paper>:<field>``, or ``count:every paper:<field>``: how much of it is tested so far, the fields of
-  :class:`thriftylib.evidence.coverage.Coverage`. ``count:records:all``, ``count:records:complete``,
+  ours), ``trained`` (with runs of ours of the claim's own recipe). ``count:<paper>:<field>``, or
+  ``count:every paper:<field>``: how much of it is tested so far, the fields of
+  :class:`thriftylib.evidence.coverage.Coverage`. ``count:trainings:<of>``: how many independent
+  trainings stand behind the verdicts, each counted once however many claims it answers: ``all``, ``own recipe``,
+  ``strong`` (behind reproduced and not reproduced). ``count:records:all``, ``count:records:complete``,
   ``count:records:diverged``, ``count:unread:all``.
+- ``runs:<data set>:<field>``: deviation of the best epoch between runs of one configuration (points), pooled over all
+  configurations with two runs or more; freedom: its degrees of freedom.
 - ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), images_per_second (median), peak_mib.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,11 +31,11 @@ from pathlib import Path
 
 from thriftylib.errors import RecordError
 from thriftylib.evidence.bench import BenchRecord, load_bench
-from thriftylib.evidence.claims import ACCURACIES, DIFFERENCE, Claim
+from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.counts import Count, load_counts
 from thriftylib.evidence.coverage import Coverage
-from thriftylib.evidence.outcomes import STATUSES, Verdict
-from thriftylib.evidence.records import Record, load_records
+from thriftylib.evidence.outcomes import STATUSES, STRONG, UNDECIDED, Verdict
+from thriftylib.evidence.records import Counted, Record, load_records
 from thriftylib.evidence.sheets import Sheet, load_sheets
 from thriftylib.evidence.verdicts import judge_all
 from thriftylib.options import suggest
@@ -106,7 +113,7 @@ def _committed(claims: Path, results: Path) -> Evidence:
 def _claim(evidence: Evidence, name: str) -> Fields:
     claim = _known(evidence.claims, name, "claim")
     verdict = evidence.verdicts[name]
-    ours = _points if claim.quantity in (*ACCURACIES, DIFFERENCE, "prune_ratio") else _plain
+    ours = _points if claim.unit in ("%", "points") else _plain
     return {
         "value": _plain(claim.value),
         "error": "0" if claim.error == "exact" else _plain(claim.error),
@@ -116,6 +123,8 @@ def _claim(evidence: Evidence, name: str) -> Fields:
         "sd": _points(verdict.sd),
         "low": _points(verdict.interval and verdict.interval[0]),
         "high": _points(verdict.interval and verdict.interval[1]),
+        "distance_low": _points(verdict.distance and verdict.distance[0]),
+        "distance_high": _points(verdict.distance and verdict.distance[1]),
         "n": str(verdict.n),
         "best": _points(verdict.best),
         "final": _points(verdict.final),
@@ -123,6 +132,7 @@ def _claim(evidence: Evidence, name: str) -> Fields:
         "difference": None if verdict.ours is None else f"{verdict.ours - claim.value:+.2f}",
         "verdict": verdict.status,
         "reason": verdict.reason,
+        "reading_changed": claim.reading_changed,
         "recipe": verdict.recipe,
         "device": verdict.device or None,
         "seconds": f"{verdict.seconds:,.0f}" if verdict.n else None,
@@ -132,9 +142,9 @@ def _claim(evidence: Evidence, name: str) -> Fields:
 def _record(evidence: Evidence, name: str) -> Fields:
     record = _known({record.id: record for record in evidence.records}, name, "record")
     return {
-        "best": _points(record.best and record.best.test_accuracy),
+        "best": _points(record.best_accuracy),
         "best_epoch": _plain(record.best and record.best.epoch),
-        "final": _points(record.final and record.final.test_accuracy),
+        "final": _points(record.final_accuracy),
         "epochs": str(record.epochs),
         "seed": str(record.run.seed),
         "seconds": f"{record.seconds:,.0f}",
@@ -142,27 +152,50 @@ def _record(evidence: Evidence, name: str) -> Fields:
         "images_per_second": f"{record.images_per_second:,.0f}",
         "device": record.device,
         "status": record.status,
-        "recipe": record.run.recipe.name,
-        "mmacs": f"{record.cost.macs / 1e6:,.1f}",
-        **{name: f"{number:,}" for name, number in record.cost.model_dump().items()},
+        "recipe": record.run.recipe_name,
+        "mmacs": f"{record.counted.macs / 1e6:,.1f}",
+        **{name: f"{getattr(record.counted, name):,}" for name in Counted.model_fields},
         **{name: _points(number) for name, number in record.measured.items() if isinstance(number, int | float)},
     }
 
 
 def _count(evidence: Evidence, name: str) -> Fields:
-    found = [verdict.status for verdict in evidence.verdicts.values()]
+    verdicts = evidence.verdicts.values()
+    found = [verdict.status for verdict in verdicts]
+
+    def trainings(*words: str) -> int:
+        return len({record for verdict in verdicts if verdict.status in words for record in verdict.records})
+
     status = [record.status for record in evidence.records]
     counts = {
         "scoreboard": {
             **{name: found.count(name) for name in STATUSES},
             "claims": len(found),
-            "tested": sum(verdict.ours is not None for verdict in evidence.verdicts.values()),
+            "tested": sum(verdict.ours is not None for verdict in verdicts),
+            "trained": sum(bool(verdict.records) and verdict.status != "other recipe" for verdict in verdicts),
+        },
+        "trainings": {
+            "all": trainings(*STATUSES),
+            "own recipe": trainings(*STRONG, *UNDECIDED),
+            "strong": trainings(*STRONG),
         },
         **{paper: asdict(coverage) for paper, coverage in evidence.coverage.items()},
         "records": {"all": len(status), "complete": status.count("complete"), "diverged": status.count("diverged")},
         "unread": {"all": sum(len(sheet.unread) for sheet in evidence.sheets.values())},
     }
     return {field: f"{number:,}" for field, number in _known(counts, name, "count").items()}
+
+
+def _runs(evidence: Evidence, dataset: str) -> Fields:
+    groups: dict[str, list[float]] = {}
+    for record in evidence.records:
+        data, best = record.run.data, record.best_accuracy
+        if data.name == dataset and not (data.train_images or data.test_images) and best is not None:
+            groups.setdefault(record.run.configuration, []).append(best)
+    several = [values for values in groups.values() if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = math.fsum(statistics.variance(values) * (len(values) - 1) for values in several)
+    return {"deviation": _points(math.sqrt(squares / freedom)) if freedom else None, "freedom": str(freedom)}
 
 
 def _bench(evidence: Evidence, name: str, variant: str) -> Fields:
@@ -181,6 +214,7 @@ _KINDS: dict[str, tuple[str, Callable[..., Fields]]] = {
     "claim": ("claim:<claim id>:<field>", _claim),
     "record": ("record:<run id>:<field>", _record),
     "count": ("count:<what>:<field>", _count),
+    "runs": ("runs:<data set>:<field>", _runs),
     "bench": ("bench:<name>:<variant>:<field>", _bench),
 }
 

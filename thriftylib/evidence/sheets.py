@@ -2,7 +2,9 @@
 
 A file holds the paper's ``title``, its ``groups`` of claims, the numbers that only we ``counted`` (checks of our own
 arithmetic, never shown as claims), what others measured (``replications``: beside the claims, never one and never
-judged) and what could not be read (``unread``). A group gives the fields that its claims
+judged), what could not be read (``unread``) and the ``quantities`` that it declares itself
+(rows of :class:`thriftylib.evidence.quantities.Quantity`, such as ``{name: neurons, unit: "", source: measured, better:
+lower, close: {relative: 0.05}}``). A group gives the fields that its claims
 share; each of its ``claims`` adds its own, and ``columns`` with ``rows`` does the same as a table, where a column named
 ``options.x`` is the setting's option x. ``{...}`` in a statement stands for a field or an option of the claim. A number
 that is not in the file is not a claim.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +22,13 @@ import yaml
 from pydantic import Field
 
 from thriftylib.errors import RecordError, SpecError
-from thriftylib.evidence.claims import Claim, Text
+from thriftylib.evidence import quantities
+from thriftylib.evidence.claims import Claim, Setting, Spread, Text
+from thriftylib.evidence.quantities import Quantity
 from thriftylib.options import Strict, suggest
+
+_MADE_HERE = {"paper", "declared", "side_spreads"}
+"""Fields of a claim that no file gives."""
 
 
 class Unread(Strict):
@@ -96,8 +103,10 @@ def load_sheet(path: str | os.PathLike[str]) -> Sheet:
     path = Path(path)
     try:
         content = yaml.load(path.read_text("utf-8"), _Loader)
-        _known(content, {"title", "groups", "counted", "unread", "replications"}, "the file")
-        claims, counted = (list(_expand(path.stem, content, part)) for part in ("groups", "counted"))
+        _known(content, {"title", "groups", "counted", "unread", "replications", "quantities"}, "the file")
+        declared = quantities.declare(_items(content, "quantities", "the file"))
+        claims, counted = (list(_expand(path.stem, content, part, declared)) for part in ("groups", "counted"))
+        claims = _with_side_spreads(claims)
         unread = _items(content, "unread", "the file")
         for item in unread:
             _known(item, set(Unread.model_fields) - {"paper"}, "an entry of unread")
@@ -150,8 +159,28 @@ def _items(content: dict[str, Any], key: str, where: str) -> list[Any]:
     return items
 
 
-def _expand(paper: str, content: dict[str, Any], part: str) -> Iterator[Claim]:
-    own = set(Claim.model_fields) - {"paper"}
+def _with_side_spreads(claims: Sequence[Claim]) -> list[Claim]:
+    """Differences with the paper's spreads of both sides: their own, else those of the claims about each side."""
+    known = [(claim, claim.known_spread) for claim in claims if claim.known_spread]
+
+    def spread(claim: Claim, side: Setting) -> Spread | None:
+        about = (claim.definition.of, claim.statistic, side)
+        return next((found for one, found in known if (one.quantity, one.statistic, one.setting) == about), None)
+
+    def completed(claim: Claim) -> Claim:
+        if not claim.is_difference or len(claim.sides) != 2:
+            return claim
+        if claim.spreads is not None:
+            found = [Spread(deviation=claim.as_sample(each), runs=claim.runs) for each in claim.spreads]
+        else:
+            found = [spread(claim, side) for side in claim.sides]
+        return claim.model_copy(update={"side_spreads": tuple(found)})
+
+    return list(map(completed, claims))
+
+
+def _expand(paper: str, content: dict[str, Any], part: str, declared: Mapping[str, Quantity]) -> Iterator[Claim]:
+    own = set(Claim.model_fields) - _MADE_HERE
     for group in _items(content, part, "the file"):
         name = group.get("group") if isinstance(group, dict) else None
         where = f"group {name!r}"
@@ -162,10 +191,10 @@ def _expand(paper: str, content: dict[str, Any], part: str) -> Iterator[Claim]:
         for row in _items(group, "rows", where):
             if not isinstance(row, list) or len(row) != len(columns):
                 raise RecordError(f"a row of {where} must be a list of {len(columns)} values: {row!r}")
-            yield _claim(paper, name, shared, dict(zip(columns, row, strict=True)))
+            yield _claim(paper, name, shared, dict(zip(columns, row, strict=True)), declared)
         for values in _items(group, "claims", where):
             _known(values, own, f"a claim of {where}")
-            yield _claim(paper, name, shared, values)
+            yield _claim(paper, name, shared, values, declared)
 
 
 def _replication(paper: str, item: Any) -> Replication:
@@ -181,8 +210,15 @@ def _replication(paper: str, item: Any) -> Replication:
     return Replication.model_validate({"paper": paper, "results": results, **fields})
 
 
-def _claim(paper: str, group: str, shared: dict[str, Any], own: dict[str, Any]) -> Claim:
+def _claim(
+    paper: str, group: str, shared: dict[str, Any], own: dict[str, Any], declared: Mapping[str, Quantity]
+) -> Claim:
     values = copy.deepcopy({**shared, **own, "id": f"{paper}/{group}/{own.get('id')}", "paper": paper})
+    if declared and (name := str(values.get("quantity"))) not in quantities.QUANTITIES:
+        try:
+            values["declared"] = quantities.find(name, declared)
+        except RecordError as error:
+            raise RecordError(f"claim {values['id']}: {error}") from None
     inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
     setting = values.get("setting") or {}
     if not isinstance(setting, dict) or not isinstance(setting.setdefault("options", {}), dict):

@@ -2,39 +2,55 @@ r"""Verdicts: a claim against the records, by one rule. No torch, and never type
 
 **Which records count.** Those whose network, whole data set, method and every option that the claim names agree. A run
 with noisy labels, or one that starts from another run's weights, answers only a claim that says so. The claim's own
-recipes, run to their last epoch, decide; each seed is one run. A run that diverged counts with the accuracy it reached
-(chance level, 100 / classes, if it reached none). The claim's own statistic decides: for ThriftyNets that is the best
-test epoch, which looks at the test set. The last epoch is always reported beside it.
+recipes, run to their last epoch, decide; each seed is one run. A run that diverged counts with the accuracy it reached,
+at least with chance level (100 / classes). The claim's own statistic decides: for ThriftyNets that is the best test
+epoch, which looks at the test set. The last epoch is always reported beside it.
 
 **Numbers.** The claim is c with reading error e; our n runs have mean m and deviation s; the paper's n' runs have
 deviation s' (sample deviations both: a paper's population deviation is multiplied by sqrt(n' / (n' - 1)) first, and
-shown as it stands). Where the paper's spread is not known it is taken to be ours (S = s, v = n - 1), and n' to be 1
-where it is not known. Else S pools both, with v = n + n' - 2 degrees of freedom. The tolerance is such that of 100
-differences with nothing but chance behind them 95 stay below it::
+shown as it stands). The 90 % interval of the difference m - c is that of two independent means, with Welch's degrees of
+freedom v::
 
-    S^2       = ((n - 1) s^2 + (n' - 1) s'^2) / v
-    tolerance = e + t(0.975, v) S sqrt(1/n + 1/n')
+    m - c  +-  t(0.95, v) sqrt(s^2 / n + s'^2 / n')
 
-**Enough seeds** are at least two whose mean is known to one point: t(0.975, v) S / sqrt(n) is at most 1. With fewer, a
-single seed above all, only the weak words *consistent* and *at odds* are used, and the tolerance is e + max(1, 2 s').
+Where the paper's spread is not known, or comes from fewer than 3 runs, it is taken to be ours (s' = s, v = n - 1);
+where its number of runs is not known, that is taken to be 1. A spread of 0 leaves an interval without width.
 
-**The words.**
+**What counts as close** to an accuracy is 1 point, but never more than a fifth of the claimed error rate: 0.126 points
+where 99.37 % are claimed. Each quantity has its own, in :mod:`thriftylib.evidence.quantities`. The band is that, and
+the reading error: e + close on either side of the claim.
 
-- *reproduced*: enough seeds, and the difference \|m - c\| is within the tolerance.
-- *partly*: enough seeds, and the difference is beyond the tolerance but at most e + 1 point; or only another recipe was
-  run, and it reaches the claimed value less the tolerance.
-- *not reproduced*: enough seeds, and the difference is larger than that.
-- *consistent*: too few seeds to say more; the difference is within their tolerance.
-- *at odds*: too few seeds to say more; the difference is beyond their tolerance.
-- *not run*: no record of the claim's recipe; the number of another recipe, where there is one, is shown.
-- *not testable*: what the claim needs is not known or not to be had; the claim says what.
+**The words.** A strong word needs at least 3 seeds. So close is shown, and not merely assumed: this is the test of
+equivalence by two one-sided tests at 5 % (TOST). A wide scatter makes a wide interval, and that decides nothing.
 
-**Bounds** ("more than 91 %") are judged on one side: from two runs on, reproduced when m - t(0.95, n - 1) s / sqrt(n)
-meets the bound, not reproduced when m + t(0.95, n - 1) s / sqrt(n) misses it; else consistent or at odds by the side
-that m is on (mirrored for "at most"). "The best run" of several is a maximum, so it is compared as it is: reproduced
-from two runs on, not reproduced from five runs on.
+- *reproduced*: the whole interval lies within the band.
+- *not reproduced*: the whole interval lies outside it.
+- *consistent*: undecided, with m within the band; with fewer than 3 seeds always undecided.
+- *at odds*: undecided, with m outside the band.
+- *other recipe*: only another recipe was run; its number is shown and decides nothing. Of several recipes it is that of
+  the one with the most seeds, then of the longest.
+- *not run*: no record of this network on this data.
+- *not testable*: what the claim needs is not known or not available; the claim says what.
 
-**Counts** have no spread: reproduced when ours is equal within the claim's rounding, else not reproduced.
+**Bounds** ("more than 91 %") are judged on one side, by the same interval of m alone: from 3 seeds on *reproduced* when
+m - t(0.95, n - 1) s / sqrt(n) meets the bound, *not reproduced* when m + t(0.95, n - 1) s / sqrt(n) misses it; else
+*consistent* or *at odds* by the side that m is on (mirrored for "at most").
+
+**The best of several runs** is a maximum, and grows with every run. So the number of runs is fixed in advance: as many
+as the claim states, else 5. They are those of the seeds 0, 1, ... below that number, in the order of the seed, then of
+the claim's alternatives and recipes, and never more. With all of them it is *reproduced* when the best one meets the
+claim and *not reproduced* when it does not; with fewer it is *consistent* or *at odds*.
+
+**Counts** have no spread, and words of their own:
+
+- *equal*: ours is the claimed one within its rounding or reading error;
+- *differs*: it is not;
+- *by construction*: it is equal, but the network or the way of counting was inferred from this very number, so that it
+  could hardly differ;
+- *at odds* (*consistent*): it differs (is equal) where how the authors built the network is not known;
+- *not counted*: run ``thrifty cost --record``.
+
+**A reading that was changed** after results were seen is told with the verdict, in the order of events.
 
 **Differences** between two networks have a rule of their own: :mod:`thriftylib.evidence.differences`.
 """
@@ -47,26 +63,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from scipy.special import stdtrit
-
 from thriftylib.errors import RecordError
-from thriftylib.evidence.claims import COUNTS, DIFFERENCE, Claim
+from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.counts import Count, answer
 from thriftylib.evidence.differences import judge_difference
-from thriftylib.evidence.outcomes import CLOSE, ROUND, Status, Verdict, mean, notes, outcome
+from thriftylib.evidence.intervals import ROUND, SEEDS, Mean, decide, half_width, mean_of
+from thriftylib.evidence.outcomes import Status, Verdict, behind, mean, measured, notes, outcome, sentence
 from thriftylib.evidence.records import Record
 
-MAXIMUM_RUNS = 5
-"""Runs without success before "the best run" of a claim is called not reproduced: as many as the paper repeats."""
+BEST_OF = 5
+"""Runs that "the best run" is taken over where the claim does not state them: as many as the papers repeat."""
 
 
 class Comparison(NamedTuple):
-    """Our runs against the claim: ``reaches`` says whether they are at least as good as it, within the tolerance."""
+    """Our runs against the claim: ours, how far off still counts as close, the interval of ours less the claimed."""
 
     status: Status
     ours: float
     tolerance: float
-    reaches: bool
+    distance: tuple[float, float] | None
 
 
 def judge(claim: Claim, records: Iterable[Record], counts: Iterable[Count] = ()) -> Verdict:
@@ -76,25 +91,11 @@ def judge(claim: Claim, records: Iterable[Record], counts: Iterable[Count] = ())
         RecordError: a record is given twice, or networks of different counts fit the claim.
     """
     if claim.not_testable is not None:
-        return Verdict(claim=claim.id, status="not testable", reason=_sentence(claim.not_testable))
-    if claim.quantity in COUNTS:
-        return _judge_count(claim, counts)
-    fitting = [record for record in records if any(side.fits(record.run) for side in claim.sides)]
-    if len({record.id for record in fitting}) < len(fitting):
-        raise RecordError(f"claim {claim.id}: a record is given twice")
-    if claim.quantity == DIFFERENCE:
-        return judge_difference(claim, fitting)
-    own = [record for record in fitting if claim.setting.has_recipe(record.run)]
-    if own:
-        groups = _groups(claim, own)
-        group = max(groups, key=lambda group: (len(group), group[0].run.configuration))
-        return _verdict(claim, group, len(groups) - 1)
-    if fitting:
-        verdicts = [_verdict_of_another_recipe(claim, group) for group in _groups(claim, fitting)]
-        sign = -1 if claim.bound == "at most" else 1
-        return max(verdicts, key=lambda verdict: (verdict.status == "partly", sign * verdict.ours, verdict.recipe))
-    wanted = " or ".join(claim.setting.recipes)
-    return Verdict(claim=claim.id, status="not run", reason=f"No record of this network with the recipe {wanted}.")
+        return Verdict(claim=claim.id, status="not testable", reason=sentence(claim.not_testable))
+    verdict = _judge_count(claim, counts) if claim.is_counted else _judge_runs(claim, records)
+    if claim.reading_changed is None:
+        return verdict
+    return verdict.model_copy(update={"reason": f"{verdict.reason} {sentence(claim.reading_changed)}"})
 
 
 def judge_all(
@@ -105,142 +106,184 @@ def judge_all(
 
 
 def compare(claim: Claim, values: Sequence[float]) -> Comparison:
-    """The rule for claims about accuracies, on the claim's statistic of each of our runs."""
-    if claim.bound != "equals" or claim.statistic == "best epoch of the best run":
-        return _compare_bound(claim, values)
-    n, ours, error = len(values), statistics.fmean(values), claim.reading_error
-    theirs = claim.deviation
-    weak = CLOSE if theirs is None else max(CLOSE, 2 * theirs)
-    enough, chance = False, weak
-    if n >= 2:
-        spread, freedom = statistics.stdev(values), n - 1
-        if theirs is not None:
-            freedom = n + claim.runs - 2
-            spread = math.sqrt(((n - 1) * spread**2 + (claim.runs - 1) * theirs**2) / freedom)
-        width = stdtrit(freedom, 0.975) * spread
-        enough = bool(width / math.sqrt(n) <= CLOSE)
-        if enough:
-            chance = float(width * math.sqrt(1 / n + 1 / (claim.runs or 1)))
-    tolerance, difference = error + chance, abs(ours - claim.value) - ROUND
-    if not enough:
-        status = "consistent" if difference <= tolerance else "at odds"
-    elif difference <= tolerance:
-        status = "reproduced"
-    else:
-        status = "partly" if difference <= error + CLOSE else "not reproduced"
-    return Comparison(status, ours, tolerance, ours + tolerance + ROUND >= claim.value)
+    """The rule for a claimed value, on the claim's statistic of each of our runs.
 
-
-def _compare_bound(claim: Claim, values: Sequence[float]) -> Comparison:
-    n, error = len(values), claim.reading_error
-    sign = -1 if claim.bound == "at most" else 1
-
-    def meets(number: float) -> bool:
-        room = sign * (number - claim.value) + error
-        return room > ROUND if claim.bound == "more than" else room >= -ROUND
-
+    The best of several runs is decided where all of them are given, ``best_of(claim)``.
+    """
+    n, ours = len(values), statistics.fmean(values)
     if claim.statistic == "best epoch of the best run":
-        ours, chance, patience = max(values), 0.0, MAXIMUM_RUNS
-    else:
-        ours, patience = statistics.fmean(values), 2
-        chance = float(stdtrit(n - 1, 0.95) * statistics.stdev(values) / math.sqrt(n)) if n >= 2 else 0.0
-    if n >= 2 and meets(ours - sign * chance):
-        status = "reproduced"
-    elif n >= patience and not meets(ours + sign * chance):
-        status = "not reproduced"
-    else:
-        status = "consistent" if meets(ours) else "at odds"
-    return Comparison(status, ours, error + chance, meets(ours))
+        ours = max(values)
+        lowest, highest = _bounds(claim)
+        meets = lowest <= ours <= (math.inf if claim.bound == "equals" else highest)
+        words: tuple[Status, Status] = ("reproduced", "not reproduced")
+        return Comparison(
+            (words if n >= best_of(claim) else ("consistent", "at odds"))[not meets], ours, claim.reading_error, None
+        )
+    if claim.bound != "equals":
+        half = half_width([mean_of(values)]) if n > 1 else None
+        status = decide(ours, half, *_bounds(claim), n)
+        return Comparison(status, ours, claim.reading_error, _around(ours - claim.value, half))
+    tolerance = claim.reading_error + claim.definition.closeness(claim.value)
+    half = half_width(_scatter(claim, values)) if n > 1 else None
+    status = decide(ours, half, claim.value - tolerance - ROUND, claim.value + tolerance + ROUND, n)
+    return Comparison(status, ours, tolerance, _around(ours - claim.value, half))
+
+
+def best_of(claim: Claim) -> int:
+    """How many runs "the best run" of a claim is taken over."""
+    return max(SEEDS, claim.runs or BEST_OF)
+
+
+def _bounds(claim: Claim) -> tuple[float, float]:
+    """The range that a bound leaves, with the reading error."""
+    value, error = claim.value, claim.reading_error
+    if claim.bound == "at most":
+        return -math.inf, value + error + ROUND
+    return value - error + (ROUND if claim.bound == "more than" else -ROUND), math.inf
+
+
+def _scatter(claim: Claim, values: Sequence[float]) -> list[Mean]:
+    """How ours and the paper's mean scatter; the paper's as ours where its own spread is not known well enough."""
+    spread = claim.known_spread
+    if spread is None or spread.runs < SEEDS:
+        return [mean_of(values, 1 / (claim.runs or 1))]
+    return [mean_of(values), Mean(spread.deviation**2 / spread.runs, spread.runs - 1)]
+
+
+def _around(centre: float, half: float | None) -> tuple[float, float] | None:
+    return None if half is None else (centre - half, centre + half)
+
+
+def _judge_runs(claim: Claim, records: Iterable[Record]) -> Verdict:
+    fitting = [record for record in records if any(side.fits(record.run) for side in claim.sides)]
+    if len({record.id for record in fitting}) < len(fitting):
+        raise RecordError(f"claim {claim.id}: a record is given twice")
+    there = measured(claim, fitting)
+    if claim.is_difference:
+        return judge_difference(claim, there)
+    own = [record for record in there if claim.setting.has_recipe(record.run)]
+    if own and (groups := _groups(claim, own)):
+        group = max(groups, key=lambda group: (len(group), group[0].run.configuration))
+        return _verdict(claim, group, len(groups) - 1)
+    if there and not own:
+        return _of_another_recipe(claim, max(_groups(claim, there), key=_weight))
+    wanted = " or ".join(claim.setting.recipes)
+    reason = f"No record of this network{f' with the recipe {wanted}' if wanted else ''}"
+    if len(fitting) > len(there):
+        reason += f" holds {claim.definition.key}: {len(fitting)} without it"
+    elif own:
+        reason += f" has one of the seeds 0 to {best_of(claim) - 1}, which alone count"
+    return Verdict(claim=claim.id, status="not run", reason=reason + ".")
 
 
 def _groups(claim: Claim, records: Sequence[Record]) -> list[list[Record]]:
-    """Runs that are one another's seeds; for the best of several runs, all runs of a recipe."""
-    together = claim.statistic == "best epoch of the best run"
+    """Runs that are one another's seeds; for the best of several runs, those that count of all of the own recipes."""
 
     def key(record: Record) -> str:
-        return record.run.recipe.name if together else record.run.configuration
+        return record.run.configuration
 
-    if together and all(claim.setting.has_recipe(record.run) for record in records):
-        return [sorted(records, key=lambda record: record.run.seed)]
+    if claim.statistic == "best epoch of the best run" and all(claim.setting.has_recipe(each.run) for each in records):
+        recipes = list(claim.setting.recipes)
+
+        def place(record: Record) -> tuple:
+            run = record.run
+            return run.seed, claim.setting.alternative(run), recipes.index(run.recipe_name), run.configuration
+
+        runs = best_of(claim)
+        counting = sorted((record for record in records if record.run.seed < runs), key=place)
+        return [counting[:runs]] if counting else []
     ordered = sorted(records, key=lambda record: (key(record), record.run.seed))
     return [list(group) for _, group in groupby(ordered, key)]
+
+
+def _weight(group: Sequence[Record]) -> tuple[int, int, str]:
+    """What another recipe is chosen by, and never by its result."""
+    return len(group), group[0].run.epochs, group[0].run.configuration
 
 
 def _verdict(claim: Claim, group: Sequence[Record], others: int = 0) -> Verdict:
     found = compare(claim, values := [outcome(claim, record) for record in group])
     sd = statistics.stdev(values) if len(values) > 1 else None
-    words = {"equals": "the claimed", "more than": "the claimed more than", "at least": "the claimed at least"}
-    against = f"{words.get(claim.bound, 'the claimed at most')} {claim.value:g} {claim.unit}"
-    within = f"within {found.tolerance:.2f}"
-    reason = (
-        f"{_ours(claim, found.ours, sd, group)} "
-        + {
-            "reproduced": f"agrees with {against} {within}",
-            "partly": f"differs from {against} by more than chance and reading explain ({found.tolerance:.2f}), "
-            f"but by no more than {CLOSE:g} point",
-            "not reproduced": f"disagrees with {against}, which is not {within}",
-            "consistent": f"is consistent with {against} {within}; only more seeds can say more",
-            "at odds": f"is at odds with {against}, which is not {within}; only more seeds can say more",
-        }[found.status]
-    )
-    reason += notes(group, others)
     return Verdict(
         claim=claim.id,
         status=found.status,
-        reason=reason + ".",
+        reason=f"{_ours(claim, found.ours, sd, group)}; {_told(claim, found, len(group))}{notes(group, others)}.",
         ours=found.ours,
         sd=sd,
+        distance=found.distance,
         n=len(group),
-        seeds=tuple(record.run.seed for record in group),
-        best=mean(record.best and record.best.test_accuracy for record in group),
-        final=mean(record.final and record.final.test_accuracy for record in group),
+        best=mean(record.best_accuracy for record in group),
+        final=mean(record.final_accuracy for record in group),
         tolerance=found.tolerance,
-        recipe=" and ".join(sorted({record.run.recipe.name for record in group})),
-        seconds=math.fsum(record.seconds for record in group),
-        device=", ".join(sorted({record.device for record in group})),
-        records=tuple(record.id for record in group),
+        **behind(group),
     )
 
 
-def _verdict_of_another_recipe(claim: Claim, group: Sequence[Record]) -> Verdict:
-    reaches = compare(claim, [outcome(claim, record) for record in group]).reaches
+def _told(claim: Claim, found: Comparison, n: int) -> str:
+    words = {"equals": "", "more than": "more than ", "at least": "at least ", "at most": "at most "}
+    claimed = f"claimed {words[claim.bound]}{claim.value:g} {claim.unit}".rstrip()
+    few = f"; fewer than {SEEDS} seeds decide nothing" if n < SEEDS else ""
+    if claim.statistic == "best epoch of the best run":
+        runs = best_of(claim)
+        few = f"; {runs} runs were fixed in advance, {n} of them are there" if n < runs else ""
+        meets = found.status in ("reproduced", "consistent")
+        return f"the best one {'meets' if meets else 'does not meet'} the {claimed}{few}"
+    if claim.bound != "equals":
+        reach = {
+            "reproduced": "the whole one-sided 95 % interval meets",
+            "not reproduced": "the whole one-sided 95 % interval misses",
+            "consistent": "the mean alone meets",
+            "at odds": "the mean alone misses",
+        }[found.status]
+        return f"{reach} the {claimed}{few}"
+    off, close = (
+        f"off by {found.ours - claim.value:+.2f} from the {claimed}",
+        f"the {found.tolerance:.2f} that count as close",
+    )
+    if found.distance is not None:
+        off += f", 90 % interval {found.distance[0]:+.2f} to {found.distance[1]:+.2f}"
+    where = {
+        "reproduced": f"the whole interval is within {close}",
+        "not reproduced": f"the whole interval is outside {close}",
+        "consistent": f"the mean is within {close}{few or ', the interval reaches beyond'}",
+        "at odds": f"the mean is outside {close}{few or ', the interval reaches inside'}",
+    }[found.status]
+    return f"{off}: {where}"
+
+
+def _of_another_recipe(claim: Claim, group: Sequence[Record]) -> Verdict:
     verdict = _verdict(claim, group)
-    recipe = f"{verdict.recipe} ({group[0].run.recipe.epochs} epochs)"
-    shown = f"{_ours(claim, verdict.ours, verdict.sd, group)} with another recipe, {recipe},"
-    return verdict.model_copy(
-        update={
-            "status": "partly" if reaches else "not run",
-            "reason": f"{shown} {'reaches' if reaches else 'does not reach'} the claimed {claim.value:g} {claim.unit} "
-            f"within {verdict.tolerance:.2f}; the claim's own recipe was not run.",
-        }
-    )
+    recipe = f"{verdict.recipe} ({group[0].run.epochs} epochs)"
+    shown = f"{_ours(claim, verdict.ours, verdict.sd, group)} with another recipe, {recipe}"
+    reason = f"{shown}, beside the claimed {claim.value:g} {claim.unit}".rstrip()
+    status = {"status": "other recipe", "reason": f"{reason}; the claim's own recipe was not run."}
+    return verdict.model_copy(update={**status, "tolerance": None, "distance": None})
 
 
 def _judge_count(claim: Claim, counts: Iterable[Count]) -> Verdict:
     ours = answer(claim, counts)
     if ours is None:
-        return Verdict(claim=claim.id, status="not run", reason="This network was not counted.")
+        return Verdict(claim=claim.id, status="not counted", reason="Not counted: run thrifty cost --record.")
     difference = ours - claim.value
     equal = abs(difference) <= claim.reading_error + ROUND * max(1.0, abs(claim.value))
     meets = {"equals": equal, "more than": difference > 0, "at least": equal or difference > 0}
-    status = "reproduced" if meets.get(claim.bound, equal or difference < 0) else "not reproduced"
     told, stated = (f"{number:,.7g} {claim.unit}" if claim.unit else f"{number:,.0f}" for number in (ours, claim.value))
-    return Verdict(
-        claim=claim.id,
-        status=status,
-        reason=f"Our count is {told}, the claimed one {stated}.",
-        ours=ours,
-        tolerance=claim.reading_error,
-    )
+    reason = f"Our count is {told}, the claimed one {stated}"
+    is_met = meets.get(claim.bound, equal or difference < 0)
+    status: Status = "equal" if is_met else "differs"
+    if is_met and claim.inferred_from_itself:
+        status = "by construction"
+        reason += "; network or counting was inferred from this number, so that it could hardly differ"
+    elif claim.build_unknown:
+        status = "consistent" if is_met else "at odds"
+        reason += "; how the authors built the baseline is not known"
+    return Verdict(claim=claim.id, status=status, reason=reason + ".", ours=ours, tolerance=claim.reading_error)
 
 
 def _ours(claim: Claim, ours: float, sd: float | None, group: Sequence[Record]) -> str:
+    unit = f" {claim.unit}" if claim.unit else ""
     if sd is None:
-        return f"One seed: {ours:.2f} {claim.unit}"
+        return f"One seed: {ours:.2f}{unit}"
     if claim.statistic == "best epoch of the best run":
-        return f"The best of {len(group)} runs: {ours:.2f} {claim.unit}"
-    return f"{ours:.2f} +- {sd:.2f} {claim.unit} over {len(group)} seeds"
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:].rstrip(".") + "."
+        return f"The best of {len(group)} runs: {ours:.2f}{unit}"
+    return f"{ours:.2f} +- {sd:.2f}{unit} over {len(group)} seeds"

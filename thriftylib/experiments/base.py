@@ -8,7 +8,7 @@ from functools import cache
 from inspect import getdoc
 
 from thriftylib.errors import SpecError
-from thriftylib.evidence.claims import COUNTS, Claim, matches
+from thriftylib.evidence.claims import Claim, matches
 from thriftylib.evidence.sheets import load_claims
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir
@@ -134,4 +134,4 @@ def _cells(name: str, preset: str) -> tuple[Cell, ...]:
 @cache
 def _claims() -> tuple[Claim, ...]:
     """The claims that a training can answer; counts need none."""
-    return tuple(claim for claim in load_claims(claims_dir()).values() if claim.quantity not in COUNTS)
+    return tuple(claim for claim in load_claims(claims_dir()).values() if not claim.is_counted)

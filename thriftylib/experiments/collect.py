@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record, load_records
 from thriftylib.evidence.sheets import load_claims
 from thriftylib.experiments.base import Cell, Experiment, Where, experiment, select
@@ -111,7 +112,7 @@ def _shared(chosen: Experiment, preset: str, cell: Cell, claims: Mapping[str, Cl
 
 def claim_of(cell: Cell, chosen: Experiment, claims: Mapping[str, Claim]) -> Claim | None:
     """The test accuracy that the paper states for a cell: of several, the first that belongs to this experiment."""
-    stated = [claims[key] for key in cell.claims if claims[key].quantity == "test_accuracy"]
+    stated = [claims[key] for key in cell.claims if claims[key].quantity == TEST_ACCURACY]
     return min(stated, key=lambda claim: claim.experiment != chosen.name, default=None)
 
 
@@ -121,8 +122,11 @@ def _outcome(record: Record | None, cell: Cell, seed: int) -> dict[str, Any]:
     return {
         "run": record.id,
         "seed": seed,
-        "best_accuracy": record.best.test_accuracy if record.best else None,
-        "final_accuracy": record.final.test_accuracy if record.final else None,
+        "parameters": record.counted.parameters,
+        "macs": record.counted.macs,
+        "ptflops_macs": record.counted.ptflops_macs,
+        "best_accuracy": record.best_accuracy,
+        "final_accuracy": record.final_accuracy,
         "epochs": record.epochs,
         "seconds": record.seconds,
         "device": record.device,

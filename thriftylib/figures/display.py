@@ -66,13 +66,18 @@ def checksum(text: str) -> str:
 def verdicts(board: pd.DataFrame, folded: int = 8) -> HTML:
     """A table of claims with ours and the verdict, from ``evidence.tables.scoreboard``; long ones are folded.
 
-    Claimed values show how far they may be off; ours the mean, the standard deviation and the number of seeds.
+    Claimed values show how far they may be off; ours the mean, the standard deviation and the number of seeds. A
+    verdict with a star rests on a reading that was changed after results were seen; how stands below the table.
     """
+    changes = list(dict.fromkeys(text for row in board.itertuples() if (text := _changed(row))))
     rows = [
-        (row.statement, _claimed(row), _ours(row), f"{row.n}" if row.n else "", _number(row.final), row.verdict)
+        (row.statement, _claimed(row), _ours(row), f"{row.n}" if row.n else "", _number(row.final))
+        + (row.verdict + "*" * (changes.index(_changed(row)) + 1 if _changed(row) else 0),)
         for row in board.itertuples()
     ]
     table = _table(("claim", "claimed", "ours", "n", "last epoch", "verdict"), [map(html.escape, row) for row in rows])
+    notes = (f"<p>{'*' * number} {html.escape(text)}.</p>" for number, text in enumerate(changes, 1))
+    table += "".join(notes)
     counts = board["verdict"].value_counts(sort=False)
     summary = f"{len(board)} claim{'s' * (len(board) != 1)}: " + ", ".join(
         f"{n} {verdict}" for verdict, n in counts.items()
@@ -139,6 +144,11 @@ def _ours(row: pd.Series) -> str:
         return ""
     recipe = "" if pd.isna(row.recipe) else f" ({row.recipe})"  # a count has none
     return _number(row.ours) + (f" ± {row.spread:.2f}" if row.n > 1 else "") + recipe
+
+
+def _changed(row: pd.Series) -> str:
+    """How the reading behind a verdict was changed; empty where it was not, or where there is no verdict yet."""
+    return getattr(row, "reading_changed", "") if not pd.isna(row.ours) else ""
 
 
 def _number(value: float) -> str:

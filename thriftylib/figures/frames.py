@@ -126,14 +126,15 @@ def front_points(
     groups: dict[str, list[Record]] = {}
     for record in records:
         data = record.run.data
-        if data.name == dataset and record.best and record.final and not (data.train_images or data.test_images):
+        is_whole = data.name == dataset and not (data.train_images or data.test_images)
+        if is_whole and record.best_accuracy is not None and record.final_accuracy is not None:
             groups.setdefault(record.run.configuration, []).append(record)
     ours = []
     for some in groups.values():
-        first, ends = some[0], [(record.best.test_accuracy, record.final.test_accuracy) for record in some]
+        first, ends = some[0], [(record.best_accuracy, record.final_accuracy) for record in some]
         best, final = (fmean(values) for values in zip(*ends, strict=True))
         ours.append(
-            ("ours", first.run.network.name, first.run.recipe.name, first.cost.parameters, best, final, len(some))
+            ("ours", first.run.network.name, first.run.recipe_name, first.counted.parameters, best, final, len(some))
         )
     ours.sort(key=lambda row: (row[3], row[1], row[2], row[4]))
     return stack(pd.DataFrame(claimed, columns=columns), pd.DataFrame(ours, columns=columns))

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from thriftylib.evidence.claims import Claim
-from thriftylib.evidence.differences import Difference, subtract
+from thriftylib.evidence.differences import Difference, Side, subtract
 from thriftylib.evidence.records import Record
 from thriftylib.figures import look
 from thriftylib.figures.training import longest
@@ -61,11 +61,11 @@ def table_gains(
     against: Mapping[str, str],
     by: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Each row's difference from its reference, with the 95 % interval of ``evidence.differences``.
+    """Each row's difference from its reference, with the 90 % interval of ``evidence.differences``.
 
     Args:
         against: the labels of the reference rows, such as ``{"model": "SmallNet"}``; ours are subtracted within one
-            recipe, by seed where both have the same seeds.
+            recipe.
         by: the labels in which a row and its reference agree.
 
     Returns:
@@ -107,10 +107,10 @@ def accuracy_by_row(frame: pd.DataFrame, *, title: str, note: str) -> list[Axes]
 
 
 def gain_by_row(frame: pd.DataFrame, *, title: str, note: str, xlabel: str) -> list[Axes]:
-    """Claimed differences above ours, each with its 95 % interval; from :func:`table_gains`. One axis for all."""
+    """Claimed differences above ours, each with its 90 % interval; from :func:`table_gains`. One axis for all."""
     known = frame.dropna(subset=["difference"]).fillna({"recipe": ""})
     marks = list(known[["panel", "row", "recipe", "difference", "low", "high", "n"]].itertuples(index=False, name=None))
-    words = {"claimed": "claimed, 95 % by its spreads", "spread": "95 % interval"}
+    words = {"claimed": "claimed, 90 % by its spreads", "spread": "90 % interval"}
     panels = _draw(frame, marks, title=title, note=note, zero=True, **words)
     panels[-1].set_xlabel(xlabel)
     return panels
@@ -213,7 +213,7 @@ def gradient_cosines(records: Iterable[Record], table: pd.DataFrame, *, row: str
             parts.append(pd.DataFrame({"source": ["wanted"], "row": [name]}))
             continue
         quantiles = {key: values for key, values in chosen.series.items() if key.startswith("cosine_")}
-        same = {"source": "ours", "row": name, "recipe": chosen.run.recipe.name, "run": chosen.id}
+        same = {"source": "ours", "row": name, "recipe": chosen.run.recipe_name, "run": chosen.id}
         parts.append(pd.DataFrame({**same, "epoch": range(chosen.epochs), **quantiles}))
     columns = ["source", "row", "recipe", "run", "epoch", *dict.fromkeys(itertools.chain(*(fan[:2] for fan in _FAN)))]
     columns.insert(8, "cosine_50")
@@ -275,13 +275,13 @@ def _own(claim: str | None, experiment: str, claims: Mapping[str, Claim]) -> Cla
 
 def _stated(ours: Claim, theirs: Claim) -> Difference:
     """The difference of two stated means, with the variances that the paper's spreads give."""
-    both = (ours, theirs)
-    spreads = tuple((claim.deviation**2, claim.runs) for claim in both if claim.deviation is not None and claim.runs)
-    n = min(claim.runs or 1 for claim in both) if len(spreads) == 2 else 1
-    return Difference(ours.value - theirs.value, spreads, n, paired=False)
+    spreads = [claim.known_spread for claim in (ours, theirs)]
+    sides = tuple(Side(spread.deviation**2, spread.runs) for spread in spreads if spread)
+    is_known = len(sides) == 2
+    n = min(side.runs for side in sides) if is_known else 1
+    return Difference(ours.value - theirs.value, sides if is_known else (), n)
 
 
 def _interval(found: Difference) -> dict[str, float]:
-    half = found.half()
-    half = math.nan if half is None else half
+    half = math.nan if found.half is None else found.half
     return {"difference": found.mean, "low": found.mean - half, "high": found.mean + half, "n": found.n}

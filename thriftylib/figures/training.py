@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record
 from thriftylib.figures import look
 
@@ -27,8 +28,8 @@ def longest(records: Iterable[Record], runs: Iterable[str]) -> Record | None:
 def run_in_words(record: Record) -> str:
     """Network, size, data set, recipe and seed of a record: the line below a figure's title."""
     run = record.run
-    size = f"{record.cost.parameters:,} parameters"
-    return f"{run.network.name}, {size}, {run.data.name}, {run.recipe.name}, seed {run.seed}; run {record.id}."
+    size = f"{record.counted.parameters:,} parameters"
+    return f"{run.network.name}, {size}, {run.data.name}, {run.recipe_name}, seed {run.seed}; run {record.id}."
 
 
 def training_curves(frame: pd.DataFrame, *, title: str, note: str) -> list[Axes]:
@@ -64,13 +65,13 @@ def training_curves(frame: pd.DataFrame, *, title: str, note: str) -> list[Axes]
 
 def _ends(panel: Axes, frame: pd.DataFrame) -> dict[str, Line2D]:
     """Marks the best and the last measured epoch; an entry of the key for each."""
-    measured = frame.dropna(subset=["test_accuracy"])
+    measured = frame.dropna(subset=[TEST_ACCURACY])
     if measured.empty:
         return {}
-    best, last = measured.loc[measured["test_accuracy"].idxmax()], measured.iloc[-1]
+    best, last = measured.loc[measured[TEST_ACCURACY].idxmax()], measured.iloc[-1]
     return {
-        f"{name} epoch: {row['test_accuracy']:.2f} %": panel.plot(
-            row["epoch"], row["test_accuracy"], linestyle="none", marker=marker, markersize=size, color="black",
+        f"{name} epoch: {row[TEST_ACCURACY]:.2f} %": panel.plot(
+            row["epoch"], row[TEST_ACCURACY], linestyle="none", marker=marker, markersize=size, color="black",
             markeredgecolor="white", markeredgewidth=0.6, zorder=4,
         )[0]
         for name, row, marker, size in (("best", best, "*", 11), ("last", last, "D", 6))
