@@ -10,7 +10,7 @@ from made_up import OPTIONS, claim, from_series, record, run
 from scipy import stats
 
 from thriftylib.errors import RecordError
-from thriftylib.evidence import intervals, quantities, verdicts
+from thriftylib.evidence import claims, intervals, quantities, verdicts
 from thriftylib.evidence.bench import BenchRecord
 from thriftylib.evidence.claims import Claim, matches
 from thriftylib.evidence.counts import Count
@@ -664,12 +664,12 @@ def test_the_docstring_tells_the_constants_and_every_word():
     assert all(f"*{word}*" in text for word in STATUSES)
     assert "at least 3 seeds" in text
     assert "fewer than 3 runs" in text
-    assert intervals.SEEDS == 3
+    assert claims.SEEDS == 3
     assert "The 90 % interval" in text
     assert intervals.LEVEL == 0.95
     assert "(TOST)" in text
     assert "as many as the claim states, else 5" in text
-    assert verdicts.BEST_OF == 5
+    assert claims.BEST_OF == 5
     close = quantities.QUANTITIES["test_accuracy"].close
     assert "is 1 point, but never more than a fifth of the claimed error rate" in text
     assert (close.absolute, close.relative) == (1.0, 0.2)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import OPTIONS, claim, record, run
 
-from thriftylib.experiments.worth import FIRST, MOST, NARROWS, SEEDS, WEIGHT, Bundle, Ledger, Words, needed, value
+from thriftylib.experiments.worth import FIRST, MOST, NARROWS, SEEDS, WEIGHT, Bundle, Ledger, Words, value
 
 A, B, OTHER = ({**OPTIONS, "filters": filters} for filters in (32, 64, 96))
 SETTING = {"network": "made-up", "dataset": "cifar10", "recipes": {"paper-recipe": 3}}
@@ -39,7 +39,7 @@ def test_steps_of_a_claim():
     one = claim()
     worth = [value(one, seeds) for seeds in range(MOST + 2)]
     assert worth == pytest.approx([0, FIRST, FIRST, 1, 1 + NARROWS, 1 + 2 * NARROWS, 1 + 2 * NARROWS])
-    assert needed(one) == SEEDS == 3
+    assert one.seeds_needed == SEEDS == 3
     assert FIRST < 1 / SEEDS  # three seeds of one claim before the first of three
 
 

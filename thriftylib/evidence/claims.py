@@ -29,6 +29,11 @@ Statistic = Literal[
     "duration",
 ]
 """What of the runs is stated; "mean over runs" and "one run" go with what has no epochs."""
+SEEDS = 3
+"""Runs on each side of ours from which on a strong word may be said."""
+BEST_OF = 5
+"""Runs that "the best run" is taken over where the claim does not state them: as many as the papers repeat."""
+
 Text = Annotated[str, Field(min_length=1)]
 Values = Annotated[tuple[float, ...], Field(strict=False)]
 
@@ -185,6 +190,16 @@ class Claim(Strict):
     def is_difference(self) -> bool:
         """Whether it is about the difference of two networks."""
         return self.definition.is_difference
+
+    @property
+    def is_best_of(self) -> bool:
+        """Whether the best of several runs is stated, whose number our rule fixes in advance."""
+        return self.statistic == "best epoch of the best run"
+
+    @property
+    def seeds_needed(self) -> int:
+        """Runs on each side of ours from which on a strong word may be said; of the best of several all that count."""
+        return max(SEEDS, self.runs or BEST_OF) if self.is_best_of else SEEDS
 
     @property
     def reading_error(self) -> float:

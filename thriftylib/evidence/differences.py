@@ -47,8 +47,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from thriftylib.evidence.claims import Claim, Setting, Spread
-from thriftylib.evidence.intervals import ROUND, SEEDS, Mean, decide, half_width
+from thriftylib.evidence.claims import SEEDS, Claim, Setting, Spread
+from thriftylib.evidence.intervals import ROUND, Mean, decide, half_width
 from thriftylib.evidence.outcomes import Status, Verdict, behind, mean, notes, outcome
 from thriftylib.evidence.records import Record
 

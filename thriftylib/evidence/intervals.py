@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 from scipy.special import stdtrit
 
-SEEDS = 3
-"""Runs on each side of ours from which on a strong word may be said."""
+from thriftylib.evidence.claims import SEEDS
+
 LEVEL = 0.95
 """Of each end of an interval: two ends make it a 90 % interval, that of two one-sided tests at 5 %."""
 ROUND = 1e-9

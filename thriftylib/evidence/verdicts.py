@@ -64,15 +64,12 @@ from itertools import groupby
 from typing import NamedTuple
 
 from thriftylib.errors import RecordError
-from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.claims import SEEDS, Claim
 from thriftylib.evidence.counts import Count, answer
 from thriftylib.evidence.differences import judge_difference
-from thriftylib.evidence.intervals import ROUND, SEEDS, Mean, decide, half_width, mean_of
+from thriftylib.evidence.intervals import ROUND, Mean, decide, half_width, mean_of
 from thriftylib.evidence.outcomes import Status, Verdict, behind, mean, measured, notes, outcome, sentence
 from thriftylib.evidence.records import Record
-
-BEST_OF = 5
-"""Runs that "the best run" is taken over where the claim does not state them: as many as the papers repeat."""
 
 
 class Comparison(NamedTuple):
@@ -108,16 +105,19 @@ def judge_all(
 def compare(claim: Claim, values: Sequence[float]) -> Comparison:
     """The rule for a claimed value, on the claim's statistic of each of our runs.
 
-    The best of several runs is decided where all of them are given, ``best_of(claim)``.
+    The best of several runs is decided where all of them are given, ``claim.seeds_needed``.
     """
     n, ours = len(values), statistics.fmean(values)
-    if claim.statistic == "best epoch of the best run":
+    if claim.is_best_of:
         ours = max(values)
         lowest, highest = _bounds(claim)
         meets = lowest <= ours <= (math.inf if claim.bound == "equals" else highest)
         words: tuple[Status, Status] = ("reproduced", "not reproduced")
         return Comparison(
-            (words if n >= best_of(claim) else ("consistent", "at odds"))[not meets], ours, claim.reading_error, None
+            (words if n >= claim.seeds_needed else ("consistent", "at odds"))[not meets],
+            ours,
+            claim.reading_error,
+            None,
         )
     if claim.bound != "equals":
         half = half_width([mean_of(values)]) if n > 1 else None
@@ -127,11 +127,6 @@ def compare(claim: Claim, values: Sequence[float]) -> Comparison:
     half = half_width(_scatter(claim, values)) if n > 1 else None
     status = decide(ours, half, claim.value - tolerance - ROUND, claim.value + tolerance + ROUND, n)
     return Comparison(status, ours, tolerance, _around(ours - claim.value, half))
-
-
-def best_of(claim: Claim) -> int:
-    """How many runs "the best run" of a claim is taken over."""
-    return max(SEEDS, claim.runs or BEST_OF)
 
 
 def _bounds(claim: Claim) -> tuple[float, float]:
@@ -172,7 +167,7 @@ def _judge_runs(claim: Claim, records: Iterable[Record]) -> Verdict:
     if len(fitting) > len(there):
         reason += f" holds {claim.definition.key}: {len(fitting)} without it"
     elif own:
-        reason += f" has one of the seeds 0 to {best_of(claim) - 1}, which alone count"
+        reason += f" has one of the seeds 0 to {claim.seeds_needed - 1}, which alone count"
     return Verdict(claim=claim.id, status="not run", reason=reason + ".")
 
 
@@ -182,14 +177,14 @@ def _groups(claim: Claim, records: Sequence[Record]) -> list[list[Record]]:
     def key(record: Record) -> str:
         return record.run.configuration
 
-    if claim.statistic == "best epoch of the best run" and all(claim.setting.has_recipe(each.run) for each in records):
+    if claim.is_best_of and all(claim.setting.has_recipe(each.run) for each in records):
         recipes = list(claim.setting.recipes)
 
         def place(record: Record) -> tuple:
             run = record.run
             return run.seed, claim.setting.alternative(run), recipes.index(run.recipe_name), run.configuration
 
-        runs = best_of(claim)
+        runs = claim.seeds_needed
         counting = sorted((record for record in records if record.run.seed < runs), key=place)
         return [counting[:runs]] if counting else []
     ordered = sorted(records, key=lambda record: (key(record), record.run.seed))
@@ -223,8 +218,8 @@ def _told(claim: Claim, found: Comparison, n: int) -> str:
     words = {"equals": "", "more than": "more than ", "at least": "at least ", "at most": "at most "}
     claimed = f"claimed {words[claim.bound]}{claim.value:g} {claim.unit}".rstrip()
     few = f"; fewer than {SEEDS} seeds decide nothing" if n < SEEDS else ""
-    if claim.statistic == "best epoch of the best run":
-        runs = best_of(claim)
+    if claim.is_best_of:
+        runs = claim.seeds_needed
         few = f"; {runs} runs were fixed in advance, {n} of them are there" if n < runs else ""
         meets = found.status in ("reproduced", "consistent")
         return f"the best one {'meets' if meets else 'does not meet'} the {claimed}{few}"
@@ -284,6 +279,6 @@ def _ours(claim: Claim, ours: float, sd: float | None, group: Sequence[Record]) 
     unit = f" {claim.unit}" if claim.unit else ""
     if sd is None:
         return f"One seed: {ours:.2f}{unit}"
-    if claim.statistic == "best epoch of the best run":
+    if claim.is_best_of:
         return f"The best of {len(group)} runs: {ours:.2f}{unit}"
     return f"{ours:.2f} +- {sd:.2f}{unit} over {len(group)} seeds"

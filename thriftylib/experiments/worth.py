@@ -22,9 +22,7 @@ from itertools import product
 from typing import NamedTuple
 
 from thriftylib.evidence.claims import Claim
-from thriftylib.evidence.intervals import SEEDS
 from thriftylib.evidence.records import Record
-from thriftylib.evidence.verdicts import best_of
 from thriftylib.spec import Run
 
 FIRST = 0.25
@@ -52,16 +50,11 @@ class Words(NamedTuple):
     strong: int
 
 
-def needed(claim: Claim) -> int:
-    """Seeds on each side from which on a strong word can be said of a claim."""
-    return best_of(claim) if claim.statistic == "best epoch of the best run" else SEEDS
-
-
 def value(claim: Claim, seeds: int) -> float:
     """What a claim with so many seeds on its weakest side is worth, without its weight."""
-    if seeds < needed(claim):
+    if seeds < claim.seeds_needed:
         return FIRST if seeds else 0.0
-    return 1.0 + NARROWS * (min(seeds, MOST) - needed(claim))
+    return 1.0 + NARROWS * (min(seeds, MOST) - claim.seeds_needed)
 
 
 class Ledger:
@@ -131,7 +124,7 @@ class Ledger:
         self.seeds[configuration].add(seed)
         after = {key: self.reached(key) for key in asked}
         weak = sum(not before[key] and after[key] > 0 for key in asked)
-        strong = sum(before[key] < needed(self.claims[key]) <= after[key] for key in asked)
+        strong = sum(before[key] < self.claims[key].seeds_needed <= after[key] for key in asked)
         return Words(weak, strong)
 
     def bundles(self) -> list[Bundle]:
