@@ -151,10 +151,18 @@ def test_the_summary_counts_each_training_once():
     sheet = type("Sheet", (), {"title": "Made up", "paper": "made-up", "claims": claims})()
     records = [made_up.record(made_up.run(seed), 90.0) for seed in range(3)]
     text = thrifty_tables.scoreboard({"made-up": sheet}, records, [])
-    assert "so far reproduced: 2, not reproduced: 0, undecided: 0, not run yet: 0; 3 independent trainings" in text
+    assert "Of the 2 that need a training 2 are reproduced, 0 not reproduced, 0 undecided, by 3 independent" in text
     other = [made_up.record(made_up.run(seed, recipe="fast"), 90.0) for seed in range(3)]
     text = thrifty_tables.scoreboard({"made-up": sheet}, other, [])
-    assert "not run yet: 2; 0 independent trainings" in text
+    assert "0 are reproduced, 0 not reproduced, 0 undecided, by 0 independent trainings" in text
+
+
+def test_a_changed_reading_is_told_where_the_verdict_stands():
+    claim = made_up.claim(reading_changed="first it missed; then a file was read")
+    sheet = type("Sheet", (), {"title": "Made up", "paper": "made-up", "claims": {claim.id: claim}})()
+    html = thrifty_tables.scoreboard({"made-up": sheet}, [made_up.record(made_up.run(), 90.0)], [])
+    assert html.count("First it missed; then a file was read.") == 1
+    assert "<summary>Reading changed after results were seen</summary>" in html
 
 
 def test_how_often_the_rule_is_wrong_is_a_table(render):

@@ -10,7 +10,7 @@ from typing import Any
 
 from thriftylib.evidence import tables
 from thriftylib.evidence.counts import Count
-from thriftylib.evidence.outcomes import STATUSES
+from thriftylib.evidence.outcomes import STATUSES, sentence
 from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Counted, Record
 from thriftylib.evidence.sheets import Replication, Sheet, Unread
@@ -85,13 +85,13 @@ def _summary(rows: Sequence[Any], counted: Container[str]) -> str:
     measured = [row for row in testable if row.id not in counted]
     words = [row.verdict for row in measured]
     trainings = {key for row in measured if row.verdict != "other recipe" for key in row.records.split(",") if key}
+    undecided = words.count("consistent") + words.count("at odds")
+    others = len(counts) - counts.count("equal") - counts.count("by construction") - counts.count("differs")
     return (
-        f"{len(testable)} of {len(rows)} claims can be tested. {len(measured)} of them need runs: so far reproduced: "
-        f"{words.count('reproduced')}, not reproduced: {words.count('not reproduced')}, undecided: "
-        f"{words.count('consistent') + words.count('at odds')}, not run yet: "
-        f"{words.count('not run') + words.count('other recipe')}; {len(trainings)} independent trainings stand behind "
-        f"these verdicts. {len(counts)} are counts of parameters, filters or MACs: equal: {counts.count('equal')}, by "
-        f"construction: {counts.count('by construction')}."
+        f"{len(testable)} of {len(rows)} claims can be tested. Of the {len(measured)} that need a training "
+        f"{words.count('reproduced')} are reproduced, {words.count('not reproduced')} not reproduced, {undecided} "
+        f"undecided, by {len(trainings)} independent trainings. Of the {len(counts)} counts {counts.count('equal')} are equal, "
+        f"{counts.count('differs')} differ, {counts.count('by construction')} are equal by construction, {others} open."
     )
 
 
@@ -141,10 +141,20 @@ def _row(group: int, row: Any, sizes: Mapping[str, Counted]) -> str:
 {_cell("Ours", _ours(row), "num")}
 {_cell("Spread", "" if _missing(row.spread) else f"± {row.spread:.2f}", "num")}
 {_cell("n", str(row.n or ""), "num")}
-<td role="cell" class="verdict">{badge}<small>{escape(row.reason)}</small></td>
+<td role="cell" class="verdict">{badge}{_reason(row)}</td>
 {_cell("Cost", _cost(row, sizes), "cost")}
 {_cell("Command", _command(row.command), "command")}
 </tr>"""
+
+
+def _reason(row: Any) -> str:
+    """Why, and beneath it, to be opened, how a reading was changed after results were seen."""
+    if not row.reading_changed:
+        return f"<small>{escape(row.reason)}</small>"
+    changed = sentence(row.reading_changed)
+    why = escape(row.reason.removesuffix(changed).rstrip())
+    told = f"<details><summary>Reading changed after results were seen</summary>{escape(changed)}</details>"
+    return f"<small>{why}{told}</small>"
 
 
 def _cell(label: str, content: str, kind: str) -> str:

@@ -105,7 +105,7 @@ def train_missing(
         jobs: how many are trained at once; several need a process each.
         announce: called before each training with the run, its number and how many there are.
         expected: seconds that each run takes, by its id: none begins that would not end within the budget, unless no
-            shorter one is left (see :class:`Queue`).
+            shorter one is left (see :class:`thriftylib.experiments.side_by_side.Queue`).
 
     Raises:
         ThriftyError: the data, the device, a record or a checkpoint cannot be used; or, before anything is trained, a
