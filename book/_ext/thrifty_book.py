@@ -38,12 +38,16 @@ logger = logging.getLogger(__name__)
 MATHJAX = "tex-svg-full.js"  # one file: SVG glyphs need no fonts, "full" needs no further files
 
 
+_UNBROKEN = 24  # characters of a number that no line breaks; a longer one is a text, such as a verdict's reason
+
+
 class Number(SphinxRole):
     """``{num}`key` ``: the text that :func:`thriftylib.evidence.numbers.lookup` gives."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         try:
-            return [nodes.inline(self.rawtext, lookup(self.text), classes=["number"])], []
+            text = lookup(self.text)
+            return [nodes.inline(self.rawtext, text, classes=["number"] if len(text) <= _UNBROKEN else [])], []
         except ThriftyError as error:
             logger.warning("%s", error, location=self.get_location(), type="thrifty", subtype="number")
             return [nodes.problematic(self.rawtext, self.rawtext)], []

@@ -90,8 +90,9 @@ def _summary(rows: Sequence[Any], counted: Container[str]) -> str:
     return (
         f"{len(testable)} of {len(rows)} claims can be tested. Of the {len(measured)} that need a training "
         f"{words.count('reproduced')} are reproduced, {words.count('not reproduced')} not reproduced, {undecided} "
-        f"undecided, by {len(trainings)} independent trainings. Of the {len(counts)} counts {counts.count('equal')} are equal, "
-        f"{counts.count('differs')} differ, {counts.count('by construction')} are equal by construction, {others} open."
+        f"undecided, by {len(trainings)} independent trainings. Of the {len(counts)} counts "
+        f"{counts.count('equal')} are equal, {counts.count('differs')} differ, {counts.count('by construction')} are equal by construction, "
+        f"{others} open."
     )
 
 
