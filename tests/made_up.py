@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from thriftylib.evidence.claims import Claim
-from thriftylib.evidence.records import Counted, Record, points
+from thriftylib.evidence.records import Counted, Record
+from thriftylib.evidence.series import points
 from thriftylib.options import NetworkOptions
 from thriftylib.schedules import learning_rate, steps_per_epoch
 from thriftylib.spec import Run

@@ -17,7 +17,8 @@ from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence import records
 from thriftylib.evidence.bench import BenchRecord, load_bench, save_bench
 from thriftylib.evidence.counts import Count, load_counts, save_counts
-from thriftylib.evidence.records import Record, load_record, load_records, points, save_record
+from thriftylib.evidence.records import Record, load_record, load_records, save_record
+from thriftylib.evidence.series import points
 from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Run
 

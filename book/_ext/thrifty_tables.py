@@ -86,13 +86,12 @@ def _summary(rows: Sequence[Any], counted: Container[str]) -> str:
     words = [row.verdict for row in measured]
     trainings = {key for row in measured if row.verdict != "other recipe" for key in row.records.split(",") if key}
     undecided = words.count("consistent") + words.count("at odds")
-    others = len(counts) - counts.count("equal") - counts.count("by construction") - counts.count("differs")
+    equal, differ, built = (counts.count(word) for word in ("equal", "differs", "by construction"))
     return (
         f"{len(testable)} of {len(rows)} claims can be tested. Of the {len(measured)} that need a training "
         f"{words.count('reproduced')} are reproduced, {words.count('not reproduced')} not reproduced, {undecided} "
-        f"undecided, by {len(trainings)} independent trainings. Of the {len(counts)} counts "
-        f"{counts.count('equal')} are equal, {counts.count('differs')} differ, {counts.count('by construction')} are equal by construction, "
-        f"{others} open."
+        f"undecided, by {len(trainings)} independent trainings. Of the {len(counts)} counts {equal} are equal, "
+        f"{differ} differ, {built} are equal by construction, {len(counts) - equal - differ - built} open."
     )
 
 

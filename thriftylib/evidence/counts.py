@@ -16,7 +16,8 @@ from pydantic import JsonValue
 from thriftylib.datasets import dataset_info
 from thriftylib.errors import RecordError
 from thriftylib.evidence.claims import Claim, Setting
-from thriftylib.evidence.records import Text, Whole, read_model, write_json
+from thriftylib.evidence.records import Text, read_model, write_json
+from thriftylib.evidence.series import Whole
 from thriftylib.evidence.sheets import load_claims
 from thriftylib.options import NetworkOptions, Strict, find
 from thriftylib.paths import claims_dir, results_dir

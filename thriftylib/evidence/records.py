@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from thriftylib.errors import RecordError, SpecError
-from thriftylib.evidence.consistency import SERIES, check
+from thriftylib.evidence.consistency import check
+from thriftylib.evidence.series import SERIES, Percent, Point, Series, Whole
 from thriftylib.options import Strict
 from thriftylib.paths import write_atomically
 from thriftylib.spec import Run
@@ -24,21 +25,10 @@ from thriftylib.spec import Run
 SAME_ACCURACY = 0.1
 """Points: ten images of ten thousand. Other devices, precisions and merged layers round a few logits the other way."""
 
-Series = dict[str, list[float | None]]
 Amount = Annotated[float, Field(ge=0)]
-Whole = Annotated[int, Field(ge=0)]
-Percent = Annotated[float, Field(ge=0, le=100)]
 Text = Annotated[str, Field(min_length=1)]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}\+?$")]  # +: the code differed from that commit
 Model = TypeVar("Model", bound=Strict)
-
-
-class Point(Strict):
-    """The test accuracy (percent) and loss after ``epoch``, which counts from 0 as everywhere."""
-
-    epoch: Whole
-    test_accuracy: Percent
-    test_loss: float | None = None
 
 
 class Counted(Strict):
@@ -91,18 +81,6 @@ class Weights(Strict):
     file: Annotated[str, Field(pattern=r"^[^/\\]+\.safetensors$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=1)]
-
-
-def points(series: Mapping[str, Sequence[float | None]]) -> tuple[Point | None, Point | None]:
-    """The best point (highest test accuracy, the earliest of equals) and the last epoch's; None: none measured."""
-    losses = series["test_loss"]
-    measured = [
-        Point(epoch=epoch, test_accuracy=accuracy, test_loss=loss)
-        for epoch, (accuracy, loss) in enumerate(zip(series["test_accuracy"], losses, strict=True))
-        if accuracy is not None
-    ]
-    best = max(measured, key=lambda point: point.test_accuracy, default=None)
-    return best, measured[-1] if measured and measured[-1].epoch == len(losses) - 1 else None
 
 
 class Record(Strict):

@@ -70,17 +70,19 @@ def count(network: nn.Module, image_shape: ImageShape) -> Counted:
 
 
 def check_cost(run: Run, network: nn.Module) -> None:
-    """Compare the closed-form parameters of a run with those of its built network, before anything is trained.
+    """Compare the closed-form cost of a run with what its built network counts, before anything is trained.
 
     Raises:
         SpecError: they differ; shows both.
     """
-    said, built = run.cost.parameters, parameters(network)
-    if said != built:
-        raise SpecError(
-            f"network {run.network.name}: cost() says {said:,} parameters, the built network has {built:,}; "
-            "mend cost() or build()"
-        )
+    said, built = run.cost, count(network, run.data.info.image_shape)
+    for name in ("parameters", "macs", "ptflops_macs"):
+        closed, counted = getattr(said, name), getattr(built, name)
+        if closed != counted:
+            raise SpecError(
+                f"network {run.network.name}: cost() says {closed:,} {name}, the built network has {counted:,}; "
+                "mend cost() or build()"
+            )
 
 
 def _distinct(tensors: list[Tensor]) -> list[int]:

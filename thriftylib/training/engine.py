@@ -15,8 +15,8 @@ from typing import Literal
 
 import torch
 
-from thriftylib.evidence.consistency import SERIES
 from thriftylib.evidence.records import Record, Session, save_record
+from thriftylib.evidence.series import SERIES
 from thriftylib.method import Parent
 from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Run

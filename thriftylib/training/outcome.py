@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from thriftylib.errors import RecordError, SpecError
-from thriftylib.evidence.records import Counted, Kept, Record, Session, Weights, load_records, points
+from thriftylib.evidence.records import Counted, Kept, Record, Session, Weights, load_records
+from thriftylib.evidence.series import points
 from thriftylib.method import Parent
 from thriftylib.narrowing import different_shapes, fit
 from thriftylib.paths import write_atomically
@@ -41,7 +42,7 @@ def make_record(
 
     ``seconds`` of each session are those that the result holds.
     """
-    sessions = [each.model_copy(update={"seconds": round(each.seconds, 1)}) for each in sessions]
+    sessions = [each.model_copy(update={"seconds": round(each.seconds, 3)}) for each in sessions]
     cost, last = run.cost, sessions[-1]
     finite = {name: [_finite(x) for x in values] for name, values in series.items()}
     best, final = points(finite)
