@@ -25,6 +25,7 @@ from thriftylib.cli.app import (
 )
 from thriftylib.cli.planning import SEEDS, about, check_presets, conditions_of, make_plan, summary
 from thriftylib.errors import ThriftyError
+from thriftylib.evidence.records import Record
 from thriftylib.experiments import EXPERIMENTS, PRESETS, experiment
 from thriftylib.experiments.execute import Places, orphans, parse_budget, train_missing
 from thriftylib.options import suggest
@@ -116,9 +117,7 @@ def train(
         expected=expected,
     )
     for record in sitting.records.values():
-        best = "no accuracy" if record.best_accuracy is None else f"best {record.best_accuracy:.2f} %"
-        final = "" if record.final_accuracy is None else f", last {record.final_accuracy:.2f} %"
-        say(f"run {record.id} {record.status}: {best}{final} after {record.epochs} epochs")
+        say(f"run {record.id} {record.status}: {_told(record)}")
     missing = len(sitting.missing)
     if sitting.stopped == "busy":
         say(f"stopped: other processes are training the {missing} runs that are left, or those that they start from")
@@ -146,6 +145,15 @@ def _possible(made: Plan, places: Places, data: Path | None) -> list[Step]:
         say(f"{len(lost)} runs are left out: the weights that they start from are not here")
         steps = [step for step in steps if step.run.id not in lost]
     return steps
+
+
+def _told(record: Record) -> str:
+    """A finished run's outcome in a few words."""
+    if record.run.recipe is None:
+        return f"measured {', '.join(record.measured)}"
+    best = "no accuracy" if record.best_accuracy is None else f"best {record.best_accuracy:.2f} %"
+    final = "" if record.final_accuracy is None else f", last {record.final_accuracy:.2f} %"
+    return f"{best}{final} after {record.epochs} epochs"
 
 
 def _read_run(path: Path) -> Run:
