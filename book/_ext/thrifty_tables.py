@@ -283,7 +283,7 @@ def local_runs(records: Sequence[Record]) -> str:
 def error_rates(rates: ErrorRates) -> str:
     """How often each word is said, in percent, by the true difference and the numbers of runs."""
     words = ("reproduced", "consistent", "at odds", "not reproduced")
-    earlier = ("reproduced", "partly", "not reproduced")
+    earlier = ("reproduced", "not reproduced")  # the rest was undecided, or "partly"
     rows = [
         (
             f"{row.difference:g}",
