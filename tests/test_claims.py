@@ -181,8 +181,9 @@ def test_two_logs_are_tested_by_the_settings_that_head_them():
     assert shared[0].setting.recipes == {"thriftynet-shared-norm": 79}
     assert (shared[0].setting.options["norm"], shared[0].setting.options["history_bug"]) == ("shared", True)
     options = vanilla[0].setting.options
-    assert (options["alpha_init"], options["activation"], options["history"]) == ("one", "relu", 1)
-    assert ThriftyNetOptions(**options).cost((3, 32, 32), 10).parameters == 39_334  # as the log's header says
+    assert (options["recursion"], options["activation"], options["history"]) == ("plain", "relu", 1)
+    coefficients = 2 * 14  # in the log's header, and in vain
+    assert ThriftyNetOptions(**options).cost((3, 32, 32), 10).parameters == 39_334 - coefficients
 
 
 def test_committed_counts_are_those_of_the_counter():

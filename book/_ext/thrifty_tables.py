@@ -190,7 +190,8 @@ def _cost(row: Any, sizes: Mapping[str, Counted]) -> str:
     spent = f"{row.cost / 3600:.1f} h" if row.cost >= 3600 else f"{row.cost / 60:.0f} min"
     size = sizes[row.records.split(",")[0]]
     what = "pair" if is_difference(row.quantity) else "run"
-    return f"{spent} a {what}<small>{size.parameters:,} parameters<br>{size.macs / 1e6:,.0f} MMAC</small>"
+    macs = f"{size.macs / 1e6:,.{0 if size.macs >= 1e7 else 2}f} MMAC"
+    return f"{spent} a {what}<small>{size.parameters:,} parameters<br>{macs}</small>"
 
 
 def _command(command: str) -> str:

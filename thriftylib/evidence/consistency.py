@@ -1,6 +1,6 @@
 """What a record states against what its run implies: each check names the field, the value and the right one. No torch.
 
-A record is a claim of ours. So whatever of it follows from its run, or from another part of it, is worked out again
+A record is only our word. So whatever of it follows from its run, or from another part of it, is worked out again
 when it is read: learning rates from the schedule, best and last from the series, accuracies as whole numbers of images,
 times as sums. The closed-form cost needs the network's paper; it is checked wherever that is imported (training,
 ``verify``, notebooks, tests), since reading alone must not import torch.

@@ -122,7 +122,7 @@ def notes(group: Sequence[Record], others: int) -> str:
     if others:
         text += f"; {others} other fitting configuration{'s' * (others > 1)} with fewer runs left out"
     if diverged := sum(record.status == "diverged" for record in group):
-        text += f"; {diverged} of {len(group)} diverged and counts with the accuracy reached"
+        text += f"; {diverged} of {len(group)} diverged, counted with the accuracy reached or that of guessing"
     return text
 
 

@@ -13,15 +13,15 @@ freedom v::
 
     m - c  +-  t(0.95, v) sqrt(s^2 / n + s'^2 / n')
 
-Where the paper's spread is not known, or comes from fewer than 3 runs, it is taken to be ours (s' = s, v = n - 1);
-where its number of runs is not known, that is taken to be 1. A spread of 0 leaves an interval without width.
+Where the paper's spread is not known, it is taken to be ours (s' = s, v = n - 1); where its number of runs is not
+known, that is taken to be 1. A spread of 0 leaves an interval without width.
 
 **What counts as close** to an accuracy is 1 point, but never more than a fifth of the claimed error rate: 0.126 points
 where 99.37 % are claimed. Each quantity has its own, in :mod:`thriftylib.evidence.quantities`. The band is that, and
 the reading error: e + close on either side of the claim.
 
-**The words.** A strong word needs at least 3 seeds. So close is shown, and not merely assumed: this is the test of
-equivalence by two one-sided tests at 5 % (TOST). A wide scatter makes a wide interval, and that decides nothing.
+**The words.** A strong word needs at least 3 seeds. Closeness must be shown: this is a test of equivalence, by two
+one-sided tests at 5 % (TOST). A wide scatter makes a wide interval, and that decides nothing.
 
 - *reproduced*: the whole interval lies within the band.
 - *not reproduced*: the whole interval lies outside it.
@@ -37,9 +37,9 @@ m - t(0.95, n - 1) s / sqrt(n) meets the bound, *not reproduced* when m + t(0.95
 *consistent* or *at odds* by the side that m is on (mirrored for "at most").
 
 **The best of several runs** is a maximum, and grows with every run. So the number of runs is fixed in advance: as many
-as the claim states, else 5. They are those of the seeds 0, 1, ... below that number, in the order of the seed, then of
-the claim's alternatives and recipes, and never more. With all of them it is *reproduced* when the best one meets the
-claim and *not reproduced* when it does not; with fewer it is *consistent* or *at odds*.
+as the claim states, but at least 3, else 5. They are the seeds 0, 1, ... below that number of one configuration, of
+that with the most of them; others are named and not counted. With all of them it is *reproduced* when the best one
+meets the claim and *not reproduced* when it does not; with fewer it is *consistent* or *at odds*.
 
 **Counts** have no spread, and words of their own:
 
@@ -47,7 +47,7 @@ claim and *not reproduced* when it does not; with fewer it is *consistent* or *a
 - *differs*: it is not;
 - *by construction*: it is equal, but the network or the way of counting was inferred from this very number, so that it
   could hardly differ;
-- *at odds* (*consistent*): it differs (is equal) where how the authors built the network is not known;
+- *at odds*: it differs, and how the authors built that network is not known; *consistent*: it is equal all the same;
 - *not counted*: run ``thrifty cost --record``.
 
 **A reading that was changed** after results were seen is told with the verdict, in the order of events.
@@ -109,16 +109,7 @@ def compare(claim: Claim, values: Sequence[float]) -> Comparison:
     """
     n, ours = len(values), statistics.fmean(values)
     if claim.is_best_of:
-        ours = max(values)
-        lowest, highest = _bounds(claim)
-        meets = lowest <= ours <= (math.inf if claim.bound == "equals" else highest)
-        words: tuple[Status, Status] = ("reproduced", "not reproduced")
-        return Comparison(
-            (words if n >= claim.seeds_needed else ("consistent", "at odds"))[not meets],
-            ours,
-            claim.reading_error,
-            None,
-        )
+        return _compare_best(claim, values)
     if claim.bound != "equals":
         half = half_width([mean_of(values)]) if n > 1 else None
         status = decide(ours, half, *_bounds(claim), n)
@@ -127,6 +118,20 @@ def compare(claim: Claim, values: Sequence[float]) -> Comparison:
     half = half_width(_scatter(claim, values)) if n > 1 else None
     status = decide(ours, half, claim.value - tolerance - ROUND, claim.value + tolerance + ROUND, n)
     return Comparison(status, ours, tolerance, _around(ours - claim.value, half))
+
+
+def _compare_best(claim: Claim, values: Sequence[float]) -> Comparison:
+    """Of a stated value at least as good a one is asked for: "the best run reaches c"."""
+    lower = claim.definition.better == "lower"
+    ours = (min if lower else max)(values)
+    lowest, highest = _bounds(claim)
+    if claim.bound == "equals":
+        room = claim.reading_error + ROUND
+        lowest, highest = (-math.inf, claim.value + room) if lower else (claim.value - room, math.inf)
+    words: tuple[Status, Status] = ("reproduced", "not reproduced")
+    if len(values) < claim.seeds_needed:
+        words = ("consistent", "at odds")
+    return Comparison(words[not lowest <= ours <= highest], ours, claim.reading_error, None)
 
 
 def _bounds(claim: Claim) -> tuple[float, float]:
@@ -138,9 +143,9 @@ def _bounds(claim: Claim) -> tuple[float, float]:
 
 
 def _scatter(claim: Claim, values: Sequence[float]) -> list[Mean]:
-    """How ours and the paper's mean scatter; the paper's as ours where its own spread is not known well enough."""
+    """How ours and the paper's mean scatter; the paper's as ours where its own spread is not known."""
     spread = claim.known_spread
-    if spread is None or spread.runs < SEEDS:
+    if spread is None:
         return [mean_of(values, 1 / (claim.runs or 1))]
     return [mean_of(values), Mean(spread.deviation**2 / spread.runs, spread.runs - 1)]
 
@@ -158,37 +163,43 @@ def _judge_runs(claim: Claim, records: Iterable[Record]) -> Verdict:
         return judge_difference(claim, there)
     own = [record for record in there if claim.setting.has_recipe(record.run)]
     if own and (groups := _groups(claim, own)):
-        group = max(groups, key=lambda group: (len(group), group[0].run.configuration))
-        return _verdict(claim, group, len(groups) - 1)
-    if there and not own:
-        return _of_another_recipe(claim, max(_groups(claim, there), key=_weight))
+        return _verdict(claim, _chosen(claim, groups), len(groups) - 1)
+    if there and not own and (groups := _groups(claim, there)):
+        return _of_another_recipe(claim, max(groups, key=_weight))
     wanted = " or ".join(claim.setting.recipes)
     reason = f"No record of this network{f' with the recipe {wanted}' if wanted else ''}"
     if len(fitting) > len(there):
         reason += f" holds {claim.definition.key}: {len(fitting)} without it"
-    elif own:
+    elif there:
         reason += f" has one of the seeds 0 to {claim.seeds_needed - 1}, which alone count"
     return Verdict(claim=claim.id, status="not run", reason=reason + ".")
 
 
 def _groups(claim: Claim, records: Sequence[Record]) -> list[list[Record]]:
-    """Runs that are one another's seeds; for the best of several runs, those that count of all of the own recipes."""
+    """Runs that are one another's seeds; for the best of several runs, those seeds that count."""
 
     def key(record: Record) -> str:
         return record.run.configuration
 
-    if claim.is_best_of and all(claim.setting.has_recipe(each.run) for each in records):
-        recipes = list(claim.setting.recipes)
-
-        def place(record: Record) -> tuple:
-            run = record.run
-            return run.seed, claim.setting.alternative(run), recipes.index(run.recipe_name), run.configuration
-
-        runs = claim.seeds_needed
-        counting = sorted((record for record in records if record.run.seed < runs), key=place)
-        return [counting[:runs]] if counting else []
+    if claim.is_best_of:
+        records = [record for record in records if record.run.seed < claim.seeds_needed]
     ordered = sorted(records, key=lambda record: (key(record), record.run.seed))
     return [list(group) for _, group in groupby(ordered, key)]
+
+
+def _chosen(claim: Claim, groups: Sequence[list[Record]]) -> list[Record]:
+    """The configuration that decides: the one with the most seeds, and never the one with the best result.
+
+    Of equals it is the first in the claim's own order of alternatives and recipes.
+    """
+    recipes = list(claim.setting.recipes)
+
+    def place(group: Sequence[Record]) -> tuple[int, int, int, str]:
+        run = group[0].run
+        recipe = recipes.index(run.recipe_name) if run.recipe_name in recipes else 0
+        return -len(group), claim.setting.alternative(run), recipe, run.configuration
+
+    return min(groups, key=place)
 
 
 def _weight(group: Sequence[Record]) -> tuple[int, int, str]:

@@ -145,10 +145,10 @@ LOGGED: dict[str, tuple[dict[str, Any], Recipe]] = {
         {"filters": 64, "conv": "classic", "iterations": 30, "history": 5, "history_bug": True, "norm": "shared"},
         recipes.SHARED_NORM,
     ),
-    "vanillaC10": (  # that day's coefficients all started at 1
+    "vanillaC10": (  # that day one coefficient served both terms: with the batch norm, the plain recursion
         {
             **{"filters": 64, "conv": "classic", "iterations": 14, "pool": 3, "history": 1},
-            **{"activation": "relu", "alpha_init": "one"},
+            **{"activation": "relu", "recursion": "plain"},
         },
         recipes.VANILLA,
     ),

@@ -66,8 +66,9 @@ def checksum(text: str) -> str:
 def verdicts(board: pd.DataFrame, folded: int = 8) -> HTML:
     """A table of claims with ours and the verdict, from ``evidence.tables.scoreboard``; long ones are folded.
 
-    Claimed values show how far they may be off; ours the mean, the standard deviation and the number of seeds. A
-    verdict with a star rests on a reading that was changed after results were seen; how stands below the table.
+    Claimed values show how far they may be off; ours the mean, the standard deviation (of a difference half the 90 %
+    interval) and the number of seeds. A verdict with a star rests on a reading that was changed after results were
+    seen; how stands below the table.
     """
     changes = list(dict.fromkeys(text for row in board.itertuples() if (text := _changed(row))))
     rows = [
