@@ -174,7 +174,14 @@ class Claim(Strict):
     declared: Quantity | None = None
     """The row of a quantity that the claims file declares itself."""
     side_spreads: tuple[Spread | None, Spread | None] = (None, None)
-    """The paper's spreads of both sides of a comparison, as far as they are known."""
+    """The spreads of the claims about each side of a comparison, as far as they are known."""
+
+    @property
+    def known_side_spreads(self) -> tuple[Spread | None, Spread | None]:
+        """The paper's spreads of both sides of a comparison: the claim's own ``spreads``, else those of the sides."""
+        if self.spreads is None:
+            return self.side_spreads
+        return tuple(Spread(deviation=self.as_sample(each), runs=self.runs) for each in self.spreads)
 
     @property
     def definition(self) -> Quantity:

@@ -140,7 +140,7 @@ def compare_difference(claim: Claim, found: Difference) -> Comparison:
 
 def _compare_value(claim: Claim, found: Difference) -> Comparison:
     band = claim.reading_error + abs(claim.value) / 2
-    half = found.half_beside(claim.side_spreads, claim.runs or 1)
+    half = found.half_beside(claim.known_side_spreads, claim.runs or 1)
     status = decide(found.mean, half, claim.value - band - ROUND, claim.value + band + ROUND, found.n)
     if status == "reproduced":
         sign = 1 if claim.value > 0 else -1

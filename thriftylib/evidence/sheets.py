@@ -160,7 +160,7 @@ def _items(content: dict[str, Any], key: str, where: str) -> list[Any]:
 
 
 def _with_side_spreads(claims: Sequence[Claim]) -> list[Claim]:
-    """Differences with the paper's spreads of both sides: their own, else those of the claims about each side."""
+    """Differences with the spreads of the claims about each side."""
     known = [(claim, claim.known_spread) for claim in claims if claim.known_spread]
 
     def spread(claim: Claim, side: Setting) -> Spread | None:
@@ -170,11 +170,7 @@ def _with_side_spreads(claims: Sequence[Claim]) -> list[Claim]:
     def completed(claim: Claim) -> Claim:
         if not claim.is_difference or len(claim.sides) != 2:
             return claim
-        if claim.spreads is not None:
-            found = [Spread(deviation=claim.as_sample(each), runs=claim.runs) for each in claim.spreads]
-        else:
-            found = [spread(claim, side) for side in claim.sides]
-        return claim.model_copy(update={"side_spreads": tuple(found)})
+        return claim.model_copy(update={"side_spreads": tuple(spread(claim, side) for side in claim.sides)})
 
     return list(map(completed, claims))
 
