@@ -191,5 +191,6 @@ def test_a_run_starts_from_its_parents_weights_of_the_same_seed(run_of, tmp_path
     with pytest.raises(SpecError, match="method expandnets replaces layers, and with them the weights of its parent"):
         train(run_of({"convs": "cl"}, parent=parent.configuration).with_seed(1), **places)
     (tmp_path / "weights" / records[1].weights.file).unlink()
+    (tmp_path / "runs" / f"{child.id}.json").unlink()
     with pytest.raises(RecordError, match="missing, though record"):
         train(child, **places)

@@ -2,7 +2,9 @@
 
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import ToyOptions
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 from stepping import CPU, advance, trainer_of
 from torch import nn
 
+from thriftylib.cost import Cost
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence.records import load_record
 from thriftylib.experiments.execute import verify_weights
@@ -107,10 +110,10 @@ def test_verify_builds_the_kept_network_from_the_record_alone(removed):
     assert verify_weights(record, folder / "weights", device="cpu") == record.kept.test_accuracy
     shapes = record.kept.shapes
     tampered = [
-        ({**shapes, "nowhere": [1]}, "kept.shapes: the network has no tensor 'nowhere'"),
-        ({name: [1] * len(shape) for name, shape in shapes.items()}, "in its weight file"),
-        (dict.fromkeys(shapes, [1] * 5), "must have . sizes"),
-        ({}, "in its weight file"),
+        ({**shapes, "nowhere": [1]}, "kept.shapes says .* of nowhere, its weight file the run's own shape"),
+        ({name: [1] * len(shape) for name, shape in shapes.items()}, "its weight file"),
+        (dict.fromkeys(shapes, [1] * 5), "its weight file"),
+        ({}, "its weight file"),
     ]
     for other, message in tampered:
         kept = record.kept.model_copy(update={"shapes": other})
@@ -192,6 +195,12 @@ def test_runs_that_cannot_be(make_run, change, message):
         Run.model_validate({**make_run().model_dump(), **change})
 
 
+class WrongMacsOptions(ToyOptions, network="wrong macs"):
+    def cost(self, image_shape, classes):
+        first, *others = super().cost(image_shape, classes).terms
+        return Cost((replace(first, macs=first.macs + 1), *others))
+
+
 class WrongOptions(ToyOptions, network="wrong cost"):
     def cost(self, image_shape, classes):
         cost = super().cost(image_shape, classes)
@@ -202,6 +211,8 @@ def test_a_wrong_closed_form_stops_the_run_before_its_first_step(make_run, tmp_p
     with pytest.raises(SpecError, match=r"cost\(\) says 86 parameters, the built network has 94") as caught:
         train(make_run("wrong cost"), results=tmp_path, progress=False)
     assert "\n" not in str(caught.value)
+    with pytest.raises(SpecError, match=r"cost\(\) says 2,345 macs, the built network has 2,344"):
+        train(make_run("wrong macs"), results=tmp_path, progress=False)
 
 
 def test_a_wrong_cost_in_a_record_is_refused(make_run, tmp_path):
@@ -351,3 +362,194 @@ def test_a_method_that_fails_at_its_end_loses_no_training(make_run, tmp_path):
             ]
         },
     }
+
+
+# --------------------------------------------------------------------------------- what a method may do, and what not
+
+
+class Free(Method):
+    """Does at its hooks what a test puts there."""
+
+    hooks = {}
+
+    def finish(self, network, dataset):
+        return Free.hooks.get("finish", lambda n, d: n)(network, dataset)
+
+    def measure(self, network, dataset):
+        return Free.hooks.get("measure", lambda n, d: {})(network, dataset)
+
+    def epoch_ends(self, network, optimizer, epoch, sample):
+        return Free.hooks.get("epoch_ends", lambda epoch: {})(epoch)
+
+
+class FreeOptions(MethodOptions, method="free"):
+    def start(self):
+        return Free()
+
+
+@pytest.fixture
+def trained(make_run, tmp_path, monkeypatch):
+    """Train a run whose method has these hooks; its record and the folder."""
+
+    def make(network="toy", options=None, **hooks):
+        monkeypatch.setattr(Free, "hooks", hooks)
+        run = make_run(network, options, method={"name": "free"})
+        return train(run, results=tmp_path, weights=tmp_path, threads=1, progress=False).record
+
+    return make
+
+
+def test_what_measure_does_to_the_network_is_not_kept(trained, tmp_path):
+    def ruin(network, dataset):
+        for parameter in network.parameters():
+            nn.init.zeros_(parameter)
+        return {}
+
+    record = trained(*NETWORKS[1], measure=ruin)
+    assert verify_weights(record, tmp_path, device="cpu") == record.kept.test_accuracy
+
+
+@pytest.mark.parametrize("network", ["smallnet", "thriftynet"])
+def test_hooks_see_every_layer_of_a_kept_network(trained, network):
+    def count_calls(network, dataset):
+        seen = []
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+                module.register_forward_hook(lambda *_: seen.append(1))
+        evaluate(network, dataset.test, dataset, CPU)
+        return {"training": float(network.training), "calls": len(seen)}
+
+    options = dict(NETWORKS)["smallnet"] if network == "smallnet" else {"filters": 8, "iterations": 3, "pool": 2}
+    record = trained(network, options, measure=count_calls)
+    assert record.measured == {"training": 0.0, "calls": 6.0 if network == "smallnet" else 9.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (3, 3.0),
+        (np.float32(0.5), 0.5),
+        (np.int64(2), 2.0),
+        (torch.tensor(1.5), 1.5),
+        (torch.arange(3), [0.0, 1.0, 2.0]),
+        ((1, math.inf), [1.0, None]),
+        ([], []),
+    ],
+)
+def test_what_measure_may_return(trained, value, stored):
+    assert trained(measure=lambda *_: {"x": value}).measured["x"] == stored
+
+
+@pytest.mark.parametrize("value", ["text", None, {}, [[1.0]], torch.zeros(2, 2), 1j, ["x"], 10**400])
+def test_what_measure_may_not_return(trained, value):
+    with pytest.raises(SpecError, match="measure: x = .*: must be a number or a flat list of numbers") as caught:
+        trained(measure=lambda *_: {"x": value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "message"),
+    [
+        ({"measure": lambda *_: None}, "measure = None: must be numbers by name"),
+        ({"measure": lambda *_: {1: 2.0}}, "must be numbers by name"),
+        ({"epoch_ends": lambda epoch: {"test_accuracy": 100.0}}, "'test_accuracy' is a series of the engine's own"),
+        ({"epoch_ends": lambda epoch: {"seconds": 1.0}}, "'seconds' is a series of the engine's own"),
+        ({"epoch_ends": lambda epoch: {"x": [1.0]}}, "epoch_ends: x = .*: must be a number"),
+        ({"epoch_ends": lambda epoch: {"x": 1.0} if epoch else {}}, "'x' is not there in every epoch"),
+        ({"epoch_ends": lambda epoch: {} if epoch else {"x": 1.0}}, "'x' is not there in every epoch"),
+        ({"finish": lambda *_: None}, "finish = NoneType: must return a network"),
+        (
+            {"finish": lambda *_: nn.Flatten()},
+            r"finish: the network answers an image by \(64,\) .* 10 logits",
+        ),
+    ],
+)
+def test_what_hooks_may_not_do(trained, hooks, message):
+    with pytest.raises(SpecError, match=message) as caught:
+        trained(**hooks)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_narrowed_thriftynet_is_kept_and_verified(trained, tmp_path):
+    def halve(network, dataset):
+        conv, kept = network.convs[0], range(0, 8, 2)
+        depthwise, pointwise = conv[0], conv[1]
+        narrow(None, depthwise, "outputs", kept, readers=[pointwise])
+        narrow(None, pointwise, "outputs", kept, readers=[*network.norms, network.head[-1]])
+        return network
+
+    record = trained("thriftynet", {"filters": 8, "iterations": 3, "pool": 2}, finish=halve)
+    assert record.kept.parameters < record.cost.parameters
+    assert verify_weights(record, tmp_path, device="cpu") == record.kept.test_accuracy
+
+
+def test_a_diverged_run_that_is_resumed_at_its_end_trains_no_further(make_run, tmp_path):
+    run = make_run(epochs=5, learning_rate=1e30, schedule={"kind": "constant"})
+    whole = advance(trainer_of(run))
+    assert whole.diverged
+    save_checkpoint(tmp_path / "c", run.id, *whole.state())
+    resumed = trainer_of(run)
+    resumed.restore(*load_checkpoint(tmp_path / "c", run.id))
+    assert resumed.finished
+    assert resumed.epoch == whole.epoch
+
+
+def test_a_reader_that_does_not_fit_leaves_everything_as_it_was():
+    network = grouped()
+    before = {name: tuple(x.shape) for name, x in network.state_dict().items()}
+    with pytest.raises(SpecError, match="they do not read 6 outputs"):
+        narrow(None, network[0], "outputs", [0], readers=[network[1], network[5]])
+    for keep in ([0.5, 1.7], "01", [[0, 1]], 3):
+        with pytest.raises(SpecError, match="must be indices or a mask"):
+            narrow(None, network[0], "outputs", keep)
+    assert {name: tuple(x.shape) for name, x in network.state_dict().items()} == before
+    norm = nn.BatchNorm2d(4, affine=False, track_running_stats=False)
+    narrow(None, nn.Conv2d(3, 4, 3), "outputs", [0, 1], readers=[norm])
+
+
+TAMPERED = [
+    ("kept.test_loss", -1.0, "a cross-entropy is 0 or more"),
+    ("kept.test_accuracy", 100.0, "no method changed the network"),
+    ("kept.activation_bytes", 1, "nothing was narrowed"),
+    ("kept.validation_accuracy", 50.0, "the run has no validation images"),
+    ("kept.shapes", {"0.weight": [2, 1, 3, 3]}, "a run without a method keeps"),
+    ("kept.shapes", None, "a run without a method keeps"),
+    ("kept", None, "is missing, though the record has sessions"),
+    ("measured", {"x": 1.0}, "a run without a method measures nothing"),
+    ("status", "diverged", "all train losses are finite"),
+    ("finished", "2020-01-31T12:00:00+00:00", "took longer"),
+    ("sessions.0.no_commit", "none", "must say why where there is no commit"),
+    ("sessions.0.seconds", 1000.0, "took longer|its sessions together have"),
+    ("sessions.0.started", "yesterday", "must be an ISO date"),
+    ("sessions.0.device", "another", "the last session's is 'another'"),
+]
+
+
+@pytest.fixture(scope="module")
+def plain_record(tmp_path_factory):
+    from test_engine import _run
+
+    folder = tmp_path_factory.mktemp("plain")
+    run = _run("toy", {}, schedule={"kind": "constant"})
+    record = train(run, results=folder, threads=1, progress=False).record
+    content = record.model_dump(mode="json")
+    content["commit"] = content["sessions"][0]["commit"] = "0123456789abcdef0123456789abcdef01234567"
+    content["sessions"][0]["no_commit"] = ""
+    return content
+
+
+@pytest.mark.parametrize(("place", "value", "message"), TAMPERED, ids=lambda value: str(value)[:24])
+def test_a_record_cannot_say_what_did_not_happen(plain_record, tmp_path, place, value, message):
+    content = json.loads(json.dumps(plain_record))
+    path = tmp_path / f"{content['id']}.json"
+    path.write_text(json.dumps(content))
+    load_record(path)
+    *parents, last = [int(part) if part.isdecimal() else part for part in place.split(".")]
+    target = content
+    for part in parents:
+        target = target[part]
+    target[last] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=message) as caught:
+        load_record(path)
+    assert "\n" not in str(caught.value)

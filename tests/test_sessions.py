@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import torch
 from stepping import CPU
 
-from thriftylib.errors import BusyError, CheckpointError
+from thriftylib.errors import BusyError, CheckpointError, ThriftyError
 from thriftylib.evidence.records import load_record
 from thriftylib.training import sessions
 from thriftylib.training.engine import train
@@ -202,7 +203,7 @@ def test_two_at_once_cannot_mix_weights_and_record(make_run, tmp_path):
             outcomes.append(error)
 
     with sessions.alone(tmp_path, run.id) as trace:
-        trace.describe(sessions.begin(CPU, "fp32"))
+        trace.describe([sessions.begin(CPU, "fp32")])
         thread = threading.Thread(target=one)
         thread.start()
         thread.join()
@@ -230,3 +231,70 @@ def test_the_record_names_the_fast_path(make_run, tmp_path):
         fast = train(small, results=tmp_path, progress=False).record.sessions[0].fast
         assert fast.startswith("fused conv-BN-ReLU-pool (gcc")
     assert Path(tmp_path / "runs").is_dir()
+
+
+def session(started, seconds=0.0, lost=0.0, precision="fp32"):
+    made = sessions.begin(CPU, precision)
+    return made.model_copy(update={"started": started, "seconds": seconds, "lost_seconds": lost})
+
+
+def test_no_kill_is_forgotten():
+    """Killed with a checkpoint, then twice before the next one."""
+    first, second, third = (session(f"2026-01-31T12:0{minute}:00+00:00") for minute in range(3))
+    saved = datetime.fromisoformat(first.started).timestamp() + 20
+    trace = sessions.Trace(Path("x"), [first], saved + 5)
+    held = [first.model_copy(update={"seconds": 20.0})]
+    once = sessions.with_lost_work(held, saved, trace)
+    assert [(one.seconds, one.lost_seconds) for one in once] == [(20.0, 5.0)]
+    trace = sessions.Trace(Path("x"), [*once, second], datetime.fromisoformat(second.started).timestamp() + 7)
+    twice = sessions.with_lost_work(held, saved, trace)
+    assert [(one.seconds, one.lost_seconds) for one in twice] == [(20.0, 5.0), (0.0, 7.0)]
+    trace = sessions.Trace(Path("x"), [*twice, third], datetime.fromisoformat(third.started).timestamp() + 9)
+    thrice = sessions.with_lost_work(held, saved, trace)
+    assert [(one.seconds, one.lost_seconds) for one in thrice] == [(20.0, 5.0), (0.0, 7.0), (0.0, 9.0)]
+    gone = sessions.with_lost_work([], 0.0, trace)  # the checkpoint was deleted
+    assert [(one.seconds, one.lost_seconds) for one in gone] == [(0.0, 25.0), (0.0, 7.0), (0.0, 9.0)]
+
+
+def test_a_session_that_gave_nothing_may_have_had_another_precision(make_run, tmp_path):
+    """Killed before its first checkpoint in bf16, and begun anew in fp32: a record, and it says so."""
+    run = make_run(epochs=1)
+    with sessions.alone(tmp_path, run.id) as trace:
+        trace.describe([sessions.begin(CPU, "bf16")])
+        trace.lost = True
+    record = train(run, results=tmp_path, threads=1, progress=False).record
+    assert [one.precision for one in record.sessions] == ["bf16", "fp32"]
+    assert load_record(tmp_path / "runs" / f"{run.id}.json") == record
+
+
+def test_a_run_that_another_process_has_just_finished_is_not_trained_again(make_run, tmp_path):
+    run = make_run(epochs=1)
+    first = train(run, results=tmp_path, weights=tmp_path, threads=1, progress=False).record
+    assert train(run, results=tmp_path, weights=tmp_path, threads=1, progress=False).record == first
+
+
+def test_a_folder_that_cannot_be_written_is_named(make_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ThriftyError, match="locks: cannot be written") as caught:
+        train(make_run(), results=tmp_path / "file", progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_who_tidies_up_the_locks_ends_no_training(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sessions, "_BEAT", -1.0)
+    monkeypatch.setattr(sessions.Trace, "describe", lambda self, sessions: None)
+    assert train(make_run(epochs=1), results=tmp_path, progress=False).record.status == "complete"
+
+
+@pytest.mark.parametrize("values", ["{", "[]", "{}"])
+def test_a_checkpoint_with_broken_values_is_named(make_run, tmp_path, values):
+    from safetensors.torch import load_file, save_file
+
+    run = make_run()
+    places = {"results": tmp_path, "checkpoints": tmp_path / "c", "progress": False, "threads": 1}
+    train(run, budget=0.0, **places)
+    path = next(tmp_path.glob("c/*.safetensors"))
+    save_file(load_file(path), path, {"format": "thrifty checkpoint 2", "run": run.id, "values": values})
+    with pytest.raises(CheckpointError, match="delete it to start this run anew") as caught:
+        train(run, **places)
+    assert "\n" not in str(caught.value)

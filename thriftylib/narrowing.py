@@ -39,11 +39,12 @@ def narrow(
     """
     width = _width(module, axis)
     index = _indices(module, axis, keep, width)
-    _narrow(optimizer, module, axis, index, width)
-    for reader in readers:
-        if axis != "outputs":
-            raise SpecError("readers: go with axis = 'outputs', which they read")
-        _narrow(optimizer, reader, "inputs", index, width)
+    layers = [(module, axis), *((reader, "inputs") for reader in readers)]
+    if len(layers) > 1 and axis != "outputs":
+        raise SpecError("readers: go with axis = 'outputs', which they read")
+    indices = [_own_index(layer, side, index, width) for layer, side in layers]  # all are checked before one changes
+    for (layer, side), own in zip(layers, indices, strict=True):
+        _narrow(optimizer, layer, side, own)
 
 
 def fit(network: nn.Module, shapes: Mapping[str, Shape]) -> None:
@@ -90,7 +91,14 @@ def _width(module: nn.Module, axis: str) -> int:
 
 
 def _indices(module: nn.Module, axis: str, keep: Sequence[int] | Tensor, width: int) -> Tensor:
-    index = torch.as_tensor(keep)
+    try:
+        index = torch.as_tensor(keep)
+    except (TypeError, ValueError, RuntimeError):
+        raise SpecError(f"keep = {keep!r}: must be indices or a mask") from None
+    if index.dim() != 1 or index.is_floating_point() or index.is_complex():
+        if index.numel():
+            raise SpecError(f"keep = {index.tolist()}: must be indices or a mask, in one dimension")
+        index = index.flatten().long()
     if index.dtype == torch.bool:
         if index.shape != (width,):
             raise SpecError(f"keep: a mask of {tuple(index.shape)} does not fit the {width} {axis} of {module}")
@@ -105,18 +113,23 @@ def _indices(module: nn.Module, axis: str, keep: Sequence[int] | Tensor, width: 
     return index
 
 
-def _narrow(optimizer: Optimizer | None, module: nn.Module, axis: str, index: Tensor, width: int) -> None:
-    """``index`` counts in units of ``width``, which may each be several inputs of a linear layer."""
+def _own_index(module: nn.Module, axis: str, index: Tensor, width: int) -> Tensor:
+    """``index`` among ``width`` outputs as the layer's own, which may be several inputs of a linear layer for each."""
     own = _width(module, axis)
     each, rest = divmod(own, width)
     if rest or (each > 1 and not isinstance(module, nn.Linear)):
         raise SpecError(f"{module} has {own} {axis}: they do not read {width} outputs")
-    if each > 1:
-        index = (index[:, None] * each + torch.arange(each)).flatten()
-    depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1
-    if isinstance(module, nn.Conv2d) and module.groups > 1 and not depthwise:
+    if isinstance(module, nn.Conv2d) and module.groups > 1 and not _is_depthwise(module):
         raise SpecError(f"{module}: of grouped convolutions only depthwise ones can be narrowed")
-    along_inputs = axis == "inputs" and isinstance(module, nn.Conv2d | nn.Linear) and not depthwise
+    return (index[:, None] * each + torch.arange(each)).flatten()
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels > 1
+
+
+def _narrow(optimizer: Optimizer | None, module: nn.Module, axis: str, index: Tensor) -> None:
+    along_inputs = axis == "inputs" and isinstance(module, nn.Conv2d | nn.Linear) and not _is_depthwise(module)
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if tensor.dim() and (name == "weight" or not along_inputs):
             _select(optimizer, module, name, int(along_inputs), index)
@@ -170,4 +183,6 @@ def _describe(module: nn.Module) -> None:
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-        module.num_features = next(x for x in (module.weight, module.running_mean) if x is not None).shape[0]
+        known = next((x for x in (module.weight, module.running_mean) if x is not None), None)
+        if known is not None:  # else nothing of it says a width
+            module.num_features = known.shape[0]

@@ -13,7 +13,8 @@ from thriftylib.cli.app import FAILED, DataFolder, Device, Json, out, print_json
 from thriftylib.datasets import dataset_info
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.evidence.bench import save_bench
-from thriftylib.evidence.records import SAME_ACCURACY, Record, load_records
+from thriftylib.evidence.consistency import same_accuracy
+from thriftylib.evidence.records import Record, load_records
 from thriftylib.experiments.execute import verify_weights
 from thriftylib.options import suggest
 from thriftylib.paths import results_dir, weights_dir
@@ -30,7 +31,8 @@ def verify(
 ) -> None:
     """Evaluate committed weights on the real test set in fp32: the accuracy must be that of the record's kept network.
 
-    Within 0.1 points, since other devices and precisions round a few logits the other way; the file's SHA-256 exactly.
+    Within 0.1 points or three images, since other devices and precisions round a few logits the other way; the file's
+    SHA-256 exactly.
     Only the last epoch's weights are kept, so a best epoch before it is not confirmed.
 
     Example: thrifty verify --data ~/data
@@ -45,7 +47,8 @@ def verify(
         if name not in records:
             raise ThriftyError(f"run {name!r}: no record of it in {results or results_dir()}" + suggest(name, records))
         if records[name].final_accuracy is None:
-            raise ThriftyError(f"run {name}: {records[name].status}, so there is no accuracy to confirm")
+            why = records[name].status if records[name].run.recipe else "measured only"
+            raise ThriftyError(f"run {name}: {why}, so there is no accuracy to confirm")
     for name in wanted:
         record = records[name]
         accuracy = verify_weights(record, folder, device=device, data=data)
@@ -56,7 +59,7 @@ def verify(
                 "parameters": record.counted.parameters,
                 "recorded": record.final_accuracy,
                 "now": accuracy,
-                "agrees": abs(accuracy - record.final_accuracy) <= SAME_ACCURACY,
+                "agrees": abs(accuracy - record.final_accuracy) <= same_accuracy(record.run),
                 "confirms": _confirmed(record),
             }
         )
@@ -71,6 +74,8 @@ def verify(
 def _confirmed(record: Record) -> str:
     """Which epochs' accuracies the kept weights can speak for."""
     last = f"epoch {record.epochs} of {record.run.epochs}"
+    if record.final is None or not record.keeps_last_epoch:
+        return "the kept network, no epoch"
     if record.best is None:
         return last
     best = record.best.epoch + 1

@@ -264,6 +264,7 @@ def make_plan(
         claims=load_claims(claims_dir()),
         where=where,
         longest=longest,
+        jobs=conditions.jobs,
         checkpoints=places.checkpoints,
     )
 

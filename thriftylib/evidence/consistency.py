@@ -16,7 +16,7 @@ from thriftylib.errors import RecordError
 from thriftylib.evidence.series import SERIES, points
 from thriftylib.options import NetworkOptions
 from thriftylib.schedules import learning_rate, steps_per_epoch
-from thriftylib.spec import Plateau
+from thriftylib.spec import Plateau, Run
 
 if TYPE_CHECKING:
     from thriftylib.evidence.records import Record
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 VERSIONS = ("python", "torch", "torchvision", "thriftylib")
 """The versions that every record names."""
 
+_FEW_IMAGES = 3
+_CLOCKS = 2.0  # seconds: two clocks, and times that are recorded whole
 _ROUNDED = 0.06  # seconds: the total is recorded to a tenth, sessions to a thousandth
 
 
@@ -58,9 +60,16 @@ def _check_identity(record: Record) -> None:
             raise RecordError(f"sessions: has {len(record.sessions)}, sittings = {record.sittings}")
         for session in record.sessions:
             check_utc("sessions.started", session.started)
-            if session.precision != record.precision:
+            if session.seconds and session.precision != record.precision:  # else nothing of it is in the result
                 raise RecordError(f"sessions.precision = {session.precision!r}: the record's is {record.precision!r}")
-        last = record.sessions[-1]
+            if (session.commit is None) != bool(session.no_commit):
+                raise RecordError("sessions.no_commit: must say why where there is no commit, and only there")
+        starts = [datetime.fromisoformat(session.started) for session in record.sessions]
+        last, finished = record.sessions[-1], datetime.fromisoformat(record.finished)
+        if starts != sorted(starts):
+            raise RecordError("sessions.started: must rise")
+        if finished < starts[-1] + timedelta(seconds=last.seconds - _CLOCKS):
+            raise RecordError(f"finished = {record.finished!r}: the last session, of {last.started}, took longer")
         for name in ("commit", "device", "threads", "versions"):
             if getattr(last, name) != getattr(record, name):
                 raise RecordError(f"{name} = {getattr(record, name)!r}: the last session's is {getattr(last, name)!r}")
@@ -92,10 +101,26 @@ def _check_status(record: Record) -> None:
     if record.status == "complete" and wanted:
         if record.epochs != wanted or final is None:
             raise RecordError(f"status = 'complete' with {record.epochs} epochs measured: the recipe has {wanted}")
-        if all(loss is None for loss in record.series["test_loss"]):
-            raise RecordError("status = 'complete': no epoch has a finite test loss, so it is 'diverged'")
+        if _lost(record):
+            raise RecordError("status = 'complete': a train loss, or every test loss, is not finite: it is 'diverged'")
+    if record.status == "diverged" and record.epochs and not _lost(record):
+        raise RecordError("status = 'diverged': all train losses are finite, and so is a test loss")
     if not wanted and (record.status != "complete" or not record.measured):
         raise RecordError("measured: is empty, and the run has no recipe, so it has no outcome")
+
+
+def same_accuracy(run: Run) -> float:
+    """Points of test accuracy by which two evaluations of the same weights may differ.
+
+    Other devices, precisions and memory formats round a few logits the other way: three images, or 0.1 points.
+    """
+    return max(0.1, 100 * _FEW_IMAGES / (run.data.test_images or run.data.info.test))
+
+
+def _lost(record: Record) -> bool:
+    """Whether the series say that the run diverged."""
+    train, test = record.series["train_loss"], record.series["test_loss"]
+    return any(loss is None for loss in train) or all(loss is None for loss in test)
 
 
 def _check_learning_rates(record: Record) -> None:
@@ -151,9 +176,28 @@ def _check_times(record: Record) -> None:
 
 def _check_kept(record: Record) -> None:
     kept = record.kept
-    if kept is None or kept.shapes is None or kept.shapes:
+    if record.run.method is None and record.measured:
+        raise RecordError("measured: a run without a method measures nothing")
+    if kept is None:
+        if record.sessions and record.run.recipe is not None:
+            raise RecordError("kept: is missing, though the record has sessions")
         return
-    for name in ("parameters", "macs", "ptflops_macs"):
+    if kept.test_loss is not None and kept.test_loss < 0:
+        raise RecordError(f"kept.test_loss = {kept.test_loss}: a cross-entropy is 0 or more")
+    if bool(record.run.data.validation_images) != (kept.validation_accuracy is not None):
+        raise RecordError("kept.validation_accuracy: goes with validation images, and only with them")
+    if record.run.method is None and record.run.parent is None:
+        room = same_accuracy(record.run)
+        if kept.shapes != {}:
+            raise RecordError("kept.shapes: a run without a method keeps the network that it trains")
+        if record.final is not None and abs(kept.test_accuracy - record.final.test_accuracy) > room:
+            raise RecordError(
+                f"kept.test_accuracy = {kept.test_accuracy}: the last epoch has {record.final.test_accuracy}, and no "
+                "method changed the network"
+            )
+    if kept.shapes is None or kept.shapes:
+        return
+    for name in ("parameters", "macs", "ptflops_macs", "weight_bytes", "activation_bytes"):
         if getattr(kept, name) != getattr(record.cost, name):
             raise RecordError(
                 f"kept.{name} = {getattr(kept, name)}: nothing was narrowed, and cost has {getattr(record.cost, name)}"

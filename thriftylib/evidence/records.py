@@ -16,14 +16,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from thriftylib.errors import RecordError, SpecError
-from thriftylib.evidence.consistency import check
+from thriftylib.evidence.consistency import check, same_accuracy
 from thriftylib.evidence.series import SERIES, Percent, Point, Series, Whole
 from thriftylib.options import Strict
 from thriftylib.paths import write_atomically
 from thriftylib.spec import Run
-
-SAME_ACCURACY = 0.1
-"""Points: ten images of ten thousand. Other devices, precisions and merged layers round a few logits the other way."""
 
 Amount = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
@@ -138,8 +135,14 @@ class Record(Strict):
 
         Else that of the kept network: the epochs were another's.
         """
-        changed = self.kept and self.final and abs(self.kept.test_accuracy - self.final.test_accuracy) > SAME_ACCURACY
-        return self.final_accuracy if changed or self.best is None else self.best.test_accuracy
+        return self.best.test_accuracy if self.best and self.keeps_last_epoch else self.final_accuracy
+
+    @property
+    def keeps_last_epoch(self) -> bool:
+        """Whether the kept network answers as the last epoch's did, as far as its accuracy tells."""
+        if self.kept is None or self.final is None:
+            return True
+        return abs(self.kept.test_accuracy - self.final.test_accuracy) <= same_accuracy(self.run)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -182,7 +185,12 @@ def save_record(record: Record, folder: str | os.PathLike[str]) -> Path:
     for name in ("kept", "measured", "sessions"):
         if not content[name]:  # as in records from before there was any
             del content[name]
-    return write_json(content, Path(folder) / "runs" / f"{record.id}.json")
+    return write_json(content, record_path(folder, record.id))
+
+
+def record_path(folder: str | os.PathLike[str], run_id: str) -> Path:
+    """Where the record of a run is, below a folder of results."""
+    return Path(folder) / "runs" / f"{run_id}.json"
 
 
 def read_model(path: Path, model: type[Model], context: dict[str, Any] | None = None) -> Model:

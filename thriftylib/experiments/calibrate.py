@@ -21,6 +21,7 @@ from thriftylib.evidence.records import Text, read_model, write_json
 from thriftylib.experiments.estimates import Conditions
 from thriftylib.experiments.timing import CPU, GPU, Measured, family, modelled_epoch
 from thriftylib.options import Strict
+from thriftylib.schedules import steps_per_epoch
 from thriftylib.spec import Positive, Run
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Calibration(Strict):
     def measured(self) -> Measured:
         """What it says of an epoch of its run: the median step, and the scatter of the steps."""
         data = self.run.data
-        steps = math.ceil(data.training_images / self.run.recipe.batch_size)
+        steps = steps_per_epoch(data.training_images, self.run.recipe.batch_size)
         tested = (data.test_images or data.info.test) * self.seconds_per_test_image
         return Measured(
             run=self.run,

@@ -4,7 +4,8 @@ Again and again the bundle of runs with the largest worth per second comes next,
 before it; :mod:`thriftylib.experiments.worth` says what a bundle is worth, :mod:`thriftylib.experiments.estimates` how
 long its runs take. A run whose checkpoint is there takes what is left of it, and one that starts from another's
 weights needs that one too. Runs that bring no verdict come last: first those that answer a claim, then by seed, then
-the shortest first. With a budget, a run that takes longer is left out, and with it every bundle that needs it.
+the shortest first. With a budget, a run that takes longer is left out, and with it every bundle that needs it; and a
+bundle that does not fit into what is left of the budget comes after all that do, since a part of it brings nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from thriftylib.experiments.base import Cell, Where, experiment, select
 from thriftylib.experiments.estimates import Estimate, Estimator
 from thriftylib.experiments.execute import parents_first
 from thriftylib.experiments.worth import Bundle, Ledger, RunKey, Words
+from thriftylib.schedules import steps_per_epoch
 from thriftylib.spec import Run
 
 
@@ -99,12 +101,15 @@ def plan(
     claims: Mapping[str, Claim],
     where: Where | None = None,
     longest: float | None = None,
+    jobs: int = 1,
     checkpoints: Path | None = None,
 ) -> Plan:
     """The runs of these experiments that have no record, in the order of this module; the same on every call.
 
     Args:
-        longest: seconds; runs that take longer are left out.
+        longest: seconds; runs that take longer are left out, and bundles that do not fit into what is left of them come
+            after all that do: a part of one brings nothing.
+        jobs: runs at once within these seconds.
         checkpoints: the folder of checkpoints, whose runs need only be finished.
     """
     found: dict[RunKey, Step] = {}
@@ -123,7 +128,7 @@ def plan(
                 found[step.key] = step
     steps = _startable(found, longest)
     ledger = Ledger(claims, (step.run for step in found.values()), records.values(), headlines)
-    ordered = _ordered(steps, ledger, seeds)
+    ordered = _ordered(steps, ledger, seeds, math.inf if longest is None else longest * jobs)
     return Plan(ordered, [step for key, step in found.items() if key not in steps], claims, records)
 
 
@@ -142,7 +147,7 @@ def fraction_done(run: Run, checkpoints: Path) -> float:
             epoch, batch = values["epoch"], values["batch"]
     except (SafetensorError, OSError, KeyError, ValueError):
         return 0.0  # training says what is wrong with it
-    steps = math.ceil(run.data.training_images / run.recipe.batch_size)
+    steps = steps_per_epoch(run.data.training_images, run.recipe.batch_size)
     return min(1.0, (epoch + batch / steps) / run.epochs)
 
 
@@ -170,7 +175,7 @@ def _startable(found: Mapping[RunKey, Step], longest: float | None) -> dict[RunK
     return {key: step for key, step in found.items() if short(step)}
 
 
-def _ordered(steps: Mapping[RunKey, Step], ledger: Ledger, seeds: Sequence[int]) -> list[Step]:
+def _ordered(steps: Mapping[RunKey, Step], ledger: Ledger, seeds: Sequence[int], room: float) -> list[Step]:
     waiting = dict(steps)
     ordered: list[Step] = []
     bundles = ledger.bundles()
@@ -184,9 +189,12 @@ def _ordered(steps: Mapping[RunKey, Step], ledger: Ledger, seeds: Sequence[int])
     while True:
         for bundle in stale:
             rates[bundle] = _rate(bundle, ledger, waiting, steps, seeds)
-        best = max(bundles, key=lambda bundle: rates[bundle][0], default=None)  # the first of equals
-        if best is None or rates[best][0] <= 0:
+        possible = [bundle for bundle in bundles if rates[bundle][0] > 0]
+        fitting = [bundle for bundle in possible if _seconds(rates[bundle][1], waiting) <= room]
+        best = max(fitting or possible, key=lambda bundle: rates[bundle][0], default=None)  # the first of equals
+        if best is None:
             break
+        room = room - _seconds(rates[best][1], waiting) if fitting else 0.0
         changed = set()
         for key in rates[best][1]:
             ledger.add(key)
@@ -216,5 +224,8 @@ def _rate(
         while (parent := steps[chain[-1]].parent) in waiting:
             chain.append(parent)
         needed |= dict.fromkeys(reversed(chain))
-    seconds = math.fsum(waiting[key].estimate.seconds for key in needed)
-    return ledger.gain(needed) / max(seconds, 1e-9), list(needed)
+    return ledger.gain(needed) / max(_seconds(needed, waiting), 1e-9), list(needed)
+
+
+def _seconds(keys: Iterable[RunKey], waiting: Mapping[RunKey, Step]) -> float:
+    return math.fsum(waiting[key].estimate.seconds for key in keys)

@@ -66,7 +66,7 @@ class ThriftyNet(nn.Module):
     def __init__(self, options: ThriftyNetOptions, head: nn.Module) -> None:
         super().__init__()
         filters, iterations, history = options.filters, options.iterations, options.history
-        self.filters, self.iterations, self.pools = filters, iterations, options.pools
+        self.iterations, self.pools = iterations, options.pools
         # Until 19 June 2020 the authors' code shifted its history from index 1 on: the oldest slot stayed empty.
         self.kept_states = history - 1 if options.history_bug and history > 1 else history
         self.convs = nn.ModuleList(_conv(options) for _ in range(1 if options.shared else iterations))
@@ -77,6 +77,11 @@ class ThriftyNet(nn.Module):
         self.activation = ACTIVATIONS[options.activation]()
         self.register_parameter("alpha", nn.Parameter(_alpha(options)) if options.recursion == "augmented" else None)
         self.head = head
+
+    @property
+    def filters(self) -> int:
+        """Channels of every state, as the norms have them: a method may narrow them."""
+        return self.norms[0].num_features
 
     def forward(self, images: Tensor) -> Tensor:
         """The recursion: (N, C, H, W) floats with C <= filters in, the head's output out."""

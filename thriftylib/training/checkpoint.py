@@ -52,4 +52,7 @@ def load_checkpoint(path: Path, run_id: str) -> tuple[dict[str, Tensor], dict[st
         )
     if metadata["run"] != run_id:
         raise CheckpointError(f"{path}: belongs to run {metadata['run']}, not to {run_id}")
-    return tensors, json.loads(metadata["values"])
+    try:
+        return tensors, dict(json.loads(metadata["values"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); delete it to start this run anew") from None

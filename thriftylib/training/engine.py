@@ -15,7 +15,8 @@ from typing import Literal
 
 import torch
 
-from thriftylib.evidence.records import Record, Session, save_record
+from thriftylib.errors import CheckpointError
+from thriftylib.evidence.records import Record, Session, load_record, record_path, save_record
 from thriftylib.evidence.series import SERIES
 from thriftylib.method import Parent
 from thriftylib.paths import results_dir, weights_dir
@@ -24,19 +25,23 @@ from thriftylib.training import kernels
 from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from thriftylib.training.data import Dataset, load
 from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
-from thriftylib.training.outcome import find_parent, keep, make_record, save_weights
+from thriftylib.training.numbers import plain
+from thriftylib.training.outcome import find_parent, keep, make_record, save_weights, weights_of
 from thriftylib.training.progress import Report
 from thriftylib.training.provenance import provenance
 from thriftylib.training.sessions import Trace, alone, begin, differences, served_by, with_lost_work
 from thriftylib.training.signals import collect_signals
-from thriftylib.training.trainer import Trainer, start
+from thriftylib.training.trainer import Trainer, is_network, start
 
 provenance()  # now: a commit made later, while this process trains, is not the code that it has loaded
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run's record; or, when ``stopped``, none yet and a checkpoint to go on from."""
+    """A finished run's record; or none yet, and a checkpoint to go on from.
+
+    ``stopped`` is also "signal" where one came while a finished training was counted and measured.
+    """
 
     record: Record | None
     stopped: Literal["budget", "signal"] | None = None
@@ -89,15 +94,18 @@ def train(
     places = [(results, weights or results / "weights"), (results_dir(), weights_dir())]
     devices = [chosen] if chosen.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), collect_signals() as received, alone(results, run.id) as trace:
+        if (path := record_path(results, run.id)).exists():  # another process has just finished it
+            return Outcome(load_record(path))
         parent = find_parent(run, places) if run.parent else None
         if run.recipe is None:
-            return Outcome(_measure(run, dataset, chosen, parent, session, results))
+            record = _measure(run, dataset, chosen, parent, session, results)
+            return Outcome(record, "signal" if received else None)
         trainer = Trainer(run, dataset, chosen, session.precision, parent)
         session = served_by(session, trainer.network)
         path = checkpoint_path(checkpoints, run.id) if checkpoints else None
         before = _resume(trainer, path, trace)
         carried = trainer.seconds
-        trace.describe(session)
+        trace.describe([*before, session])
 
         def sessions() -> list[Session]:
             return [*before, session.model_copy(update={"seconds": trainer.seconds - carried})]
@@ -123,15 +131,16 @@ def train(
                     saved = save()
                 if stopped and not trainer.finished:
                     report.say(f"stopped by {stopped} in epoch {trainer.epoch + 1}/{run.recipe.epochs}; {_next(path)}")
-                    if path:
-                        trace.clear()
+                    trace.lost = path is None
                     return Outcome(None, stopped)
         if path:
             save()  # should the method fail at its end, the training is not lost
         began = time.monotonic()
-        network = trainer.method.finish(trainer.network, dataset)
+        network = kernels.restore(trainer.network).eval()
+        network = is_network("finish", trainer.method.finish(network, dataset))
+        tensors = weights_of(network)
         kept = keep(run, network, dataset, chosen, session.precision)
-        measured = trainer.method.measure(network, dataset)
+        measured = plain("measure", trainer.method.measure(network.eval(), dataset), lists=True)
         trainer.other_seconds += time.monotonic() - began
         record = make_record(
             run,
@@ -139,15 +148,14 @@ def train(
             diverged=trainer.diverged,
             images_per_second=trainer.images_per_second,
             sessions=sessions(),
-            weights=save_weights(network, weights, run.id) if weights else None,
+            weights=save_weights(tensors, weights, run.id) if weights else None,
             kept=kept,
             measured=measured,
         )
         save_record(record, results)
         if path:
             path.unlink(missing_ok=True)
-        trace.clear()
-        return Outcome(record)
+        return Outcome(record, "signal" if received else None)
 
 
 def _resume(trainer: Trainer, path: Path | None, trace: Trace) -> list[Session]:
@@ -155,8 +163,12 @@ def _resume(trainer: Trainer, path: Path | None, trace: Trace) -> list[Session]:
     if path is None or not path.exists():
         return with_lost_work([], 0.0, trace)
     tensors, values = load_checkpoint(path, trainer.run.id)
-    trainer.restore(tensors, values)
-    return with_lost_work([Session.model_validate(each) for each in values["sessions"]], values["saved"], trace)
+    try:
+        trainer.restore(tensors, values)
+        sessions = [Session.model_validate(each) for each in values["sessions"]]
+        return with_lost_work(sessions, values["saved"], trace)
+    except KeyError as error:
+        raise CheckpointError(f"{path}: lacks {error}; delete it to start this run anew") from None
 
 
 def _measure(
@@ -165,7 +177,8 @@ def _measure(
     """A run without a recipe: what its method measures of the prepared network, or of the data alone."""
     began = time.monotonic()
     method, network = start(run, parent)
-    measured = method.measure(network.to(device, memory_format=torch.channels_last).eval(), dataset)
+    network = network.to(device, memory_format=torch.channels_last).eval()
+    measured = plain("measure", method.measure(network, dataset), lists=True)
     session = session.model_copy(update={"seconds": time.monotonic() - began})
     series = dict.fromkeys(SERIES, ())
     record = make_record(run, series, diverged=False, images_per_second=0.0, sessions=[session], measured=measured)

@@ -37,6 +37,14 @@ def accelerate(network: nn.Module, precision: Literal["fp32", "bf16"] = "fp32") 
     return network
 
 
+def restore(network: nn.Module) -> nn.Module:
+    """Undo :func:`accelerate`: each part computes by itself again, so that hooks see it; returns ``network``."""
+    for module in network.modules():
+        if isinstance(module.forward, FastRecursion | FastStage):
+            del module.forward
+    return network
+
+
 def hint(network: nn.Module) -> str | None:
     """What is missing here for a network on a CPU to be trained fast; None: nothing."""
     for module in network.modules():

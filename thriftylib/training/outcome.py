@@ -19,12 +19,11 @@ from thriftylib.method import Parent
 from thriftylib.narrowing import different_shapes, fit
 from thriftylib.paths import write_atomically
 from thriftylib.spec import Run
-from thriftylib.training.counting import count
+from thriftylib.training.counting import count, in_closed_form
 from thriftylib.training.data import Dataset
 from thriftylib.training.device import Precision
-from thriftylib.training.evaluation import evaluate
-
-Measured = Mapping[str, float | Sequence[float]]
+from thriftylib.training.evaluation import as_input, evaluate
+from thriftylib.training.numbers import Numbers
 
 
 def make_record(
@@ -36,14 +35,14 @@ def make_record(
     sessions: Sequence[Session],
     weights: Weights | None = None,
     kept: Kept | None = None,
-    measured: Measured | None = None,
+    measured: Numbers | None = None,
 ) -> Record:
     """The record of a finished run: all that a verdict, a figure or a doubter may ask.
 
     ``seconds`` of each session are those that the result holds.
     """
     sessions = [each.model_copy(update={"seconds": round(each.seconds, 3)}) for each in sessions]
-    cost, last = run.cost, sessions[-1]
+    last = sessions[-1]
     finite = {name: [_finite(x) for x in values] for name, values in series.items()}
     best, final = points(finite)
     # A network that never gave a finite test loss has learned nothing, however finite its training loss is.
@@ -57,13 +56,7 @@ def make_record(
         series=finite,
         best=best,
         final=final,
-        cost=Counted(
-            parameters=cost.parameters,
-            macs=cost.macs,
-            ptflops_macs=cost.ptflops_macs,
-            weight_bytes=cost.weight_bytes(),
-            activation_bytes=cost.activation_bytes(),
-        ),
+        cost=in_closed_form(run),
         images_per_second=round(images_per_second, 1),
         seconds=round(math.fsum(session.seconds for session in sessions), 1),
         device=last.device,
@@ -76,7 +69,7 @@ def make_record(
         weights=weights,
         kept=kept,
         measured={
-            name: _finite(value) if isinstance(value, int | float) else [_finite(x) for x in value]
+            name: [_finite(x) for x in value] if isinstance(value, list) else _finite(value)
             for name, value in (measured or {}).items()
         },
         sessions=tuple(sessions),
@@ -92,7 +85,8 @@ def keep(run: Run, network: nn.Module, dataset: Dataset, device: torch.device, p
         fit(built, shapes)
         built.load_state_dict(tensors)
         network = built
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device, memory_format=torch.channels_last).eval()
+    _check_logits(network, dataset)
     loss, accuracy = evaluate(network, dataset.test, dataset, device, precision)
     validation = dataset.validation and evaluate(network, dataset.validation, dataset, device, precision)[1]
     return Kept(
@@ -102,6 +96,14 @@ def keep(run: Run, network: nn.Module, dataset: Dataset, device: torch.device, p
         validation_accuracy=validation,
         shapes=shapes,
     )
+
+
+@torch.no_grad()
+def _check_logits(network: nn.Module, dataset: Dataset) -> None:
+    image = as_input(dataset.test.images[:1], dataset, "fp32")
+    shape, classes = network(image).shape, len(dataset.info.classes)
+    if shape != (1, classes):
+        raise SpecError(f"finish: the network answers an image by {tuple(shape)[1:]} numbers: must be {classes} logits")
 
 
 def rebuild(record: Record, folder: Path) -> nn.Module:
@@ -114,30 +116,44 @@ def rebuild(record: Record, folder: Path) -> nn.Module:
     network = record.run.build()
     if record.kept is not None and record.kept.shapes is None:
         raise RecordError(f"record {record.id}: the kept network has other layers than the run's own: not rebuilt")
-    try:
-        fit(network, record.kept.shapes if record.kept else {})
-    except SpecError as error:
-        raise RecordError(f"record {record.id}: kept.{error}") from None
-    if different := different_shapes(network, tensors):
-        name, shape = min(different.items())
-        raise RecordError(
-            f"record {record.id}: {name} has the shape {list(shape)} in its weight file, "
-            f"{list(network.state_dict()[name].shape)} by the record"
-        )
-    if different is None:
+    shapes = record.kept.shapes if record.kept else {}
+    if (stored := different_shapes(network, tensors)) is None:
         raise RecordError(f"record {record.id}: its weight file holds other layers than its network")
+    if stored != shapes:
+        name = min(name for name in stored.keys() | shapes.keys() if stored.get(name) != shapes.get(name))
+        raise RecordError(
+            f"record {record.id}: kept.shapes says {_shape(shapes.get(name))} of {name}, its weight file "
+            f"{_shape(stored.get(name))}"
+        )
+    fit(network, shapes)
     network.load_state_dict(tensors)
+    if record.kept is not None:
+        counted = count(network, record.run.data.info.image_shape)
+        for name in Counted.model_fields:
+            if getattr(counted, name) != getattr(record.kept, name):
+                raise RecordError(
+                    f"record {record.id}: kept.{name} = {getattr(record.kept, name)}, the network counts "
+                    f"{getattr(counted, name)}"
+                )
     return network
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "the run's own shape" if shape is None else str(list(shape))
 
 
 def _finite(x: float | None) -> float | None:
     return x if x is not None and math.isfinite(x) else None
 
 
-def save_weights(network: nn.Module, folder: Path, run_id: str) -> Weights:
-    """Write the network's weights and statistics as ``<run id>.safetensors``."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    content = save(tensors, {"run": run_id})  # one key only: safetensors writes several in random order
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """The network's weights and statistics as they are now, on the CPU: what later changes it does not change them."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+
+
+def save_weights(tensors: Mapping[str, Tensor], folder: Path, run_id: str) -> Weights:
+    """Write weights and statistics as ``<run id>.safetensors``."""
+    content = save(dict(tensors), {"run": run_id})  # one key only: safetensors writes several in random order
     path = folder / f"{run_id}.safetensors"
     write_atomically(path, content)
     return Weights(file=path.name, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from thriftylib.errors import BusyError, SpecError
+from thriftylib.errors import BusyError, ThriftyError
+from thriftylib.evidence.consistency import check_utc
 from thriftylib.evidence.records import Session
 from thriftylib.paths import write_atomically
 from thriftylib.training import kernels
@@ -67,23 +68,26 @@ def _text(value: object) -> str:
 
 @dataclass
 class Trace:
-    """The description that a session leaves while it lasts."""
+    """The description that a session leaves while it lasts: the run's sessions so far, itself the last."""
 
     path: Path
-    killed: Session | None = None  # the session before, if it was killed
+    killed: list[Session] = field(default_factory=list)  # the sessions up to one that was killed
     last_seen: float = 0.0  # when that was, in seconds since 1970
     touched: float = field(default_factory=time.monotonic)
+    lost: bool = False  # the work is in no checkpoint: the description stays for the next session
 
-    def describe(self, session: Session) -> None:
-        """Write down who trains."""
+    def describe(self, sessions: Sequence[Session]) -> None:
+        """Write down who trains, and the sessions so far."""
         who = {"pid": os.getpid(), "host": socket.gethostname()}
-        write_atomically(self.path, json.dumps({"process": who, "session": session.model_dump(mode="json")}).encode())
+        content = {"process": who, "sessions": [session.model_dump(mode="json") for session in sessions]}
+        write_atomically(self.path, json.dumps(content).encode())
 
     def beat(self) -> None:
         """Still training."""
         if time.monotonic() - self.touched > _BEAT:
             self.touched = time.monotonic()
-            os.utime(self.path)
+            with suppress(OSError):  # somebody tidied up: no reason to stop
+                os.utime(self.path)
 
     def clear(self) -> None:
         """Nothing is lost: the work is in a checkpoint or a record."""
@@ -96,20 +100,28 @@ def alone(folder: Path, run_id: str) -> Iterator[Trace]:
 
     Raises:
         BusyError: another process has it; names the process.
+        ThriftyError: nothing can be written there.
     """
     place = folder / "locks"
-    place.mkdir(parents=True, exist_ok=True)
     trace = Trace(place / f"{run_id}.json")
     lock = FileLock(place / f"{run_id}.lock")
     try:
+        place.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(
             f"run {run_id}: {_holder(trace.path)} is training it in {folder}; wait for it, or give another folder"
         ) from None
+    except OSError as error:
+        raise ThriftyError(f"{place}: cannot be written ({error.strerror}); give another folder for results") from None
     try:
         trace.killed, trace.last_seen = _left_behind(trace.path)
+        trace.describe(trace.killed)  # who trains from now on
+        if trace.killed:
+            os.utime(trace.path, (trace.last_seen, trace.last_seen))
         yield trace
+        if not trace.lost:
+            trace.clear()
     finally:
         lock.release()
 
@@ -122,21 +134,30 @@ def _holder(path: Path) -> str:
         return "another process"
 
 
-def _left_behind(path: Path) -> tuple[Session | None, float]:
+def _left_behind(path: Path) -> tuple[list[Session], float]:
     try:
-        session = Session.model_validate(json.loads(path.read_text("utf-8"))["session"])
-        return session, path.stat().st_mtime
-    except (OSError, ValueError, KeyError, TypeError, SpecError):
-        return None, 0.0
+        sessions = [Session.model_validate(each) for each in json.loads(path.read_text("utf-8"))["sessions"]]
+        for session in sessions:
+            check_utc("started", session.started)
+        return sessions, path.stat().st_mtime
+    except (OSError, ValueError, KeyError, TypeError, ThriftyError):
+        return [], 0.0
 
 
 def with_lost_work(sessions: Sequence[Session], saved: float, trace: Trace) -> list[Session]:
-    """The sessions of a checkpoint that was saved at ``saved``, with what a kill threw away afterwards."""
-    if trace.killed is None:
+    """The sessions of a checkpoint that was saved at ``saved``, with what kills threw away.
+
+    A session that the checkpoint does not know gave nothing to it: all of its time is lost.
+    """
+    if not trace.killed:
         return list(sessions)
-    began = datetime.fromisoformat(trace.killed.started).timestamp()
-    if sessions and sessions[-1].started == trace.killed.started:
-        lost = max(0.0, trace.last_seen - saved)
-        return [*sessions[:-1], sessions[-1].model_copy(update={"lost_seconds": round(lost, 1)})]
-    lost = max(0.0, trace.last_seen - began)  # it never came to a checkpoint
-    return [*sessions, trace.killed.model_copy(update={"seconds": 0.0, "lost_seconds": round(lost, 1)})]
+    held = {session.started: session.seconds for session in sessions}
+    found = []
+    for session in trace.killed:
+        lost = session.lost_seconds + (0.0 if session.started in held else session.seconds)
+        seconds = held.get(session.started, 0.0)
+        found.append(session.model_copy(update={"seconds": seconds, "lost_seconds": round(lost, 1)}))
+    last = found[-1]
+    since = saved if last.started in held else datetime.fromisoformat(last.started).timestamp()
+    lost = round(last.lost_seconds + max(0.0, trace.last_seen - since), 1)
+    return [*found[:-1], last.model_copy(update={"lost_seconds": lost})]

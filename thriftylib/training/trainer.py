@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thriftylib.errors import CheckpointError
+from thriftylib.errors import CheckpointError, SpecError
 from thriftylib.method import Method, Parent
 from thriftylib.narrowing import different_shapes, fit
 from thriftylib.options import MethodOptions, find
@@ -23,6 +23,7 @@ from thriftylib.training.data import Dataset, Split
 from thriftylib.training.device import Precision, autocast
 from thriftylib.training.evaluation import as_input, evaluate, right
 from thriftylib.training.groups import sharing_threads
+from thriftylib.training.numbers import plain
 from thriftylib.training.progress import Report
 from thriftylib.training.streams import seed_layers, stream, stream_seed
 
@@ -143,11 +144,15 @@ class Trainer:
         return loss, correct
 
     def _sample(self, number: int) -> Tensor:
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
         names = ("sample", self.epoch, number)
         drawn = torch.randint(
             len(self.order), (self.recipe.batch_size,), generator=stream("cpu", self.run.seed, *names)
         )
-        return self._loss(drawn.to(self.device), *names)[0]
+        loss = self._loss(drawn.to(self.device), *names)[0]
+        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        return loss
 
     def _monitored(self) -> list[float]:
         schedule = self.recipe.schedule
@@ -159,10 +164,8 @@ class Trainer:
         if self.dataset.validation is not None:
             numbers["validation_loss"], numbers["validation_accuracy"] = self.evaluate(self.dataset.validation)
         numbers["test_loss"], numbers["test_accuracy"] = self.evaluate(self.dataset.test)
-        buffers = [buffer.clone() for buffer in self.network.buffers()]
-        numbers |= self.method.epoch_ends(self.network, self.optimizer, self.epoch, self._sample)
-        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+        own = self.method.epoch_ends(self.network, self.optimizer, self.epoch, self._sample)
+        self._note(numbers, plain("epoch_ends", own))
         self.other_seconds += time.monotonic() - started
         numbers["seconds"] = self.seconds - sum(self.series.get("seconds", []))
         for name, value in numbers.items():
@@ -172,6 +175,16 @@ class Trainer:
         report.epoch(self.epoch - 1, numbers, self.images_per_second)
         if not self.finished:
             self._start_epoch()
+
+    def _note(self, numbers: dict[str, float], own: dict[str, float]) -> None:
+        """Add a method's own series, which must be the same in every epoch."""
+        if taken := sorted(own.keys() & {*numbers, "seconds"}):
+            raise SpecError(f"epoch_ends: {taken[0]!r} is a series of the engine's own: give yours another name")
+        known = self.series.keys() - numbers.keys() - {"seconds"}
+        if self.epoch and known != own.keys():
+            name = min(known ^ own.keys())
+            raise SpecError(f"epoch_ends: {name!r} is not there in every epoch: each series needs a value in each")
+        numbers |= own
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Mean cross-entropy and accuracy in percent."""
@@ -223,7 +236,7 @@ class Trainer:
         self.sums.copy_(tensors["sums"])
 
 
-COUNTERS = ("epoch", "batch", "train_seconds", "other_seconds")
+COUNTERS = ("epoch", "batch", "train_seconds", "other_seconds", "diverged")
 
 
 def start(run: Run, parent: Parent | None) -> tuple[Method, nn.Module]:
@@ -236,7 +249,18 @@ def start(run: Run, parent: Parent | None) -> tuple[Method, nn.Module]:
     torch.manual_seed(stream_seed(run.seed, "weights"))
     network = run.build()
     check_cost(run, network)
-    return method, method.prepare(network, parent)
+    return method, is_network("prepare", method.prepare(network, parent))
+
+
+def is_network(hook: str, value: object) -> nn.Module:
+    """``value``, which a hook returned.
+
+    Raises:
+        SpecError: it is no network.
+    """
+    if not isinstance(value, nn.Module):
+        raise SpecError(f"{hook} = {type(value).__name__}: must return a network (nn.Module)")
+    return value
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
