@@ -81,14 +81,7 @@ def counted(made: Run) -> Counted:
     """The cost of a registered network, numbers of no meaning for another."""
     if made.network.name not in NetworkOptions.known:
         return Counted(parameters=3042, macs=7, ptflops_macs=8, weight_bytes=9, activation_bytes=10)
-    cost = made.cost
-    return Counted(
-        parameters=cost.parameters,
-        macs=cost.macs,
-        ptflops_macs=cost.ptflops_macs,
-        weight_bytes=cost.weight_bytes(),
-        activation_bytes=cost.activation_bytes(),
-    )
+    return Counted.of(made.cost)
 
 
 def scheduled(made: Run, epoch: int) -> float:

@@ -553,3 +553,41 @@ def test_a_record_cannot_say_what_did_not_happen(plain_record, tmp_path, place, 
     with pytest.raises(RecordError, match=message) as caught:
         load_record(path)
     assert "\n" not in str(caught.value)
+
+
+class Freezer(Method):
+    """Freezes the convolution and takes weight decay from everything as the second epoch starts."""
+
+    def epoch_starts(self, network, optimizer, epoch):
+        if epoch == 1:
+            network[0].weight.requires_grad_(False)
+            for group in optimizer.param_groups:
+                group["weight_decay"] = 0.0
+
+
+class FreezerOptions(MethodOptions, method="freezer"):
+    def start(self):
+        return Freezer()
+
+
+def test_how_parameters_are_trained_is_kept_over_a_kill(make_run, tmp_path):
+    run = make_run(method={"name": "freezer"}, epochs=3, weight_decay=0.1)
+    whole, trainer = advance(trainer_of(run)), advance(trainer_of(run), 6)
+    save_checkpoint(tmp_path / "c", run.id, *trainer.state())
+    trainer = trainer_of(run)
+    trainer.restore(*load_checkpoint(tmp_path / "c", run.id))
+    expected, found = whole.state()[0], advance(trainer).state()[0]
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_one_network_that_is_not_rebuilt_does_not_hide_the_others(trained, make_run, tmp_path, capsys):
+    from thriftylib.cli import app
+
+    trained(finish=lambda network, dataset: nn.Sequential(network))
+    train(make_run(seed=1), results=tmp_path, weights=tmp_path, threads=1, progress=False)
+    with pytest.raises(SystemExit) as ended:
+        app(["verify", "--weights", str(tmp_path), "--results", str(tmp_path), "--device", "cpu", "--json"])
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert sorted(row["agrees"] for row in json.loads(said.out)) == [False, True]
+    assert "not rebuilt" in said.err

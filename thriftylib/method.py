@@ -53,9 +53,10 @@ class Method:
     """
 
     def prepare(self, network: nn.Module, parent: Parent | None) -> nn.Module:
-        """The network that is trained in place of ``network`` (expanded, narrowed, ...); called once, at first.
+        """The network that is trained in place of ``network`` (expanded, narrowed, ...).
 
-        ``parent`` is there if the run names one. This default loads its weights.
+        Called before the first step, and again before a checkpoint is loaded. ``parent`` is there if the run names one;
+        this default loads its weights.
         """
         if parent is not None:
             parent.load(network)

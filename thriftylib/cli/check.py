@@ -11,7 +11,7 @@ import typer
 
 from thriftylib.cli.app import FAILED, DataFolder, Device, Json, out, print_json, print_table, say
 from thriftylib.datasets import dataset_info
-from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.errors import RecordError, SpecError, ThriftyError
 from thriftylib.evidence.bench import save_bench
 from thriftylib.evidence.consistency import same_accuracy
 from thriftylib.evidence.records import Record, load_records
@@ -50,8 +50,14 @@ def verify(
             why = records[name].status if records[name].run.recipe else "measured only"
             raise ThriftyError(f"run {name}: {why}, so there is no accuracy to confirm")
     for name in wanted:
-        record = records[name]
-        accuracy = verify_weights(record, folder, device=device, data=data)
+        record, accuracy, confirms = records[name], None, None
+        try:
+            accuracy = verify_weights(record, folder, device=device, data=data)
+            confirms = _confirmed(record)
+        except RecordError as error:
+            if len(wanted) == 1:
+                raise
+            say(str(error))
         rows.append(
             {
                 "run": name,
@@ -59,8 +65,8 @@ def verify(
                 "parameters": record.counted.parameters,
                 "recorded": record.final_accuracy,
                 "now": accuracy,
-                "agrees": abs(accuracy - record.final_accuracy) <= same_accuracy(record.run),
-                "confirms": _confirmed(record),
+                "agrees": accuracy is not None and abs(accuracy - record.final_accuracy) <= same_accuracy(record.run),
+                "confirms": confirms,
             }
         )
     if as_json:

@@ -208,15 +208,7 @@ def _check_cost(record: Record) -> None:
     """Only where the network's paper is imported anyway: see this module."""
     if record.run.network.name not in NetworkOptions.known:
         return
-    cost = record.run.cost
-    implied = {
-        "parameters": cost.parameters,
-        "macs": cost.macs,
-        "ptflops_macs": cost.ptflops_macs,
-        "weight_bytes": cost.weight_bytes(),
-        "activation_bytes": cost.activation_bytes(),
-    }
-    for name, value in implied.items():
+    for name, value in record.cost.of(record.run.cost).model_dump().items():
         if getattr(record.cost, name) != value:
             raise RecordError(f"cost.{name} = {getattr(record.cost, name)}: the run's network has {value}")
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from thriftylib.cost import Cost
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence.consistency import check, same_accuracy
 from thriftylib.evidence.series import SERIES, Percent, Point, Series, Whole
@@ -36,6 +37,12 @@ class Counted(Strict):
     ptflops_macs: Whole
     weight_bytes: Whole
     activation_bytes: Whole
+
+    @classmethod
+    def of(cls, cost: Cost) -> Counted:
+        """The totals of a closed form."""
+        totals = {name: getattr(cost, name) for name in ("parameters", "macs", "ptflops_macs")}
+        return Counted(**totals, weight_bytes=cost.weight_bytes(), activation_bytes=cost.activation_bytes())
 
 
 class Kept(Counted):

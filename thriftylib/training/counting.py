@@ -69,25 +69,13 @@ def count(network: nn.Module, image_shape: ImageShape) -> Counted:
     )
 
 
-def in_closed_form(run: Run) -> Counted:
-    """What the run's network costs by its paper's closed form."""
-    cost = run.cost
-    return Counted(
-        parameters=cost.parameters,
-        macs=cost.macs,
-        ptflops_macs=cost.ptflops_macs,
-        weight_bytes=cost.weight_bytes(),
-        activation_bytes=cost.activation_bytes(),
-    )
-
-
 def check_cost(run: Run, network: nn.Module) -> None:
     """Compare the closed-form cost of a run with what its built network counts, before anything is trained.
 
     Raises:
         SpecError: they differ; shows both.
     """
-    said, built = in_closed_form(run), count(network, run.data.info.image_shape)
+    said, built = Counted.of(run.cost), count(network, run.data.info.image_shape)
     for name in Counted.model_fields:
         closed, counted = getattr(said, name), getattr(built, name)
         if closed != counted:

@@ -25,7 +25,7 @@ from thriftylib.training import kernels
 from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from thriftylib.training.data import Dataset, load
 from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
-from thriftylib.training.numbers import plain
+from thriftylib.training.measured import plain
 from thriftylib.training.outcome import find_parent, keep, make_record, save_weights, weights_of
 from thriftylib.training.progress import Report
 from thriftylib.training.provenance import provenance

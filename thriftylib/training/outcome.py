@@ -19,11 +19,11 @@ from thriftylib.method import Parent
 from thriftylib.narrowing import different_shapes, fit
 from thriftylib.paths import write_atomically
 from thriftylib.spec import Run
-from thriftylib.training.counting import count, in_closed_form
+from thriftylib.training.counting import count
 from thriftylib.training.data import Dataset
 from thriftylib.training.device import Precision
 from thriftylib.training.evaluation import as_input, evaluate
-from thriftylib.training.numbers import Numbers
+from thriftylib.training.measured import Numbers
 
 
 def make_record(
@@ -56,7 +56,7 @@ def make_record(
         series=finite,
         best=best,
         final=final,
-        cost=in_closed_form(run),
+        cost=Counted.of(run.cost),
         images_per_second=round(images_per_second, 1),
         seconds=round(math.fsum(session.seconds for session in sessions), 1),
         device=last.device,

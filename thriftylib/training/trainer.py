@@ -23,7 +23,7 @@ from thriftylib.training.data import Dataset, Split
 from thriftylib.training.device import Precision, autocast
 from thriftylib.training.evaluation import as_input, evaluate, right
 from thriftylib.training.groups import sharing_threads
-from thriftylib.training.numbers import plain
+from thriftylib.training.measured import plain
 from thriftylib.training.progress import Report
 from thriftylib.training.streams import seed_layers, stream, stream_seed
 
@@ -202,6 +202,12 @@ class Trainer:
         tensors |= {f"method/{name}": tensor for name, tensor in method_tensors.items()}
         values = {name: getattr(self, name) for name in COUNTERS}
         values |= {"series": self.series, "method": method_values, "precision": self.precision}
+        # A method may change how parameters are trained: freeze some, or take decay from them.
+        values["groups"] = [
+            {key: value for key, value in group.items() if key not in ("params", "lr")}
+            for group in self.optimizer.param_groups
+        ]
+        values["frozen"] = [name for name, parameter in self.network.named_parameters() if not parameter.requires_grad]
         return tensors, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
@@ -229,6 +235,10 @@ class Trainer:
         parameters = dict(self.network.named_parameters())
         for name, momentum in under("momentum/").items():
             self.optimizer.state[parameters[name]]["momentum_buffer"].copy_(momentum)
+        for group, settings in zip(self.optimizer.param_groups, values["groups"], strict=True):
+            group.update(settings)
+        for name in values["frozen"]:
+            parameters[name].requires_grad_(False)
         for name in COUNTERS:
             setattr(self, name, values[name])
         self.series = values["series"]
