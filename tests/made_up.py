@@ -45,7 +45,7 @@ def from_series(made: Run, accuracies: list[float | None], **more: Any) -> Recor
     epochs, images = len(accuracies), made.data.test_images or made.data.info.test
     accuracies = [value if value is None else 100 * round(value * images / 100) / images for value in accuracies]
     series = {
-        "train_loss": [1.0] * epochs,
+        "train_loss": [1.0] * (epochs - 1) + [None if more.get("status") == "diverged" else 1.0] * (epochs > 0),
         "train_accuracy": [50.0] * epochs,
         "test_loss": [None if value is None else 1.5 for value in accuracies],
         "test_accuracy": accuracies,

@@ -175,18 +175,21 @@ def _check_times(record: Record) -> None:
 
 
 def _check_kept(record: Record) -> None:
-    kept = record.kept
-    if record.run.method is None and record.measured:
+    kept, is_engines = (
+        record.kept,
+        bool(record.sessions),
+    )  # what the engine writes has sessions; older records have none
+    if is_engines and record.run.method is None and record.measured:
         raise RecordError("measured: a run without a method measures nothing")
     if kept is None:
-        if record.sessions and record.run.recipe is not None:
+        if is_engines and record.run.recipe is not None:
             raise RecordError("kept: is missing, though the record has sessions")
         return
     if kept.test_loss is not None and kept.test_loss < 0:
         raise RecordError(f"kept.test_loss = {kept.test_loss}: a cross-entropy is 0 or more")
     if bool(record.run.data.validation_images) != (kept.validation_accuracy is not None):
         raise RecordError("kept.validation_accuracy: goes with validation images, and only with them")
-    if record.run.method is None and record.run.parent is None:
+    if is_engines and record.run.method is None and record.run.parent is None:
         room = same_accuracy(record.run)
         if kept.shapes != {}:
             raise RecordError("kept.shapes: a run without a method keeps the network that it trains")
