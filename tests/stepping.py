@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from thriftylib.datasets.load import load
 from thriftylib.spec import Run
-from thriftylib.training.data import load
 from thriftylib.training.progress import Report
 from thriftylib.training.trainer import Trainer
 

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from thriftylib.bench import interleaved as bench
+from thriftylib.bench import smallnet as bench_smallnet
+from thriftylib.bench import thriftynet as bench_thriftynet
+from thriftylib.bench.interleaved import Way, _SideBySide
+from thriftylib.bench.record import load_bench, save_bench
+from thriftylib.bench.smallnet import PLAIN
+from thriftylib.bench.thriftynet import AUTHORS, AuthorsFormulation, bench_train
 from thriftylib.errors import SpecError, ThriftyError
-from thriftylib.evidence.bench import load_bench, save_bench
 from thriftylib.papers.thriftynet import ThriftyNetOptions
-from thriftylib.training import bench, bench_smallnet, bench_thriftynet
-from thriftylib.training.bench import Way, _SideBySide
-from thriftylib.training.bench_smallnet import PLAIN
-from thriftylib.training.bench_thriftynet import AUTHORS, AuthorsFormulation, bench_train
 
 
 def test_authors_formulation_is_the_papers_network():

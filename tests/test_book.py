@@ -12,10 +12,10 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from thriftylib.book import build, check_links
 from thriftylib.errors import ThriftyError
+from thriftylib.evidence.claims_files import load_claims_files
 from thriftylib.evidence.counts import load_counts
-from thriftylib.evidence.outcomes import STATUSES
 from thriftylib.evidence.records import load_records, save_record
-from thriftylib.evidence.sheets import load_sheets
+from thriftylib.evidence.statuses import STATUSES
 from thriftylib.paths import claims_dir, results_dir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +44,7 @@ def render(tmp_path):
 
 
 def test_a_number_in_prose_is_looked_up(render):
-    claims = sum(len(sheet.claims) for sheet in load_sheets(claims_dir()).values())
+    claims = sum(len(sheet.claims) for sheet in load_claims_files(claims_dir()).values())
     page, warnings = render("There are {num}`count:scoreboard:claims` claims.")
     assert f'<span class="number">{claims}</span> claims' in page
     assert not warnings
@@ -57,7 +57,7 @@ def test_an_unknown_number_is_a_warning_at_its_line(render):
 
 def test_what_could_not_be_read_is_listed_and_an_unknown_paper_refused(render):
     page, warnings = render("```{unread} thriftynet\n```\n\n```{unread} nosuchpaper\n```")
-    assert page.count("<tr>") > len(load_sheets(claims_dir())["thriftynet"].unread)
+    assert page.count("<tr>") > len(load_claims_files(claims_dir())["thriftynet"].unread)
     assert "no claims of 'nosuchpaper'" in warnings
 
 
@@ -117,7 +117,7 @@ class Board(HTMLParser):
 
 
 def test_the_scoreboard_has_every_claim_and_its_chips_count_them():
-    sheets = load_sheets(claims_dir())
+    sheets = load_claims_files(claims_dir())
     board = Board(thrifty_tables.scoreboard(sheets, load_records(results_dir()), load_counts(results_dir())))
     ids = [key.replace("/", "-") for sheet in sheets.values() for key in sheet.claims]
     assert [row["id"] for row in board.rows] == ids
@@ -127,7 +127,7 @@ def test_the_scoreboard_has_every_claim_and_its_chips_count_them():
 
 def test_a_claim_shows_ours_spread_n_verdict_and_cost():
     claim = made_up.claim(statement="It reaches <b>90</b> %.", figure="figure: a plot")
-    sheet = type("Sheet", (), {"title": "Made up: a paper", "paper": "made-up", "claims": {claim.id: claim}})()
+    sheet = type("ClaimsFile", (), {"title": "Made up: a paper", "paper": "made-up", "claims": {claim.id: claim}})()
     records = [made_up.record(made_up.run(seed), best) for seed, best in enumerate((90.0, 90.2, 90.4))]
     html = thrifty_tables.scoreboard({"made-up": sheet}, records, [])
     assert "1 of 1 claims can be tested" in html
@@ -148,7 +148,7 @@ def test_a_claim_shows_ours_spread_n_verdict_and_cost():
 
 def test_the_summary_counts_each_training_once():
     claims = {one.id: one for one in (made_up.claim(), made_up.claim(id="made-up/group/two", value=89.5))}
-    sheet = type("Sheet", (), {"title": "Made up", "paper": "made-up", "claims": claims})()
+    sheet = type("ClaimsFile", (), {"title": "Made up", "paper": "made-up", "claims": claims})()
     records = [made_up.record(made_up.run(seed), 90.0) for seed in range(3)]
     text = thrifty_tables.scoreboard({"made-up": sheet}, records, [])
     assert "Of the 2 that need a training 2 are reproduced, 0 not reproduced, 0 undecided, by 3 independent" in text
@@ -159,7 +159,7 @@ def test_the_summary_counts_each_training_once():
 
 def test_a_changed_reading_is_told_where_the_verdict_stands():
     claim = made_up.claim(reading_changed="first it missed; then a file was read")
-    sheet = type("Sheet", (), {"title": "Made up", "paper": "made-up", "claims": {claim.id: claim}})()
+    sheet = type("ClaimsFile", (), {"title": "Made up", "paper": "made-up", "claims": {claim.id: claim}})()
     html = thrifty_tables.scoreboard({"made-up": sheet}, [made_up.record(made_up.run(), 90.0)], [])
     assert html.count("First it missed; then a file was read.") == 1
     assert "<summary>Reading changed after results were seen</summary>" in html

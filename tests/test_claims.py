@@ -9,13 +9,13 @@ from made_up import OPTIONS, claim, run
 
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence.claims import matches
+from thriftylib.evidence.claims_files import load_claims, load_claims_file, load_claims_files
 from thriftylib.evidence.counts import count_claims, load_counts
-from thriftylib.evidence.sheets import load_claims, load_sheet, load_sheets
 from thriftylib.evidence.verdicts import judge
 from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.paths import claims_dir, results_dir
 
-SHEET = load_sheet(claims_dir() / "thriftynet.yaml")
+SHEET = load_claims_file(claims_dir() / "thriftynet.yaml")
 CLAIMS = SHEET.claims
 
 
@@ -317,7 +317,7 @@ groups:
 def load(tmp_path, text: str):
     path = tmp_path / "paper.yaml"
     path.write_text(text)
-    return load_sheet(path)
+    return load_claims_file(path)
 
 
 def test_a_group_is_expanded(tmp_path):
@@ -333,7 +333,7 @@ def test_a_group_is_expanded(tmp_path):
     [
         ("unit:", "units:", "unknown key 'units' in group 'a'; did you mean 'unit'?"),
         ("title:", "titel:", "unknown key 'titel' in the file"),
-        ("title: A paper", "", "Sheet.title"),
+        ("title: A paper", "", "ClaimsFile.title"),
         ("groups:", "groups:\ngroups:", "the key 'groups' is there twice"),
         ("mark: AUTHORS' LOG", "mark: AUTHORS' LOG\n    mark: FIGURE", "the key 'mark' is there twice"),
         ("[two,", "[one,", "claim paper/a/one: is there twice"),
@@ -447,12 +447,12 @@ def test_not_a_sheet(tmp_path, text):
 
 def test_folders(tmp_path):
     with pytest.raises(RecordError, match="holds no claims"):
-        load_sheets(tmp_path)
+        load_claims_files(tmp_path)
     with pytest.raises(RecordError, match="cannot be read"):
-        load_sheet(tmp_path / "none.yaml")
+        load_claims_file(tmp_path / "none.yaml")
     (tmp_path / "paper.yaml").write_text(GROUP)
     assert len(load_claims(tmp_path)) == 3
-    assert list(load_sheets(tmp_path)) == ["paper"]
+    assert list(load_claims_files(tmp_path)) == ["paper"]
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,19 @@ import pytest
 from typer.testing import CliRunner
 
 import thriftylib
+from thriftylib.bench import thriftynet as bench_thriftynet
+from thriftylib.bench.record import BenchRecord, Variant
 from thriftylib.cli import app
 from thriftylib.cli.app import parse_where
-from thriftylib.evidence.bench import BenchRecord, Variant
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.records import load_records
-from thriftylib.evidence.sheets import load_claims
-from thriftylib.experiments import EXPERIMENTS, notebooks
-from thriftylib.experiments.calibrate import load_calibrations
+from thriftylib.experiments import EXPERIMENTS
 from thriftylib.paths import claims_dir
-from thriftylib.training import bench_thriftynet
+from thriftylib.running import notebooks
+from thriftylib.running.calibrate import load_calibrations
 
 SIZE = "thriftynet-size-cifar10"
-ONE = ("-w", "filters=8", "-w", "iterations=4")  # one cell of the smoke grid
+ONE = ("-w", "filters=8", "-w", "iterations=4")  # one configuration of the smoke grid
 COMMANDS = ("list", "show", "status", "plan", "cost", "train", "run", "verify", "bench", "book", "data")
 
 
@@ -70,9 +71,9 @@ def test_list():
 def test_show_an_experiment():
     found = json.loads(call("show", SIZE, "--json").stdout)
     assert {row["preset"] for row in found["presets"]} == {"smoke", "fast", "paper"}
-    cells = json.loads(call("show", SIZE, "--preset", "paper", "--json").stdout)["cells"]
-    assert len(cells) == len(EXPERIMENTS[SIZE].cells("paper"))
-    assert cells[0]["claimed %"] == load_claims(claims_dir())["thriftynet/size-cifar10/t20-f32"].value
+    configurations = json.loads(call("show", SIZE, "--preset", "paper", "--json").stdout)["configurations"]
+    assert len(configurations) == len(EXPERIMENTS[SIZE].configurations("paper"))
+    assert configurations[0]["claimed %"] == load_claims(claims_dir())["thriftynet/size-cifar10/t20-f32"].value
     assert EXPERIMENTS[SIZE].title in call("show", SIZE).stdout
 
 
@@ -82,7 +83,7 @@ def test_show_a_claim():
 
 
 def test_show_a_run_that_can_be_trained_from_what_it_prints(tmp_path):
-    run = EXPERIMENTS[SIZE].cells("smoke")[0].run.with_seed(2)
+    run = EXPERIMENTS[SIZE].configurations("smoke")[0].run.with_seed(2)
     shown = call("show", run.id)
     file = tmp_path / "run.json"
     file.write_text(shown.stdout)
@@ -132,8 +133,8 @@ def test_plan():
 def test_plan_says_what_is_left_out():
     arguments = ("plan", SIZE, "--preset", "paper", "--device", "NVIDIA H200")
     nothing = call(*arguments, "--budget", "1s").stdout
-    cells = {cell.run.id for cell in EXPERIMENTS[SIZE].cells("paper")}
-    assert f"Nothing fits into 1s on NVIDIA H200. {5 * len(cells)} take longer" in nothing
+    configurations = {configuration.run.id for configuration in EXPERIMENTS[SIZE].configurations("paper")}
+    assert f"Nothing fits into 1s on NVIDIA H200. {5 * len(configurations)} take longer" in nothing
     assert "the shortest " in nothing
     assert "estimated end" not in nothing
     assert "To train them" not in nothing
@@ -152,7 +153,7 @@ def test_plan_counts_the_jobs():
 @pytest.fixture
 def own_local(monkeypatch, tmp_path):
     """A local folder of this test's own."""
-    monkeypatch.setattr("thriftylib.cli.planning.local_dir", lambda: tmp_path / "local")
+    monkeypatch.setattr("thriftylib.cli.plan.local_dir", lambda: tmp_path / "local")
     return tmp_path / "local"
 
 
@@ -230,7 +231,9 @@ def test_every_command_of_the_scoreboard_is_understood():
                 case ["thrifty", "cost", *arguments]:
                     assert json.loads(call("cost", *arguments, "--json").stdout)["parameters"] > 0
                 case ["thrifty", "train", name, "--preset", preset, "--only", claim]:
-                    assert any(claim in cell.claims for cell in EXPERIMENTS[name].cells(preset))
+                    assert any(
+                        claim in configuration.claims for configuration in EXPERIMENTS[name].configurations(preset)
+                    )
                 case other:
                     assert other == []
 
@@ -371,7 +374,7 @@ def test_train_stops_at_its_budget_and_goes_on(tmp_path):
 
 
 def test_a_terminated_training_leaves_a_checkpoint(tmp_path):
-    run = EXPERIMENTS[SIZE].cells("smoke")[0].run
+    run = EXPERIMENTS[SIZE].configurations("smoke")[0].run
     long = run.model_copy(update={"recipe": run.recipe.model_copy(update={"epochs": 10_000})})
     file = tmp_path / "run.json"
     file.write_text(json.dumps(long.model_dump(mode="json")))
@@ -443,7 +446,7 @@ def own_notebooks(tmp_path, monkeypatch):
             f'experiment = "{SIZE}"\nassert not fails, "as told"\nprint(preset, times, budget)'
         )
         notebook = nbformat.v4.new_notebook(
-            cells=[parameters, work],
+            configurations=[parameters, work],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
         )
         nbformat.write(notebook, folder / f"{name}.ipynb")
@@ -458,7 +461,7 @@ def test_run_executes_the_notebooks_that_show_an_experiment(own_notebooks, tmp_p
     result = call("run", SIZE, "--preset", "smoke", "--budget", "1h", "--out", out, "-p", "times=3")
     assert result.stderr.count(": done in ") == 2
     for name in ("first", "second"):
-        text = nbformat.read(out / f"{name}.ipynb", as_version=4).cells[-1].outputs[0].text
+        text = nbformat.read(out / f"{name}.ipynb", as_version=4).configurations[-1].outputs[0].text
         preset, times, budget = text.split()
         assert (preset, times) == ("smoke", "3")
         assert 3000 < float(budget.rstrip("s")) <= 3600
@@ -466,7 +469,7 @@ def test_run_executes_the_notebooks_that_show_an_experiment(own_notebooks, tmp_p
 
 def test_run_keeps_a_failed_notebook_and_goes_on(own_notebooks, tmp_path):
     broken = nbformat.read(own_notebooks / "first.ipynb", as_version=4)
-    broken.cells[1].source = 'raise ValueError("as told")'
+    broken.configurations[1].source = 'raise ValueError("as told")'
     nbformat.write(broken, own_notebooks / "first.ipynb")
     result = call("run", "--out", tmp_path / "out", code=1)
     assert "first: FAILED" in result.stderr

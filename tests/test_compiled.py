@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import nn
 
+from thriftylib.fast import compiled
+from thriftylib.fast import fused_blocks as stages
+from thriftylib.fast.compiled import compiler, library, missing
+from thriftylib.fast.fused_blocks import FastStage
+from thriftylib.fast.kernels import accelerate, hint, is_accelerated
 from thriftylib.papers.expandnets_smallnet import SmallNetOptions
-from thriftylib.training import compiled, stages
-from thriftylib.training.compiled import compiler, library, missing
-from thriftylib.training.kernels import accelerate, hint, is_accelerated
-from thriftylib.training.stages import FastStage
 
 
 @pytest.fixture

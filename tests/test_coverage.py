@@ -6,10 +6,10 @@ import pytest
 from made_up import OPTIONS, claim, record, run
 
 from thriftylib.errors import RecordError
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.coverage import MARKS, Coverage, with_sentence
 from thriftylib.evidence.numbers import Evidence, lookup
 from thriftylib.evidence.records import load_records
-from thriftylib.evidence.sheets import load_claims
 from thriftylib.paths import claims_dir, results_dir
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from thriftylib.evidence.claims_files import load_claims_file
 from thriftylib.evidence.counts import count_claims, load_counts
-from thriftylib.evidence.sheets import load_sheet
 from thriftylib.evidence.verdicts import judge
 from thriftylib.paths import claims_dir, results_dir
 
-SHEET = load_sheet(claims_dir() / "dacnn.yaml")
+SHEET = load_claims_file(claims_dir() / "dacnn.yaml")
 CLAIMS = SHEET.claims
 SCATTER = {key.split("/")[2]: claim for key, claim in CLAIMS.items() if "/scatter/" in key}
 MESSAGES = {key.split("/")[2]: claim for key, claim in CLAIMS.items() if "/messages/" in key}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.records import load_records
-from thriftylib.evidence.sheets import load_claims
 from thriftylib.evidence.verdicts import judge
 from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments import dacnn_recipes as recipes
-from thriftylib.experiments.collect import claim_of, collect
 from thriftylib.experiments.dacnn import HEADLINES, POINTS
 from thriftylib.paths import claims_dir, results_dir, weights_dir
+from thriftylib.running.collect import claim_of, collect
 
 MEASURED = "dacnn-small-statistics"  # trains nothing
 OURS = [name for name, shown in EXPERIMENTS.items() if shown.paper == "dacnn" and name != MEASURED]
@@ -19,27 +19,34 @@ CLAIMS = load_claims(claims_dir())
 
 
 def test_the_scatter_has_the_fourteen_points_in_their_places():
-    """Each cell has its own claimed accuracy, and the parameters that the plot shows, but for the baselines."""
-    cells = experiment("dacnn-scatter").cells("paper")
-    assert len(cells) == len(POINTS) == 14
-    for cell in cells:
-        stated = claim_of(cell, experiment("dacnn-scatter"), CLAIMS)
+    """Each has its own claimed accuracy, and the parameters that the plot shows, but for the baselines."""
+    configurations = experiment("dacnn-scatter").configurations("paper")
+    assert len(configurations) == len(POINTS) == 14
+    for configuration in configurations:
+        stated = claim_of(configuration, experiment("dacnn-scatter"), CLAIMS)
         assert stated.experiment == "dacnn-scatter"
-        name = cell.labels["net"].lower().replace("(", "-").replace(",", "-").replace(")", "")
+        name = configuration.labels["net"].lower().replace("(", "-").replace(",", "-").replace(")", "")
         assert stated.id == f"dacnn/scatter/{name}"
         place = CLAIMS[f"dacnn/scatter-parameters/{name}"]
-        near = abs(cell.labels["kernel_parameters"] - place.value) <= place.reading_error
-        assert near == (cell.labels["family"] != "baseline"), name
+        near = abs(configuration.labels["kernel_parameters"] - place.value) <= place.reading_error
+        assert near == (configuration.labels["family"] != "baseline"), name
 
 
 def test_headlines_come_first_and_are_those_of_the_plan():
-    headlines = {cell.labels["net"] for cell in experiment("dacnn-scatter").cells("fast") if cell.headline}
+    headlines = {
+        configuration.labels["net"]
+        for configuration in experiment("dacnn-scatter").configurations("fast")
+        if configuration.headline
+    }
     assert headlines == set(HEADLINES)
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_one_recipe_for_all_networks_and_never_the_papers_own(name):
-    used = {preset: {cell.run.recipe for cell in experiment(name).cells(preset)} for preset in ("fast", "paper")}
+    used = {
+        preset: {configuration.run.recipe for configuration in experiment(name).configurations(preset)}
+        for preset in ("fast", "paper")
+    }
     assert used["paper"] == {recipes.READING_SVHN if name == "dacnn-svhn" else recipes.READING}
     assert "READING" in experiment(name).question
     if name == "dacnn-depth-sweep":
@@ -50,25 +57,30 @@ def test_one_recipe_for_all_networks_and_never_the_papers_own(name):
 
 def test_batch_norms_start_as_in_2019_but_under_the_recipe_that_came_first():
     for name in OURS:
-        for cell in (cell for preset in ("fast", "paper") for cell in experiment(name).cells(preset)):
-            uniform = cell.run.network.name != "dacnn-small" or cell.run.recipe == recipes.READING
-            assert (cell.run.options.norm_init == "uniform") == uniform, (name, cell.labels)
+        for configuration in (
+            configuration for preset in ("fast", "paper") for configuration in experiment(name).configurations(preset)
+        ):
+            uniform = configuration.run.network.name != "dacnn-small" or configuration.run.recipe == recipes.READING
+            assert (configuration.run.options.norm_init == "uniform") == uniform, (name, configuration.labels)
 
 
 def test_fourteen_layers_are_as_released_wherever_they_are_trained():
     """Plain: convolution, ReLU, batch norm; mixed: nothing between the fourth pool's and the next convolution."""
     found = set()
     for name in (*OURS, "expandnets-shared"):
-        for cell in experiment(name).cells("paper"):
-            if cell.run.network.options.get("depth") == 14:
-                options = cell.run.options
+        for configuration in experiment(name).configurations("paper"):
+            if configuration.run.network.options.get("depth") == 14:
+                options = configuration.run.options
                 found.add((options.sharing, options.order, options.bias, options.bare_fifth))
     assert found == {("plain", "conv-relu-bn", True, False), ("mix", "conv-bn-relu", True, True)}
 
 
 def test_the_pruning_runs_answer_the_drops():
-    cells = {cell.labels["net"]: set(cell.claims) for cell in experiment("dacnn-pruning").cells("paper")}
-    assert cells == {
+    configurations = {
+        configuration.labels["net"]: set(configuration.claims)
+        for configuration in experiment("dacnn-pruning").configurations("paper")
+    }
+    assert configurations == {
         "ResNet18": {"dacnn/pruning-drop/mix-reg", "dacnn/pruning-drop/plain"},
         "DACNN18(MIX,REG)": {"dacnn/pruning-drop/mix-reg"},
         "DACNN18": {"dacnn/pruning-drop/plain"},
@@ -77,21 +89,34 @@ def test_the_pruning_runs_answer_the_drops():
 
 def test_no_claim_is_made_for_svhn_and_no_digit_is_mirrored():
     for preset in ("fast", "paper"):
-        cells = experiment("dacnn-svhn").cells(preset)
-        assert not any(cell.claims for cell in cells)
-        assert not any(cell.run.recipe.augment.flip for cell in cells)
+        configurations = experiment("dacnn-svhn").configurations(preset)
+        assert not any(configuration.claims for configuration in configurations)
+        assert not any(configuration.run.recipe.augment.flip for configuration in configurations)
 
 
 def test_the_sweep_compares_equal_widths_and_its_cpu_part_is_labelled():
-    cells = experiment("dacnn-depth-sweep").cells("fast")
-    ours = [cell for cell in cells if cell.run.recipe == recipes.CPU]
-    assert {cell.labels["width"] for cell in ours} == {32}
-    assert {(cell.labels["layers"], cell.labels["kernels"]) for cell in ours} == {
+    configurations = experiment("dacnn-depth-sweep").configurations("fast")
+    ours = [configuration for configuration in configurations if configuration.run.recipe == recipes.CPU]
+    assert {configuration.labels["width"] for configuration in ours} == {32}
+    assert {(configuration.labels["layers"], configuration.labels["kernels"]) for configuration in ours} == {
         (layers, kernels) for layers in (3, 5, 7, 9, 11) for kernels in ("shared with norm", "shared", "unshared")
     }
-    assert {cell.run.options.norm for cell in ours if cell.labels["kernels"] == "shared with norm"} == {"shared"}
-    assert {cell.run.options.norm for cell in ours if cell.labels["kernels"] != "shared with norm"} == {"free"}
-    cost = {(cell.labels["layers"], cell.labels["kernels"]): cell.run.options.cost((3, 32, 32), 100) for cell in ours}
+    assert {
+        configuration.run.options.norm
+        for configuration in ours
+        if configuration.labels["kernels"] == "shared with norm"
+    } == {"shared"}
+    assert {
+        configuration.run.options.norm
+        for configuration in ours
+        if configuration.labels["kernels"] != "shared with norm"
+    } == {"free"}
+    cost = {
+        (configuration.labels["layers"], configuration.labels["kernels"]): configuration.run.options.cost(
+            (3, 32, 32), 100
+        )
+        for configuration in ours
+    }
     shared, unshared = ([cost[layers, kernels] for layers in (3, 5, 7, 9, 11)] for kernels in ("shared", "unshared"))
     assert len({each.kernel_parameters for each in shared}) == 1
     assert [each.macs for each in shared] == [each.macs for each in unshared]
@@ -103,19 +128,22 @@ def test_the_sweep_compares_equal_widths_and_its_cpu_part_is_labelled():
 
 def test_regulators_share_their_runs_with_the_scatter():
     def ids(name: str) -> dict[str, tuple]:
-        return {cell.run.id: tuple(cell.labels.values()) for cell in experiment(name).cells("paper")}
+        return {
+            configuration.run.id: tuple(configuration.labels.values())
+            for configuration in experiment(name).configurations("paper")
+        }
 
     both = ids("dacnn-regulators").keys() & ids("dacnn-scatter").keys()
     assert len(both) == 9  # plain, REG, MIX and MIX,REG of the ResNet layout
-    labels = [cell.labels for cell in experiment("dacnn-regulators").cells("paper")]
+    labels = [configuration.labels for configuration in experiment("dacnn-regulators").configurations("paper")]
     assert sum(each["regulators"] == "rotation" for each in labels) == 5
 
 
 @pytest.mark.parametrize("name", OURS)
 def test_smoke_trains_and_judges_nothing(name, tmp_path):
-    """One cell of each grid, the deepest: what a notebook does, in a second."""
-    cell = experiment(name).cells("smoke")[-1]
-    where = {key: [value] for key, value in cell.labels.items()}
+    """One configuration of each grid, the deepest: what a notebook does, in a second."""
+    configuration = experiment(name).configurations("smoke")[-1]
+    where = {key: [value] for key, value in configuration.labels.items()}
     table = collect(name, preset="smoke", results=tmp_path, device="cpu", where=where, progress=False)
     assert set(table["status"]) == {"complete"}
     assert table["best_accuracy"].between(5, 100).all()
@@ -126,26 +154,34 @@ def test_smoke_trains_and_judges_nothing(name, tmp_path):
 
 
 def test_the_ten_recorded_networks_with_one_kernel_are_measured_and_nothing_is_trained():
-    cells = [cell for cell in experiment(MEASURED).cells("fast") if cell.labels["task"] == "measured"]
-    cells = [cell for cell in cells if cell.labels["width"] == 32]
+    configurations = [
+        configuration
+        for configuration in experiment(MEASURED).configurations("fast")
+        if configuration.labels["task"] == "measured"
+    ]
+    configurations = [configuration for configuration in configurations if configuration.labels["width"] == 32]
     records = {record.run.configuration: record for record in load_records(results_dir())}
-    parents = [records[cell.run.parent] for cell in cells]
+    parents = [records[configuration.run.parent] for configuration in configurations]
     assert {(parent.run.options.layers, parent.run.options.norm) for parent in parents} == {
         (layers, norm) for layers in (3, 5, 7, 9, 11) for norm in ("shared", "free")
     }
-    for cell, parent in zip(cells, parents, strict=True):
-        assert (cell.run.network, cell.run.data, cell.run.recipe) == (parent.run.network, parent.run.data, None)
+    for configuration, parent in zip(configurations, parents, strict=True):
+        assert (configuration.run.network, configuration.run.data, configuration.run.recipe) == (
+            parent.run.network,
+            parent.run.data,
+            None,
+        )
         assert (weights_dir() / parent.weights.file).is_file()
-        assert not cell.claims
+        assert not configuration.claims
 
 
 @pytest.mark.parametrize("preset", ["smoke", "fast", "paper"])
 def test_what_is_measured_starts_from_what_the_depth_sweep_trains(preset):
-    cells = experiment(MEASURED).cells(preset)
-    trained = [cell.run for cell in cells if cell.labels["task"] == "trained"]
-    measured = [cell.run for cell in cells if cell.labels["task"] == "measured"]
+    configurations = experiment(MEASURED).configurations(preset)
+    trained = [configuration.run for configuration in configurations if configuration.labels["task"] == "trained"]
+    measured = [configuration.run for configuration in configurations if configuration.labels["task"] == "measured"]
     assert [run.parent for run in measured] == [run.configuration for run in trained]
-    sweep = [cell.run for cell in experiment("dacnn-depth-sweep").cells(preset)]
+    sweep = [configuration.run for configuration in experiment("dacnn-depth-sweep").configurations(preset)]
     assert trained == [run for run in sweep if run.options.shared]
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thriftylib.datasets import dataset_info
+from thriftylib.datasets.facts import dataset_info
+from thriftylib.datasets.load import Dataset, Split
 from thriftylib.papers.dacnn import DacnnSmallOptions
 from thriftylib.papers.dacnn_statistics import (
     NormStatisticsOptions,
@@ -13,7 +14,6 @@ from thriftylib.papers.dacnn_statistics import (
     of_the_batch,
     replaced_norms,
 )
-from thriftylib.training.data import Dataset, Split
 from thriftylib.training.evaluation import as_input
 
 SHAPE = (3, 16, 16)

@@ -23,11 +23,11 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thriftylib.datasets import DATASETS, dataset_info
+from thriftylib.datasets import formats, releases
+from thriftylib.datasets.facts import DATASETS, dataset_info
+from thriftylib.datasets.load import load, normalise
 from thriftylib.errors import DataError
 from thriftylib.spec import Data
-from thriftylib.training import formats, official
-from thriftylib.training.data import load, normalise
 
 TRAIN, TEST = 40, 20  # images of the small sets
 
@@ -174,9 +174,9 @@ def small(tmp_path, monkeypatch):
         # Only a sum that the table holds is replaced: where none is known, none is checked.
         known = [
             dataclasses.replace(release, md5={file: md5.get(file, sum_) for file, sum_ in release.md5.items()})
-            for release in official.RELEASES[name]
+            for release in releases.RELEASES[name]
         ]
-        monkeypatch.setitem(official.RELEASES, name, tuple(known))
+        monkeypatch.setitem(releases.RELEASES, name, tuple(known))
         return name, tmp_path, train, test
 
     return write
@@ -261,7 +261,7 @@ def test_missing_files_are_one_line_that_says_what_where_and_how(tmp_path, name)
     with pytest.raises(DataError) as caught:
         load(Data(name=name), root=tmp_path)
     message = str(caught.value)
-    release = official.RELEASES[name][0]
+    release = releases.RELEASES[name][0]
     for part in (
         name,
         release.files[0],
@@ -325,13 +325,13 @@ def test_checksums_are_those_of_torchvision():
     for name, kind in (("cifar10", "CIFAR10"), ("cifar100", "CIFAR100"), ("stl10", "STL10")):
         theirs = getattr(torchvision.datasets, kind)
         listed = {file: md5 for file, md5 in theirs.train_list + theirs.test_list if "unlabeled" not in file}
-        release = official.RELEASES[name][-1]
+        release = releases.RELEASES[name][-1]
         assert release.md5 == listed
         assert release.folders == (theirs.base_folder,)
     svhn = {file: md5 for _, file, md5 in torchvision.datasets.SVHN.split_list.values() if "extra" not in file}
-    assert official.RELEASES["svhn"][0].md5 == svhn
-    for releases in official.RELEASES.values():
-        for release in releases:
+    assert releases.RELEASES["svhn"][0].md5 == svhn
+    for several in releases.RELEASES.values():
+        for release in several:
             assert not release.md5 or set(release.files) <= set(release.md5)
 
 
@@ -421,9 +421,9 @@ def test_a_subset_of_unequal_classes_is_balanced_until_a_class_runs_out(small, m
     labels = np.repeat([1, 2, 3], [30, 8, 2])
     path = root / "svhn/train_32x32.mat"
     path.write_bytes(mat_file(train[0], labels))
-    (release,) = official.RELEASES[name]
+    (release,) = releases.RELEASES[name]
     md5 = release.md5 | {path.name: hashlib.md5(path.read_bytes()).hexdigest()}
-    monkeypatch.setitem(official.RELEASES, name, (dataclasses.replace(release, md5=md5),))
+    monkeypatch.setitem(releases.RELEASES, name, (dataclasses.replace(release, md5=md5),))
     subset = load(Data(name=name, train_images=16), root=root).train
     assert subset.labels.bincount(minlength=4).tolist() == [0, 7, 7, 2]
     validation = load(Data(name=name, validation_images=20), root=root).validation
@@ -484,7 +484,7 @@ def test_digits_constants_are_those_of_the_training_images():
 def test_the_real_files(name):
     """Sizes, class counts and constants of the real set."""
     root = os.environ.get("THRIFTY_DATA")
-    if root is None or not official.present(name, Path(root)):
+    if root is None or not releases.present(name, Path(root)):
         pytest.skip(f"THRIFTY_DATA holds no {name}")
     data = load(Data(name=name))
     info = data.info

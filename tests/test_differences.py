@@ -13,11 +13,11 @@ from scipy import stats
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence import differences, intervals
 from thriftylib.evidence.claims import Claim, Spread, matches
+from thriftylib.evidence.claims_files import ClaimsFile, load_claims
 from thriftylib.evidence.differences import compare_difference, subtract
 from thriftylib.evidence.numbers import Evidence, lookup
-from thriftylib.evidence.outcomes import Verdict
 from thriftylib.evidence.records import load_records
-from thriftylib.evidence.sheets import Sheet, load_claims
+from thriftylib.evidence.statuses import Verdict
 from thriftylib.evidence.tables import command, scoreboard
 from thriftylib.evidence.verdicts import judge
 from thriftylib.paths import claims_dir, results_dir
@@ -407,7 +407,7 @@ def test_it_stands_among_the_others():
 
 def test_its_numbers():
     stated = difference(id="made-up/group/two")
-    sheet = Sheet(paper="made-up", title="Made up", claims={stated.id: stated}, counted={}, unread=())
+    sheet = ClaimsFile(paper="made-up", title="Made up", claims={stated.id: stated}, counted={}, unread=())
     evidence = Evidence(sheets={"made-up": sheet}, records=around(1.0))
     found = {key: lookup(f"claim:made-up/group/two:{key}", evidence) for key in ("value", "ours", "low", "high", "n")}
     assert found == {"value": "1.5", "ours": "1.00", "low": f"{1 - HALF:.2f}", "high": f"{1 + HALF:.2f}", "n": "5"}

@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from stepping import CPU, advance, trainer_of
 from torch import nn
 
+from thriftylib.datasets.load import load, normalise
 from thriftylib.errors import CheckpointError, ThriftyError
 from thriftylib.evidence.records import load_record
 from thriftylib.method import Method
 from thriftylib.options import MethodOptions
 from thriftylib.training.augment import augment
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
-from thriftylib.training.data import load, normalise
 from thriftylib.training.engine import train
 from thriftylib.training.evaluation import evaluate
 from thriftylib.training.progress import duration

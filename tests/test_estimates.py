@@ -11,7 +11,8 @@ from made_up import from_series
 from thriftylib.errors import RecordError
 from thriftylib.evidence.records import load_records
 from thriftylib.experiments import experiment
-from thriftylib.experiments.calibrate import (
+from thriftylib.paths import results_dir
+from thriftylib.running.calibrate import (
     Calibration,
     calibrate,
     calibrate_all,
@@ -19,9 +20,8 @@ from thriftylib.experiments.calibrate import (
     representatives,
     save_calibrations,
 )
-from thriftylib.experiments.estimates import ENOUGH, STATED, Conditions, Estimator
-from thriftylib.experiments.timing import CPU, modelled_epoch, prediction_errors
-from thriftylib.paths import results_dir
+from thriftylib.running.estimates import ENOUGH, STATED, Conditions, Estimator
+from thriftylib.running.timing import CPU, modelled_epoch, prediction_errors
 from thriftylib.spec import Run
 
 H200, EPYC = "NVIDIA H200", "AMD EPYC (CPU)"
@@ -29,8 +29,8 @@ TWO_CORES = Conditions(EPYC, threads=2, precision="fp32", cores=2)
 
 
 def one(name: str, preset: str = "paper", **labels) -> Run:
-    cells = experiment(name).cells(preset)
-    return next(cell.run for cell in cells if labels.items() <= cell.labels.items())
+    configurations = experiment(name).configurations(preset)
+    return next(configuration.run for configuration in configurations if labels.items() <= configuration.labels.items())
 
 
 def thriftynet(filters: int) -> Run:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from thriftylib.errors import SpecError
+from thriftylib.fast.kernels import accelerate
 from thriftylib.options import NetworkOptions, find
 from thriftylib.papers import expandnets_chains
 from thriftylib.papers.expandnets import ExpandNetsOptions, contract, expand
@@ -25,7 +26,6 @@ from thriftylib.papers.expandnets_chains import (
     fold,
 )
 from thriftylib.papers.expandnets_smallnet import SmallNetOptions
-from thriftylib.training.kernels import accelerate
 
 CIFAR = (3, 32, 32)
 KINDS = [("cl", 1), ("cl", 3), ("cl", 5), ("cl", 7), ("cl", 9), ("ck", 5), ("ck", 7), ("ck", 9)]

@@ -11,16 +11,16 @@ from scipy import stats
 
 from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim, matches
+from thriftylib.evidence.claims_files import load_claims, load_claims_file
 from thriftylib.evidence.counts import count_claims
 from thriftylib.evidence.numbers import Evidence, lookup
-from thriftylib.evidence.sheets import load_claims, load_sheet
 from thriftylib.evidence.tables import scoreboard
 from thriftylib.evidence.verdicts import judge
 from thriftylib.options import MethodOptions, NetworkOptions, find
 from thriftylib.paths import claims_dir
 from thriftylib.spec import Constant, Data, Recipe, Run
 
-SHEET = load_sheet(claims_dir() / "expandnets.yaml")
+SHEET = load_claims_file(claims_dir() / "expandnets.yaml")
 CLAIMS = {key.removeprefix("expandnets/"): claim for key, claim in SHEET.claims.items()}
 
 TABLES = {  # mean and spread in percent from the fact sheet: CIFAR-10, CIFAR-100

@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from thriftylib.errors import ThriftyError
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.records import load_records
-from thriftylib.evidence.sheets import load_claims
 from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments import expandnets_recipes as recipes
 from thriftylib.experiments.base import select
-from thriftylib.experiments.collect import claim_of, collect
-from thriftylib.experiments.estimates import Conditions, Estimator
-from thriftylib.experiments.execute import Places, parents_first, train_missing
 from thriftylib.experiments.expandnets import sizes
 from thriftylib.experiments.expandnets_controls import REUSED
-from thriftylib.experiments.plan import plan
 from thriftylib.options import MethodOptions, find
 from thriftylib.papers.expandnets_chains import Expanded
 from thriftylib.paths import claims_dir
+from thriftylib.running.collect import claim_of, collect
+from thriftylib.running.estimates import Conditions, Estimator
+from thriftylib.running.execute import OutputFolders, parents_first, train_missing
+from thriftylib.running.plan import plan
 from thriftylib.spec import Named, Steps
 
 OURS = [name for name, shown in EXPERIMENTS.items() if shown.paper == "expandnets"]
@@ -46,33 +46,46 @@ def trained_network(run):
 
 @pytest.mark.parametrize(("name", "kernel"), TABLES.items())
 def test_each_row_of_a_table_has_its_own_claim(name, kernel):
-    cells = experiment(name).cells("paper")
+    configurations = experiment(name).configurations("paper")
     rows = [row for row in OF_A_ROW if kernel == 7 or not row.startswith("CK")]
-    assert [(cell.labels["dataset"], cell.labels["model"]) for cell in cells] == [
+    assert [(configuration.labels["dataset"], configuration.labels["model"]) for configuration in configurations] == [
         (dataset, row) for dataset in ("cifar10", "cifar100") for row in rows
     ]
-    for cell in cells:
-        stated = claim_of(cell, experiment(name), CLAIMS)
-        row = cell.labels["model"].lower().replace("+", "-")
-        assert stated.id == f"{name.replace('-', '/', 1)}/{cell.labels['dataset']}-{row}"
-        method = cell.run.method.options
-        assert (method["convs"], method["linear"]) == OF_A_ROW[cell.labels["model"]]
-        assert cell.run.network.options["kernel"] == kernel
+    for configuration in configurations:
+        stated = claim_of(configuration, experiment(name), CLAIMS)
+        row = configuration.labels["model"].lower().replace("+", "-")
+        assert stated.id == f"{name.replace('-', '/', 1)}/{configuration.labels['dataset']}-{row}"
+        method = configuration.run.method.options
+        assert (method["convs"], method["linear"]) == OF_A_ROW[configuration.labels["model"]]
+        assert configuration.run.network.options["kernel"] == kernel
 
 
 def test_rows_differ_in_the_expansion_alone():
     for name in TABLES:
         for dataset in ("cifar10", "cifar100"):
-            cells = [cell for cell in experiment(name).cells("paper") if cell.labels["dataset"] == dataset]
-            assert len({cell.run.model_copy(update={"method": None}).id for cell in cells}) == 1
-            rest = [{**cell.run.method.options, "convs": None, "linear": None} for cell in cells]
+            configurations = [
+                configuration
+                for configuration in experiment(name).configurations("paper")
+                if configuration.labels["dataset"] == dataset
+            ]
+            assert (
+                len({configuration.run.model_copy(update={"method": None}).id for configuration in configurations}) == 1
+            )
+            rest = [
+                {**configuration.run.method.options, "convs": None, "linear": None} for configuration in configurations
+            ]
             assert all(each == rest[0] for each in rest)
             assert (rest[0]["rate"], rest[0]["image"], rest[0]["reset_momentum"]) == (4.0, False, True)
 
 
 def test_headlines_are_table_b_and_the_three_rows_of_table_a():
     headlines = {
-        name: [cell.labels["model"] for cell in experiment(name).cells("paper") if cell.headline] for name in OURS
+        name: [
+            configuration.labels["model"]
+            for configuration in experiment(name).configurations("paper")
+            if configuration.headline
+        ]
+        for name in OURS
     }
     assert headlines.pop("expandnets-table-b") == ["SmallNet", "FC", "CL", "CL+FC"]
     assert headlines.pop("expandnets-table-a") == ["SmallNet", "CL", "CK"]
@@ -82,7 +95,7 @@ def test_headlines_are_table_b_and_the_three_rows_of_table_a():
 @pytest.mark.parametrize("name", SMALLNETS)
 def test_one_recipe_for_all_rows(name):
     for preset, recipe in (("smoke", recipes.SMOKE), ("fast", recipes.FAST), ("paper", recipes.AUTHORS)):
-        assert {cell.run.recipe for cell in experiment(name).cells(preset)} == {recipe}
+        assert {configuration.run.recipe for configuration in experiment(name).configurations(preset)} == {recipe}
 
 
 def test_the_authors_recipe():
@@ -111,40 +124,49 @@ def test_sizes_while_training_are_those_counted_for_the_authors_code():
 
 
 def test_noise_is_in_the_labels_alone():
-    for cell in experiment("expandnets-noise").cells("paper"):
+    for configuration in experiment("expandnets-noise").configurations("paper"):
         clean = {"name": "cifar10", "label_noise": 0.2}
-        assert cell.run.data.model_dump(exclude_defaults=True) == clean
+        assert configuration.run.data.model_dump(exclude_defaults=True) == clean
 
 
 def test_the_audit_changes_momentum_alone_and_shares_its_runs_with_table_b():
-    cells = experiment("expandnets-momentum").cells("paper")
-    ids = {cell.run.id for cell in experiment("expandnets-table-b").cells("paper")}
-    for cell in cells:
-        lost = cell.labels["momentum"] == "lost"
-        assert (cell.run.id in ids) == lost
-        assert cell.run.method.options["reset_momentum"] == lost
-        assert bool(cell.claims) == lost
+    configurations = experiment("expandnets-momentum").configurations("paper")
+    ids = {configuration.run.id for configuration in experiment("expandnets-table-b").configurations("paper")}
+    for configuration in configurations:
+        lost = configuration.labels["momentum"] == "lost"
+        assert (configuration.run.id in ids) == lost
+        assert configuration.run.method.options["reset_momentum"] == lost
+        assert bool(configuration.claims) == lost
 
 
 def test_the_audit_of_the_start_changes_batch_norm_alone_and_shares_its_runs_with_table_b():
-    ids = {cell.run.id for cell in experiment("expandnets-table-b").cells("paper")}
-    for cell in experiment("expandnets-start").cells("paper"):
-        as_there = cell.labels["start"] == "between 0 and 1"
-        assert (cell.run.id in ids) == as_there == bool(cell.claims)
-        changed = {**cell.run.method.options, "norm_start": "uniform"}
-        assert cell.run.model_copy(update={"method": Named(name="expandnets", options=changed)}).configuration in ids
+    ids = {configuration.run.id for configuration in experiment("expandnets-table-b").configurations("paper")}
+    for configuration in experiment("expandnets-start").configurations("paper"):
+        as_there = configuration.labels["start"] == "between 0 and 1"
+        assert (configuration.run.id in ids) == as_there == bool(configuration.claims)
+        changed = {**configuration.run.method.options, "norm_start": "uniform"}
+        assert (
+            configuration.run.model_copy(update={"method": Named(name="expandnets", options=changed)}).configuration
+            in ids
+        )
 
 
 def test_what_starts_from_trained_weights_keeps_its_batch_norms():
-    for cell in experiment("expandnets-init").cells("paper"):
-        assert cell.run.method.options.get("norm_start", "network") == ("network" if cell.run.parent else "uniform")
+    for configuration in experiment("expandnets-init").configurations("paper"):
+        assert configuration.run.method.options.get("norm_start", "network") == (
+            "network" if configuration.run.parent else "uniform"
+        )
 
 
 def test_rates_share_rate_4_with_table_a():
-    ids = {cell.run.id for cell in experiment("expandnets-table-a").cells("paper")}
-    cells = experiment("expandnets-rate").cells("paper")
-    assert [cell.labels.get("rate") for cell in cells if cell.run.id in ids] == [None, 4.0, 4.0]
-    assert {cell.run.method.options["rate"] for cell in cells} == {0.25, 2.0, 4.0, 8.0}
+    ids = {configuration.run.id for configuration in experiment("expandnets-table-a").configurations("paper")}
+    configurations = experiment("expandnets-rate").configurations("paper")
+    assert [configuration.labels.get("rate") for configuration in configurations if configuration.run.id in ids] == [
+        None,
+        4.0,
+        4.0,
+    ]
+    assert {configuration.run.method.options["rate"] for configuration in configurations} == {0.25, 2.0, 4.0, 8.0}
 
 
 def test_a_look_at_the_gradients_changes_no_accuracy(tmp_path):
@@ -165,15 +187,15 @@ def test_a_look_at_the_gradients_changes_no_accuracy(tmp_path):
 @pytest.mark.parametrize("preset", ["smoke", "fast", "paper"])
 def test_a_start_from_trained_weights_names_a_run_of_its_own_grid_before_it(preset):
     seen = {}
-    for cell in experiment("expandnets-init").cells(preset):
-        if cell.run.parent:
-            parent = seen[cell.run.parent]
-            assert cell.labels["start"] == parent.labels["model"]
-            assert cell.labels["kernel"] == parent.labels["kernel"]
-            assert cell.labels["model"] == "SmallNet"
-            assert cell.run.recipe == parent.run.recipe
-            assert not cell.claims
-        seen[cell.run.id] = cell
+    for configuration in experiment("expandnets-init").configurations(preset):
+        if configuration.run.parent:
+            parent = seen[configuration.run.parent]
+            assert configuration.labels["start"] == parent.labels["model"]
+            assert configuration.labels["kernel"] == parent.labels["kernel"]
+            assert configuration.labels["model"] == "SmallNet"
+            assert configuration.run.recipe == parent.run.recipe
+            assert not configuration.claims
+        seen[configuration.run.id] = configuration
 
 
 def test_a_plan_has_parents_before_children_whatever_they_are_worth():
@@ -193,15 +215,23 @@ def test_shortened_children_start_from_shortened_parents():
 
 
 def test_children_are_trained_after_their_parents_from_their_weights(tmp_path):
-    cells = [cell for cell in experiment("expandnets-init").cells("smoke") if cell.labels["kernel"] == 3]
+    configurations = [
+        configuration
+        for configuration in experiment("expandnets-init").configurations("smoke")
+        if configuration.labels["kernel"] == 3
+    ]
     parent, child = (
-        next(cell.run for cell in cells if (cell.labels["model"], cell.labels["start"]) == wanted)
+        next(
+            configuration.run
+            for configuration in configurations
+            if (configuration.labels["model"], configuration.labels["start"]) == wanted
+        )
         for wanted in (("CL+FC", "scratch"), ("SmallNet", "CL+FC"))
     )
     assert parents_first([child, parent, child]) == [parent, child]
     assert parents_first([child]) == [child]
     order = []
-    places = Places.below(tmp_path)
+    places = OutputFolders.below(tmp_path)
     done = train_missing(
         [child, parent], places, device="cpu", progress=False, announce=lambda run, *_: order.append(run.id)
     )
@@ -212,41 +242,41 @@ def test_children_are_trained_after_their_parents_from_their_weights(tmp_path):
 
 
 def test_a_child_without_its_parents_weights_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
-    cells = experiment("expandnets-init").cells("smoke")
-    child, other = cells[-1].run, cells[0].run
+    configurations = experiment("expandnets-init").configurations("smoke")
+    child, other = configurations[-1].run, configurations[0].run
     monkeypatch.setattr("thriftylib.training.engine.train", None)
     with pytest.raises(
         ThriftyError, match=f"run {child.id} starts from the trained weights of {child.parent}"
     ) as error:
-        train_missing([other, child], Places.below(tmp_path), device="cpu", progress=False)
+        train_missing([other, child], OutputFolders.below(tmp_path), device="cpu", progress=False)
     assert "\n" not in str(error.value)
-    parent = next(cell.run for cell in cells if cell.run.id == child.parent)
+    parent = next(configuration.run for configuration in configurations if configuration.run.id == child.parent)
     with pytest.raises(ThriftyError, match="with seed 1"):  # the parent of another seed will not do
-        train_missing([parent, child.with_seed(1)], Places.below(tmp_path), device="cpu", progress=False)
+        train_missing([parent, child.with_seed(1)], OutputFolders.below(tmp_path), device="cpu", progress=False)
 
 
 @pytest.mark.parametrize("preset", ["smoke", "fast", "paper"])
 def test_the_shared_kernel_is_expanded_and_nothing_else(preset):
-    for cell in experiment("expandnets-shared").cells(preset):
-        name = cell.labels["network"]
-        network = trained_network(cell.run)
+    for configuration in experiment("expandnets-shared").configurations(preset):
+        name = configuration.labels["network"]
+        network = trained_network(configuration.run)
         chains = {key for key, module in network.named_modules() if isinstance(module, Expanded)}
-        if cell.labels["kernels"] == "plain":
-            assert cell.run.method is None
+        if configuration.labels["kernels"] == "plain":
+            assert configuration.run.method is None
             assert not chains
             continue
         wanted = {"ThriftyNet, 3x3": {"convs.0"}, "ThriftyNet, mb1": {"convs.0.0", "convs.0.1"}, "DACNN14": {"convs.1"}}
         assert chains == wanted[name]
-        assert not cell.run.method.options["reset_momentum"]
-        assert not cell.claims
+        assert not configuration.run.method.options["reset_momentum"]
+        assert not configuration.claims
 
 
 def test_the_expanded_kernel_is_the_one_that_is_used_again_and_again():
     for name, (_, _, module, _) in REUSED.items():
         plain = next(
-            cell.run
-            for cell in experiment("expandnets-shared").cells("smoke")
-            if (cell.labels["network"], cell.labels["kernels"]) == (name, "plain")
+            configuration.run
+            for configuration in experiment("expandnets-shared").configurations("smoke")
+            if (configuration.labels["network"], configuration.labels["kernels"]) == (name, "plain")
         )
         network, uses = trained_network(plain), []
         kernel = network.get_submodule(module)
@@ -259,17 +289,26 @@ def test_the_expanded_kernel_is_the_one_that_is_used_again_and_again():
 
 def test_both_sides_of_the_shared_kernel_have_one_recipe():
     for preset in ("fast", "paper"):
-        cells = experiment("expandnets-shared").cells(preset)
+        configurations = experiment("expandnets-shared").configurations(preset)
         for name in REUSED:
-            assert len({cell.run.recipe for cell in cells if cell.labels["network"] == name}) == 1
+            assert (
+                len(
+                    {
+                        configuration.run.recipe
+                        for configuration in configurations
+                        if configuration.labels["network"] == name
+                    }
+                )
+                == 1
+            )
     assert "Ours" in experiment("expandnets-shared").title
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name != "expandnets-init"])
 def test_smoke_trains(name, tmp_path):
-    """The last cell of each grid: what a notebook does, in a second."""
-    cell = experiment(name).cells("smoke")[-1]
-    where = {key: [value] for key, value in cell.labels.items()}
+    """The last configuration of each grid: what a notebook does, in a second."""
+    configuration = experiment(name).configurations("smoke")[-1]
+    where = {key: [value] for key, value in configuration.labels.items()}
     table = collect(name, preset="smoke", results=tmp_path, device="cpu", where=where, progress=False)
     assert set(table["status"]) == {"complete"}
     assert table["best_accuracy"].between(5, 100).all()

@@ -6,13 +6,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from stepping import advance, trainer_of
 
+from thriftylib.datasets.load import load, normalise
 from thriftylib.errors import RecordError, SpecError
-from thriftylib.experiments.execute import verify_weights
 from thriftylib.papers.expandnets import QUANTILES
 from thriftylib.papers.expandnets_chains import Expanded
+from thriftylib.running.execute import verify_weights
 from thriftylib.spec import Run
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
-from thriftylib.training.data import load, normalise
 from thriftylib.training.engine import train
 from thriftylib.training.streams import stream, stream_seed
 

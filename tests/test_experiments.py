@@ -6,20 +6,21 @@ import pytest
 from made_up import from_series
 
 from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.counts import count_claims, load_counts
 from thriftylib.evidence.records import save_record
-from thriftylib.evidence.sheets import load_claims
-from thriftylib.experiments import EXPERIMENTS, execute, experiment
+from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments import thriftynet_recipes as recipes
 from thriftylib.experiments.base import select
-from thriftylib.experiments.collect import collect
-from thriftylib.experiments.execute import Places, Sitting, parse_budget, train_missing
 from thriftylib.paths import claims_dir, results_dir
+from thriftylib.running import execute
+from thriftylib.running.collect import collect
+from thriftylib.running.execute import OutputFolders, QueueResult, parse_budget, train_missing
 from thriftylib.spec import Plateau
 
 TRAINING = ("smoke", "fast", "paper")
 SIZE = "thriftynet-size-cifar10"
-ONE = {"filters": [8], "iterations": [4]}  # one cell of SIZE's smoke grid
+ONE = {"filters": [8], "iterations": [4]}  # one configuration of SIZE's smoke grid
 
 
 def test_the_experiments_are_those_that_the_chapter_needs():
@@ -39,34 +40,40 @@ def test_every_grid_has_distinct_runs_and_the_same_labels(name):
     shown = experiment(name)
     assert shown.question
     for preset in TRAINING:
-        cells = shown.cells(preset)
-        assert len({cell.run.id for cell in cells}) == len(cells)
-        assert len({(cell.run.recipe_name, *cell.labels.items()) for cell in cells}) == len(cells)
-        assert all(cell.run.seed == 0 for cell in cells)
-    assert {key for cell in shown.cells("smoke") for key in cell.labels} >= {
-        key for cell in shown.cells("fast") for key in cell.labels
+        configurations = shown.configurations(preset)
+        assert len({configuration.run.id for configuration in configurations}) == len(configurations)
+        assert len(
+            {(configuration.run.recipe_name, *configuration.labels.items()) for configuration in configurations}
+        ) == len(configurations)
+        assert all(configuration.run.seed == 0 for configuration in configurations)
+    assert {key for configuration in shown.configurations("smoke") for key in configuration.labels} >= {
+        key for configuration in shown.configurations("fast") for key in configuration.labels
     }
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_smoke_is_small_and_needs_no_file(name):
-    for cell in experiment(name).cells("smoke"):
-        assert cell.run.data.name == "digits"
-        assert cell.run.epochs <= 3
-        assert cell.run.options.cost((1, 8, 8), 10).macs < 1e6
+    for configuration in experiment(name).configurations("smoke"):
+        assert configuration.run.data.name == "digits"
+        assert configuration.run.epochs <= 3
+        assert configuration.run.options.cost((1, 8, 8), 10).macs < 1e6
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_recorded_is_paper_and_fast(name):
     shown = experiment(name)
-    assert shown.cells("recorded") == shown.cells("paper") + shown.cells("fast")
+    assert shown.configurations("recorded") == shown.configurations("paper") + shown.configurations("fast")
 
 
 def test_each_testable_claim_is_answered_by_the_experiment_that_it_names():
     unanswered = []
     for claim in load_claims(claims_dir()).values():
         if claim.definition.needs_runs and claim.not_testable is None:
-            answering = [cell.run for cell in experiment(claim.experiment).cells("paper") if claim.id in cell.claims]
+            answering = [
+                configuration.run
+                for configuration in experiment(claim.experiment).configurations("paper")
+                if claim.id in configuration.claims
+            ]
             both = all(any(side.fits(run) for run in answering) for side in claim.sides)
             unanswered += [] if both else [claim.id]
     assert unanswered == []
@@ -76,8 +83,8 @@ def test_each_testable_claim_is_answered_by_the_experiment_that_it_names():
 def test_cells_list_exactly_the_claims_whose_setting_they_have(name):
     """The setting's fields compared by hand, not by the function that the experiments use."""
     claims = load_claims(claims_dir())
-    for cell in experiment(name).cells("paper"):
-        run = cell.run
+    for configuration in experiment(name).configurations("paper"):
+        run = configuration.run
         has = run.network.options.items()
         method, how = (run.method.name, run.method.options.items()) if run.method else (None, {}.items())
         wanted = {
@@ -93,28 +100,31 @@ def test_cells_list_exactly_the_claims_whose_setting_they_have(name):
             and setting.method_options.items() <= how
             and setting.derived == (run.parent is not None)
         }
-        assert set(cell.claims) == wanted, cell.labels
+        assert set(configuration.claims) == wanted, configuration.labels
 
 
 def test_no_fast_or_smoke_run_passes_for_the_papers():
     for shown in EXPERIMENTS.values():
         for preset in ("smoke", "fast"):
-            assert not any(cell.claims for cell in shown.cells(preset)), (shown.name, preset)
+            assert not any(configuration.claims for configuration in shown.configurations(preset)), (shown.name, preset)
 
 
 def test_svhn_widths_are_those_of_the_figure():
-    cells = experiment("thriftynet-size-svhn").cells("paper")
+    configurations = experiment("thriftynet-size-svhn").configurations("paper")
     filters = {
-        (cell.labels["iterations"], cell.labels["budget"]): cell.run.network.options["filters"] for cell in cells
+        (configuration.labels["iterations"], configuration.labels["budget"]): configuration.run.network.options[
+            "filters"
+        ]
+        for configuration in configurations
     }
     assert [filters[20, budget] for budget in (2_000, 5_000, 8_000, 10_000, 15_000, 20_000, 40_000)] == [
         *(22, 46, 63, 74, 95, 114, 172)
     ]
-    assert not any(cell.run.recipe.augment.flip for cell in cells)
+    assert not any(configuration.run.recipe.augment.flip for configuration in configurations)
 
 
 def test_period_7_pools_as_often_as_period_6():
-    labels = [cell.labels for cell in experiment("thriftynet-downsampling").cells("paper")]
+    labels = [configuration.labels for configuration in experiment("thriftynet-downsampling").configurations("paper")]
     assert [(each["period"], each["paper_label"], each["poolings"]) for each in labels[:5]] == [
         *((40, 0, 0), (15, 1, 1), (10, 2, 2), (7, 3, 4), (6, 4, 4))
     ]
@@ -140,9 +150,11 @@ def test_the_recipes_of_two_logs():
 
 def test_one_cell_answers_each_of_two_logs():
     logged = [
-        cell for cell in experiment("thriftynet-protocol").cells("paper") if cell.labels["aspect"] == "authors' log"
+        configuration
+        for configuration in experiment("thriftynet-protocol").configurations("paper")
+        if configuration.labels["aspect"] == "authors' log"
     ]
-    answered = [{key.removeprefix("thriftynet/log-other/") for key in cell.claims} for cell in logged]
+    answered = [{key.removeprefix("thriftynet/log-other/") for key in configuration.claims} for configuration in logged]
     assert answered == [
         {"shared-norm-best", "shared-norm-last", "shared-norm-train"},
         {"vanilla-best", "vanilla-final", "vanilla-train"},
@@ -150,42 +162,48 @@ def test_one_cell_answers_each_of_two_logs():
 
 
 def test_candidates_of_the_abstract():
-    cells = experiment("thriftynet-abstract").cells("paper")
-    cifar10 = [cell for cell in cells if cell.labels["statement"] == "CIFAR-10"]
-    assert all("thriftynet/abstract/cifar10-under-40k" in cell.claims for cell in cifar10)
-    depths = {(cell.run.options.iterations, cell.run.options.history) for cell in cifar10}
+    configurations = experiment("thriftynet-abstract").configurations("paper")
+    cifar10 = [configuration for configuration in configurations if configuration.labels["statement"] == "CIFAR-10"]
+    assert all("thriftynet/abstract/cifar10-under-40k" in configuration.claims for configuration in cifar10)
+    depths = {(configuration.run.options.iterations, configuration.run.options.history) for configuration in cifar10}
     assert depths == {(T, h) for T in range(20, 55, 5) for h in (1, 5)}
-    bugged = [cell.run for cell in cifar10 if cell.run.options.history_bug]
+    bugged = [configuration.run for configuration in cifar10 if configuration.run.options.history_bug]
     assert [(run.options.iterations, run.options.filters, run.recipe.name) for run in bugged] == [
         (30, 163, "thriftynet-a")
     ]
-    assert bugged[0].id in {cell.run.id for cell in experiment("thriftynet-downsampling").cells("paper")}
+    assert bugged[0].id in {
+        configuration.run.id for configuration in experiment("thriftynet-downsampling").configurations("paper")
+    }
     for preset in ("fast", "paper"):
         (two,) = [
-            cell.run.options
-            for cell in experiment("thriftynet-abstract").cells(preset)
-            if cell.labels["candidate"] == "two blocks"
+            configuration.run.options
+            for configuration in experiment("thriftynet-abstract").configurations(preset)
+            if configuration.labels["candidate"] == "two blocks"
         ]
         assert two.history_bug, "it is of April 2020, before the history was mended"
 
 
 def test_autoaugment_is_trained_as_released_and_as_published():
     for preset in ("fast", "paper"):
-        cells = {
-            cell.labels["augmentation"]: cell.run.recipe for cell in experiment("thriftynet-augmentation").cells(preset)
+        configurations = {
+            configuration.labels["augmentation"]: configuration.run.recipe
+            for configuration in experiment("thriftynet-augmentation").configurations(preset)
         }
-        standard, released = cells["autoaugment"].augment, cells["autoaugment-released"].augment
+        standard, released = configurations["autoaugment"].augment, configurations["autoaugment-released"].augment
         assert (standard.autoaugment_released, released.autoaugment_released) == (False, True)
         assert released.model_copy(update={"autoaugment_released": False}) == standard
-        assert cells["autoaugment-released"].name == f"{cells['none'].name}-autoaugment-released"
+        assert configurations["autoaugment-released"].name == f"{configurations['none'].name}-autoaugment-released"
 
 
 def test_a_recipe_name_means_one_recipe():
     named = {}
     for shown in EXPERIMENTS.values():
         for preset in TRAINING:
-            for cell in shown.cells(preset):
-                assert named.setdefault(cell.run.recipe_name, cell.run.recipe) == cell.run.recipe
+            for configuration in shown.configurations(preset):
+                assert (
+                    named.setdefault(configuration.run.recipe_name, configuration.run.recipe)
+                    == configuration.run.recipe
+                )
 
 
 def test_committed_counts_are_what_we_count_now():
@@ -193,17 +211,17 @@ def test_committed_counts_are_what_we_count_now():
 
 
 def test_recorded_shows_every_committed_seed_and_says_what_is_missing(tmp_path):
-    cell = experiment(SIZE).cells("paper")[0]
+    configuration = experiment(SIZE).configurations("paper")[0]
     for seed, best in ((0, 75.0), (3, 76.0)):
         accuracies = [0.0] * 198 + [best, 74.0]
-        save_record(from_series(cell.run.with_seed(seed), accuracies, seconds=2000.0), tmp_path)
+        save_record(from_series(configuration.run.with_seed(seed), accuracies, seconds=2000.0), tmp_path)
     table = collect(SIZE, results=tmp_path)
     there = table[table["status"] == "complete"]
     assert list(there["seed"]) == [0, 3]
     assert list(there["best_accuracy"]) == [75.0, 76.0]
     assert set(there["final_accuracy"]) == {74.0}
     assert list(there["claimed"]) == [load_claims(claims_dir())["thriftynet/size-cifar10/t20-f32"].value] * 2
-    assert len(table) == len(experiment(SIZE).cells("recorded")) + 1
+    assert len(table) == len(experiment(SIZE).configurations("recorded")) + 1
     assert set(table["status"]) == {"complete", "missing"}
     assert table["parameters"].notna().all()
 
@@ -220,7 +238,7 @@ def test_smoke_trains_once_and_then_reads(tmp_path, monkeypatch):
 def test_a_budget_that_is_used_up_leaves_the_rest_missing(tmp_path):
     table = collect(SIZE, preset="smoke", results=tmp_path, device="cpu", budget=1e-9, progress=False)
     assert set(table["status"]) == {"missing"}
-    assert len(table) == len(experiment(SIZE).cells("smoke"))
+    assert len(table) == len(experiment(SIZE).configurations("smoke"))
 
 
 def test_what_stopped_a_training_is_told(tmp_path, monkeypatch):
@@ -228,15 +246,15 @@ def test_what_stopped_a_training_is_told(tmp_path, monkeypatch):
         record, stopped = None, "signal"
 
     monkeypatch.setattr("thriftylib.training.engine.train", lambda *args, **more: Outcome)
-    runs = [cell.run for cell in experiment(SIZE).cells("smoke")]
-    assert train_missing(runs, Places.below(tmp_path)) == Sitting({}, runs, "signal")
+    runs = [configuration.run for configuration in experiment(SIZE).configurations("smoke")]
+    assert train_missing(runs, OutputFolders.below(tmp_path)) == QueueResult({}, runs, "signal")
 
 
 def test_other_epochs_are_another_recipe_and_answer_no_claim():
-    cells = select(experiment(SIZE), "paper", {"filters": [32]}, epochs=7)
-    assert {cell.run.recipe.name for cell in cells} == {"thriftynet-a-7-epochs"}
-    assert {cell.run.recipe.epochs for cell in cells} == {7}
-    assert not any(cell.claims for cell in cells)
+    configurations = select(experiment(SIZE), "paper", {"filters": [32]}, epochs=7)
+    assert {configuration.run.recipe.name for configuration in configurations} == {"thriftynet-a-7-epochs"}
+    assert {configuration.run.recipe.epochs for configuration in configurations} == {7}
+    assert not any(configuration.claims for configuration in configurations)
 
 
 @pytest.mark.parametrize(
@@ -274,8 +292,8 @@ def test_wrong_budgets(text):
 
 
 def test_a_weight_file_is_evaluated_again(tmp_path):
-    runs = [cell.run for cell in select(experiment(SIZE), "smoke", ONE)]
-    sitting = train_missing(runs, Places.below(tmp_path), device="cpu", progress=False)
+    runs = [configuration.run for configuration in select(experiment(SIZE), "smoke", ONE)]
+    sitting = train_missing(runs, OutputFolders.below(tmp_path), device="cpu", progress=False)
     record = sitting.records[runs[0].id]
     assert execute.verify_weights(record, tmp_path / "weights", device="cpu") == pytest.approx(
         record.final.test_accuracy

@@ -22,8 +22,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from thriftylib import figures
-from thriftylib.evidence.sheets import Replication
-from thriftylib.figures import display, look
+from thriftylib.evidence.claims_files import Replication
+from thriftylib.figures import display
+from thriftylib.figures import style as look
 
 SERIES = {"T = 20": [(3042, 75.07), (8002, 84.45), (80770, 91.58)], "T = 30": [(3742, 78.64), (85950, 92.19)]}
 

@@ -13,15 +13,15 @@ from stepping import CPU, advance, trainer_of
 from torch import nn
 
 from thriftylib.cost import Cost
+from thriftylib.datasets.load import load
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence.records import load_record
-from thriftylib.experiments.execute import verify_weights
 from thriftylib.method import Method
 from thriftylib.narrowing import fit, narrow
 from thriftylib.options import MethodOptions
+from thriftylib.running.execute import verify_weights
 from thriftylib.spec import Run
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
-from thriftylib.training.data import load
 from thriftylib.training.engine import train
 from thriftylib.training.evaluation import evaluate, right
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from thriftylib.fast import tiles as groups
+from thriftylib.fast.kernels import accelerate
 from thriftylib.papers.thriftynet import ThriftyNet, ThriftyNetOptions
-from thriftylib.training import groups
-from thriftylib.training.kernels import accelerate
 
 # Between them: every option of the recursion that the fast path serves.
 SERVED = {

@@ -23,8 +23,8 @@ from PIL import Image
 
 from thriftylib.evidence.records import load_records
 from thriftylib.experiments import EXPERIMENTS
-from thriftylib.experiments.notebooks import notebooks, showing
 from thriftylib.paths import project_root
+from thriftylib.running.notebooks import notebooks, showing
 
 AGAIN = "make it anew with `make notebooks`"
 NOTEBOOKS = notebooks()
@@ -185,7 +185,7 @@ def test_tampering_with_an_output_is_a_red_build(tmp_path):
         [sys.executable, "-m", "pytest", *words], cwd=project_root(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.findall(r"^FAILED .*::Cell (\d+)\b", done.stdout, re.MULTILINE) == [str(at), str(len(cells) - 1)]
+    assert re.findall(r"^FAILED .*::Configuration (\d+)\b", done.stdout, re.MULTILINE) == [str(at), str(len(cells) - 1)]
 
 
 @each

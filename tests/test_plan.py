@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import run as made_up_run
 
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.records import load_records
-from thriftylib.evidence.sheets import load_claims
 from thriftylib.experiments import EXPERIMENTS, experiment
-from thriftylib.experiments.estimates import Conditions, Estimate, Estimator
-from thriftylib.experiments.plan import Plan, Step, fraction_done, plan
-from thriftylib.experiments.worth import Ledger
 from thriftylib.paths import claims_dir, results_dir
+from thriftylib.running.estimates import Conditions, Estimate, Estimator
+from thriftylib.running.plan import Plan, Step, fraction_done, plan
+from thriftylib.running.worth import Ledger
 from thriftylib.training.engine import train
 
 GPU = Conditions("NVIDIA H200")
@@ -72,16 +72,18 @@ def test_both_sides_of_a_difference_are_planned_together():
 def test_every_missing_run_is_there_once_and_names_its_experiments():
     steps = make(presets=("paper", "fast"), seeds=(0, 1)).steps
     runs = {
-        cell.run.with_seed(seed).id
+        configuration.run.with_seed(seed).id
         for shown in EXPERIMENTS.values()
-        for cell in shown.cells("recorded")
+        for configuration in shown.configurations("recorded")
         for seed in (0, 1)
     }
     assert len(steps) == len(runs)
     assert {step.run.id for step in steps} == runs
     for step in steps:
         for name in step.experiments:
-            assert step.run.with_seed(0) in [cell.run for cell in experiment(name).cells(step.preset)]
+            assert step.run.with_seed(0) in [
+                configuration.run for configuration in experiment(name).configurations(step.preset)
+            ]
 
 
 def test_the_order_does_not_change(committed):
@@ -127,7 +129,7 @@ def test_a_child_is_left_out_with_its_parent():
 
 
 def test_a_checkpoint_leaves_the_rest(tmp_path):
-    run = experiment("thriftynet-size-cifar10").cells("smoke")[0].run
+    run = experiment("thriftynet-size-cifar10").configurations("smoke")[0].run
     assert fraction_done(run, tmp_path) == 0
     long = run.model_copy(update={"recipe": run.recipe.model_copy(update={"epochs": 2})})
     train(long, device="cpu", results=tmp_path, checkpoints=tmp_path, budget=1e-9, progress=False)
@@ -140,9 +142,7 @@ def test_a_checkpoint_leaves_the_rest(tmp_path):
 def test_what_a_checkpoint_holds_is_not_estimated_again(monkeypatch, tmp_path):
     names = ("expandnets-table-b",)
     whole = make(names=names, conditions=XEON).steps[0]
-    monkeypatch.setattr(
-        "thriftylib.experiments.plan.fraction_done", lambda run, folder: 0.75 * (run.id == whole.run.id)
-    )
+    monkeypatch.setattr("thriftylib.running.plan.fraction_done", lambda run, folder: 0.75 * (run.id == whole.run.id))
     made = make(names=names, conditions=XEON, longest=whole.estimate.seconds / 2, checkpoints=tmp_path)
     (step,) = made.steps
     assert (step.run, step.done) == (whole.run, 0.75)

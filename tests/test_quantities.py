@@ -10,8 +10,8 @@ import pytest
 
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence import quantities
+from thriftylib.evidence.claims_files import load_claims_file
 from thriftylib.evidence.quantities import QUANTITIES, declare, find
-from thriftylib.evidence.sheets import load_sheet
 from thriftylib.evidence.simulation import DEVIATION, DIFFERENCES, OURS, THEIRS, TRIALS, load_error_rates, simulate
 from thriftylib.paths import results_dir
 
@@ -115,7 +115,7 @@ groups:
 def load(tmp_path, text: str):
     path = tmp_path / "paper.yaml"
     path.write_text(text)
-    return load_sheet(path)
+    return load_claims_file(path)
 
 
 def test_a_file_declares_its_own(tmp_path):

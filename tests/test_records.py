@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from made_up import from_series, record, run
 
+from thriftylib.bench.record import BenchRecord, load_bench, save_bench
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence import records
-from thriftylib.evidence.bench import BenchRecord, load_bench, save_bench
 from thriftylib.evidence.counts import Count, load_counts, save_counts
 from thriftylib.evidence.records import Record, load_record, load_records, save_record
 from thriftylib.evidence.series import points

@@ -13,7 +13,7 @@ import pytest
 
 import thriftylib
 from thriftylib.book import build, check_links
-from thriftylib.evidence.sheets import load_claims
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.paths import claims_dir
 
 pytestmark = pytest.mark.xdist_group("site")  # one worker builds it once

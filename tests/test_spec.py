@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from thriftylib.cost import Cost, linear
-from thriftylib.datasets import DATASETS
+from thriftylib.datasets.facts import DATASETS
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.options import MethodOptions, NetworkOptions, Strict, find
 from thriftylib.spec import Augment, Constant, Data, Named, OneCycle, Plateau, Recipe, Run, Steps, parse_seeds

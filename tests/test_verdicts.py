@@ -9,14 +9,14 @@ import pytest
 from made_up import OPTIONS, claim, from_series, record, run
 from scipy import stats
 
+from thriftylib.bench.record import BenchRecord
 from thriftylib.errors import RecordError
 from thriftylib.evidence import claims, intervals, quantities, verdicts
-from thriftylib.evidence.bench import BenchRecord
 from thriftylib.evidence.claims import Claim, matches
+from thriftylib.evidence.claims_files import ClaimsFile, Unread, load_claims
 from thriftylib.evidence.counts import Count
 from thriftylib.evidence.numbers import Evidence, lookup
-from thriftylib.evidence.outcomes import STATUSES, Verdict
-from thriftylib.evidence.sheets import Sheet, Unread, load_claims
+from thriftylib.evidence.statuses import STATUSES, Verdict
 from thriftylib.evidence.tables import RECORDS, SCOREBOARD, command, records_frame, scoreboard
 from thriftylib.evidence.verdicts import compare, judge
 from thriftylib.paths import claims_dir
@@ -432,8 +432,8 @@ def test_a_reading_that_was_changed_is_told_with_the_verdict():
     assert lookup(f"claim:{stated.id}:reading_changed", evidence) == stated.reading_changed
 
 
-def sheet_of(*claims: Claim) -> Sheet:
-    return Sheet(paper="made-up", title="Made up", claims={one.id: one for one in claims}, counted={}, unread=())
+def sheet_of(*claims: Claim) -> ClaimsFile:
+    return ClaimsFile(paper="made-up", title="Made up", claims={one.id: one for one in claims}, counted={}, unread=())
 
 
 # --- counts
@@ -562,7 +562,7 @@ def test_records_frame():
 
 EVIDENCE = Evidence(
     sheets={
-        "made-up": Sheet(
+        "made-up": ClaimsFile(
             paper="made-up",
             title="Made up",
             claims=CLAIMS,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made_up import OPTIONS, claim, record, run
 
 from thriftylib.evidence.claims import SEEDS
-from thriftylib.experiments.worth import FIRST, MOST, NARROWS, WEIGHT, Bundle, Ledger, Words, value
+from thriftylib.running.worth import FIRST, MOST, NARROWS, WEIGHT, Bundle, Ledger, Words, value
 
 A, B, OTHER = ({**OPTIONS, "filters": filters} for filters in (32, 64, 96))
 SETTING = {"network": "made-up", "dataset": "cifar10", "recipes": {"paper-recipe": 3}}

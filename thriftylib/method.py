@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from thriftylib.datasets.load import Dataset
     from thriftylib.evidence.records import Record
-    from thriftylib.training.data import Dataset
 
     Sample = Callable[[int], Tensor]
     """The loss (0-d, differentiable) of the i-th mini-batch drawn only to look at it, as a step would see it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationInfo, model_validator
 
-from thriftylib.datasets import DatasetInfo, dataset_info
+from thriftylib.datasets.facts import DatasetInfo, dataset_info
 from thriftylib.errors import SpecError
 from thriftylib.options import MethodOptions, NetworkOptions, Strict, find
 

@@ -27,10 +27,10 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.fileutil import copy_asset
 
 from thriftylib.errors import ThriftyError
+from thriftylib.evidence.claims_files import load_claims_files
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.numbers import lookup
 from thriftylib.evidence.records import load_records
-from thriftylib.evidence.sheets import load_sheets
 from thriftylib.evidence.simulation import load_error_rates
 from thriftylib.paths import claims_dir, local_dir, results_dir
 
@@ -71,7 +71,9 @@ class Scoreboard(FromRecords):
     """``{scoreboard}``: every claim of every paper."""
 
     def html(self) -> str:
-        return tables.scoreboard(load_sheets(claims_dir()), load_records(results_dir()), load_counts(results_dir()))
+        return tables.scoreboard(
+            load_claims_files(claims_dir()), load_records(results_dir()), load_counts(results_dir())
+        )
 
 
 class UnreadTable(FromRecords):
@@ -80,7 +82,7 @@ class UnreadTable(FromRecords):
     required_arguments = 1
 
     def html(self) -> str:
-        sheets = load_sheets(claims_dir())
+        sheets = load_claims_files(claims_dir())
         if self.arguments[0] not in sheets:
             raise ThriftyError(f"unread: no claims of {self.arguments[0]!r}; known: {', '.join(sheets)}")
         return tables.unread(sheets[self.arguments[0]].unread)
@@ -92,7 +94,7 @@ class ReplicationsTable(FromRecords):
     required_arguments = 1
 
     def html(self) -> str:
-        sheets = load_sheets(claims_dir())
+        sheets = load_claims_files(claims_dir())
         if self.arguments[0] not in sheets:
             raise ThriftyError(f"replications: no claims of {self.arguments[0]!r}; known: {', '.join(sheets)}")
         return tables.replications(sheets[self.arguments[0]].replications)

@@ -9,12 +9,12 @@ from itertools import groupby
 from typing import Any
 
 from thriftylib.evidence import tables
+from thriftylib.evidence.claims_files import ClaimsFile, Replication, Unread
 from thriftylib.evidence.counts import Count
-from thriftylib.evidence.outcomes import STATUSES, sentence
 from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Counted, Record
-from thriftylib.evidence.sheets import Replication, Sheet, Unread
 from thriftylib.evidence.simulation import ErrorRates
+from thriftylib.evidence.statuses import STATUSES, sentence
 
 # A verdict is told by a word and a mark; its colour (a class of thrifty.css) comes on top.
 MARKS = {
@@ -33,7 +33,7 @@ MARKS = {
 SORTABLE = {"claimed": "Claimed", "ours": "Ours", "spread": "Spread", "n": "n", "verdict": "Verdict", "cost": "Cost"}
 
 
-def scoreboard(sheets: Mapping[str, Sheet], records: Sequence[Record], counts: Sequence[Count]) -> str:
+def scoreboard(sheets: Mapping[str, ClaimsFile], records: Sequence[Record], counts: Sequence[Count]) -> str:
     """Every claim with its verdict, grouped by the figure that states it; scoreboard.js filters, sorts and folds it."""
     claims = {key: claim for sheet in sheets.values() for key, claim in sheet.claims.items()}
     rows = list(tables.scoreboard(claims, records, counts).astype(object).itertuples(index=False))
@@ -101,7 +101,7 @@ def _head(key: str, label: str) -> str:
     return f'<th role="columnheader" scope="col" data-sort="{key}"{kind}>{button}</th>'
 
 
-def _paper(sheet: Sheet) -> str:
+def _paper(sheet: ClaimsFile) -> str:
     return f"""
 <tbody role="rowgroup" class="paper" data-paper="{sheet.paper}">
 <tr role="row"><th role="rowheader" scope="rowgroup" colspan="8">{escape(sheet.title)}</th></tr></tbody>"""

@@ -13,12 +13,12 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from thriftylib.datasets import dataset_info
+from thriftylib.datasets.facts import dataset_info
 from thriftylib.errors import RecordError
 from thriftylib.evidence.claims import Claim, Setting
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.records import Text, read_model, write_json
 from thriftylib.evidence.series import Whole
-from thriftylib.evidence.sheets import load_claims
 from thriftylib.options import NetworkOptions, Strict, find
 from thriftylib.paths import claims_dir, results_dir
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.records import Record, load_records
-from thriftylib.evidence.sheets import load_claims
 from thriftylib.paths import claims_dir, results_dir, write_atomically
 
 MARKS = ("<!-- tested so far -->", "<!-- /tested so far -->")

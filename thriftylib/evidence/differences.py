@@ -50,8 +50,8 @@ from typing import NamedTuple
 
 from thriftylib.evidence.claims import SEEDS, Claim, Setting, Spread
 from thriftylib.evidence.intervals import ROUND, Mean, decide, half_width
-from thriftylib.evidence.outcomes import Status, Verdict, behind, mean, notes, outcome
 from thriftylib.evidence.records import Record
+from thriftylib.evidence.statuses import Status, Verdict, behind, mean, notes, outcome
 
 
 class Side(NamedTuple):

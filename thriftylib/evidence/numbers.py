@@ -28,14 +28,14 @@ from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+from thriftylib.bench.record import BenchRecord, load_bench
 from thriftylib.errors import RecordError
-from thriftylib.evidence.bench import BenchRecord, load_bench
 from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.claims_files import ClaimsFile, load_claims_files
 from thriftylib.evidence.counts import Count, load_counts
 from thriftylib.evidence.coverage import Coverage
-from thriftylib.evidence.outcomes import STATUSES, STRONG, UNDECIDED, Verdict
 from thriftylib.evidence.records import Counted, Record, load_records
-from thriftylib.evidence.sheets import Sheet, load_sheets
+from thriftylib.evidence.statuses import STATUSES, STRONG, UNDECIDED, Verdict
 from thriftylib.evidence.verdicts import judge_all
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
@@ -48,7 +48,7 @@ Fields = Mapping[str, str | None]
 class Evidence:
     """Everything that numbers may come from."""
 
-    sheets: Mapping[str, Sheet]
+    sheets: Mapping[str, ClaimsFile]
     records: Sequence[Record] = ()
     counts: Sequence[Count] = ()
     bench: Mapping[str, BenchRecord] | None = None
@@ -60,7 +60,7 @@ class Evidence:
         Raises:
             RecordError: a file is corrupt or foreign.
         """
-        return cls(load_sheets(claims), load_records(results), load_counts(results), load_bench(results))
+        return cls(load_claims_files(claims), load_records(results), load_counts(results), load_bench(results))
 
     @cached_property
     def claims(self) -> dict[str, Claim]:

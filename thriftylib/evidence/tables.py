@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas
 
-from thriftylib.datasets import dataset_info
+from thriftylib.datasets.facts import dataset_info
 from thriftylib.evidence.claims import Claim, Setting
 from thriftylib.evidence.counts import Count
-from thriftylib.evidence.outcomes import Verdict
 from thriftylib.evidence.records import Counted, Record
+from thriftylib.evidence.statuses import Verdict
 from thriftylib.evidence.verdicts import judge_all
 
 SCOREBOARD = (

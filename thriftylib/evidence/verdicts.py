@@ -68,8 +68,8 @@ from thriftylib.evidence.claims import SEEDS, Claim
 from thriftylib.evidence.counts import Count, answer
 from thriftylib.evidence.differences import judge_difference
 from thriftylib.evidence.intervals import ROUND, Mean, decide, half_width, mean_of
-from thriftylib.evidence.outcomes import Status, Verdict, behind, mean, measured, notes, outcome, sentence
 from thriftylib.evidence.records import Record
+from thriftylib.evidence.statuses import Status, Verdict, behind, mean, measured, notes, outcome, sentence
 
 
 class Comparison(NamedTuple):

@@ -9,7 +9,7 @@ from inspect import getdoc
 
 from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim, matches
-from thriftylib.evidence.sheets import load_claims
+from thriftylib.evidence.claims_files import load_claims
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir
 from thriftylib.spec import Recipe, Run
@@ -22,7 +22,7 @@ PRESETS = ("recorded", "smoke", "fast", "paper")
 
 
 @dataclass(frozen=True)
-class Cell:
+class Configuration:
     """One point of a figure: a run from seed 0, the labels it is plotted by, and the claims that it answers.
 
     ``headline`` marks the runs that the rest of a paper stands on: a plan counts their claims double.
@@ -38,8 +38,8 @@ class Cell:
 class Experiment:
     """One figure, table or statement of a paper.
 
-    ``source`` says where the paper has it, ``question`` what it asks and how; ``grid`` gives the cells of the presets
-    that train (smoke, fast, paper).
+    ``source`` says where the paper has it, ``question`` what it asks and how; ``grid`` gives the configurations of
+    the presets that train (smoke, fast, paper).
     """
 
     name: str
@@ -47,31 +47,33 @@ class Experiment:
     title: str
     source: str
     question: str
-    grid: Callable[[str], list[Cell]]
+    grid: Callable[[str], list[Configuration]]
 
-    def cells(self, preset: str) -> list[Cell]:
-        """The grid of a preset, each cell with the claims that its run answers; ``recorded``: paper and fast together.
+    def configurations(self, preset: str) -> list[Configuration]:
+        """The grid of a preset, each with the claims that its run answers; ``recorded``: paper and fast together.
 
         Raises:
             SpecError: no such preset.
         """
         if preset not in PRESETS:
             raise SpecError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
-        return list(_cells(self.name, preset))
+        return list(_configurations(self.name, preset))
 
     def runs(self, preset: str, seeds: list[int]) -> list[Run]:
         """Every run of a preset: seed by seed, so that a training cut short has the whole figure once."""
-        return [cell.run.with_seed(seed) for seed in seeds for cell in self.cells(preset)]
+        return [configuration.run.with_seed(seed) for seed in seeds for configuration in self.configurations(preset)]
 
 
 EXPERIMENTS: dict[str, Experiment] = {}
 """Every experiment by its name, in the order of the papers' modules."""
 
 
-def register(*, name: str, paper: str, title: str, source: str) -> Callable[[Callable[[str], list[Cell]]], Experiment]:
+def register(
+    *, name: str, paper: str, title: str, source: str
+) -> Callable[[Callable[[str], list[Configuration]]], Experiment]:
     """Make a grid function an experiment; the function's docstring is the experiment's question."""
 
-    def decorate(grid: Callable[[str], list[Cell]]) -> Experiment:
+    def decorate(grid: Callable[[str], list[Configuration]]) -> Experiment:
         EXPERIMENTS[name] = Experiment(name, paper, title, source, getdoc(grid) or "", grid)
         return EXPERIMENTS[name]
 
@@ -89,25 +91,36 @@ def experiment(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def select(chosen: Experiment, preset: str, where: Where | None = None, epochs: int | None = None) -> list[Cell]:
-    """The cells of a preset that ``where`` keeps, with ``epochs`` in place of the recipe's own.
+def select(
+    chosen: Experiment, preset: str, where: Where | None = None, epochs: int | None = None
+) -> list[Configuration]:
+    """The configurations of a preset that ``where`` keeps, with ``epochs`` in place of the recipe's own.
 
     Raises:
-        SpecError: no such label, or no cell has such a value.
+        SpecError: no such label, or no configuration has such a value.
     """
-    cells = chosen.cells(preset)
+    configurations = chosen.configurations(preset)
     for label, values in (where or {}).items():
-        known = {key for cell in cells for key in cell.labels}
+        known = {key for configuration in configurations for key in configuration.labels}
         if label not in known:
             raise SpecError(f"experiment {chosen.name} has no label {label!r}" + suggest(label, known))
-        there = list(dict.fromkeys(cell.labels[label] for cell in cells if label in cell.labels))
-        cells = [cell for cell in cells if cell.labels.get(label) in values]
-        if not cells:
+        there = list(
+            dict.fromkeys(
+                configuration.labels[label] for configuration in configurations if label in configuration.labels
+            )
+        )
+        configurations = [
+            configuration for configuration in configurations if configuration.labels.get(label) in values
+        ]
+        if not configurations:
             raise SpecError(f"{label} = {list(values)}: experiment {chosen.name} ({preset}) has {there}")
     if epochs is None:
-        return cells
-    family = {cell.run.id: cell.run for cell in chosen.cells(preset)}
-    return [replace(cell, run=_shortened(cell.run, epochs, family), claims=()) for cell in cells]
+        return configurations
+    family = {configuration.run.id: configuration.run for configuration in chosen.configurations(preset)}
+    return [
+        replace(configuration, run=_shortened(configuration.run, epochs, family), claims=())
+        for configuration in configurations
+    ]
 
 
 def _shortened(run: Run, epochs: int, family: Mapping[str, Run]) -> Run:
@@ -121,13 +134,13 @@ def _shortened(run: Run, epochs: int, family: Mapping[str, Run]) -> Run:
 
 
 @cache
-def _cells(name: str, preset: str) -> tuple[Cell, ...]:
+def _configurations(name: str, preset: str) -> tuple[Configuration, ...]:
     if preset == "recorded":
-        return _cells(name, "paper") + _cells(name, "fast")
+        return _configurations(name, "paper") + _configurations(name, "fast")
     claims = _claims()
     return tuple(
-        replace(cell, claims=tuple(claim.id for claim in claims if matches(claim, cell.run)))
-        for cell in EXPERIMENTS[name].grid(preset)
+        replace(configuration, claims=tuple(claim.id for claim in claims if matches(claim, configuration.run)))
+        for configuration in EXPERIMENTS[name].grid(preset)
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import dacnn_recipes as recipes
-from thriftylib.experiments.base import Cell, register
+from thriftylib.experiments.base import Configuration, register
 from thriftylib.spec import Data, Named, Recipe, Run
 
 if TYPE_CHECKING:
@@ -56,39 +56,41 @@ HEADLINES = ("DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX)
 STAND_IN = ("baseline", "tiny-resnet", {"width": 4, "blocks": 1})  # for a baseline on the 8x8 digits
 
 
-def cell(
+def configuration(
     network: str, options: dict[str, Any], data: str, recipe: Recipe, *, headline: bool = False, **labels: str | int
-) -> Cell:
-    """One cell from seed 0; whatever else is given is a label."""
-    return Cell(
+) -> Configuration:
+    """One configuration from seed 0; whatever else is given is a label."""
+    return Configuration(
         Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe), labels, headline
     )
 
 
-def tiny(options: dict[str, Any], **labels: str | int) -> Cell:
-    """A smoke cell on digits: 4 channels, or 2 to 4 where they grow, and 3 poolings."""
+def tiny(options: dict[str, Any], **labels: str | int) -> Configuration:
+    """A smoke configuration on digits: 4 channels, or 2 to 4 where they grow, and 3 poolings."""
     stages = 5 if options["depth"] == 14 else 4
     width = [2, 2, 3, 4, 4][:stages] if options.get("sharing") == "mix" else 4
-    return cell("dacnn", {**options, "width": width, "pools": 3}, "digits", recipes.SMOKE, **labels)
+    return configuration("dacnn", {**options, "width": width, "pools": 3}, "digits", recipes.SMOKE, **labels)
 
 
-def point(name: str, data: str, recipe: Recipe) -> Cell:
+def point(name: str, data: str, recipe: Recipe) -> Configuration:
     """A point of the plot on ``data``, with the number of parameters that the plot seems to count."""
     family, network, options = POINTS[name]
     headline = data == "cifar100" and name in HEADLINES  # the plot's own data set comes first
-    return _placed(cell(network, options, data, recipe, headline=headline, net=name, family=family))
+    return _placed(configuration(network, options, data, recipe, headline=headline, net=name, family=family))
 
 
-def tiny_points(*names: str) -> list[Cell]:
+def tiny_points(*names: str) -> list[Configuration]:
     """Points of the plot on digits, before them the stand-in for a baseline."""
     family, network, options = STAND_IN
-    baseline = cell(network, options, "digits", recipes.SMOKE, net="tiny ResNet", family=family)
+    baseline = configuration(network, options, "digits", recipes.SMOKE, net="tiny ResNet", family=family)
     nets = [tiny(POINTS[name][2], net=name, family=POINTS[name][0]) for name in names]
     return [_placed(each) for each in (baseline, *nets)]
 
 
-def _placed(plain: Cell) -> Cell:
-    return Cell(plain.run, {**plain.labels, "kernel_parameters": plain.run.cost.kernel_parameters}, plain.headline)
+def _placed(plain: Configuration) -> Configuration:
+    return Configuration(
+        plain.run, {**plain.labels, "kernel_parameters": plain.run.cost.kernel_parameters}, plain.headline
+    )
 
 
 @register(
@@ -97,7 +99,7 @@ def _placed(plain: Cell) -> Cell:
     title="Test error against parameters, CIFAR-100",
     source="figure: test error against parameters (result_1.png of the authors' repository)",
 )
-def scatter(preset: str) -> list[Cell]:
+def scatter(preset: str) -> list[Configuration]:
     """What accuracy does one kernel for all layers cost, and what do regulators and partial sharing regain?
 
     paper: the plot's fourteen points, recipe dacnn-reading (READING, 350 epochs), one for all networks. The plot does
@@ -119,7 +121,7 @@ def scatter(preset: str) -> list[Cell]:
     title="Comparison with pruning, CIFAR-10",
     source="table: comparison with pruning (result_2.png of the authors' repository)",
 )
-def pruning(preset: str) -> list[Cell]:
+def pruning(preset: str) -> list[Configuration]:
     """How many points do DACNN18 and DACNN18(MIX,REG) lose against ResNet18, and how many parameters do they save?
 
     paper: the three networks on CIFAR-10, recipe dacnn-reading (READING). Base network and data set are not on the
@@ -138,7 +140,7 @@ def pruning(preset: str) -> list[Cell]:
     title="SVHN",
     source="abstract: tested on CIFAR-10, CIFAR-100 and SVHN; no readable number",
 )
-def svhn(preset: str) -> list[Cell]:
+def svhn(preset: str) -> list[Configuration]:
     """Does the order of the networks on CIFAR-100 hold for house numbers?
 
     paper: recipe dacnn-reading without flips, train split only (READINGs). Ours alone: no number of the paper could be
@@ -157,7 +159,7 @@ def svhn(preset: str) -> list[Cell]:
     title="Depth of small networks, shared against unshared, CIFAR-100",
     source="authors' code, small_nets.py; no published numbers",
 )
-def depth_sweep(preset: str) -> list[Cell]:
+def depth_sweep(preset: str) -> list[Configuration]:
     """How much does depth gain where one kernel is used again, against kernels of their own at the same width?
 
     paper: 3 to 11 convolutions of 128 channels, recipe dacnn-reading (READING). In the authors' code the shared unit
@@ -177,13 +179,13 @@ def depth_sweep(preset: str) -> list[Cell]:
     ]
 
 
-def _small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> Cell:
+def _small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> Configuration:
     options: dict[str, Any] = {"layers": layers, "width": width, **KERNELS[kernels]}
     if recipe == recipes.READING:
         options |= START
     if data == "digits" and layers > 3:
         options["pools"] = 3
-    return cell("dacnn-small", options, data, recipe, layers=layers, kernels=kernels, width=width)
+    return configuration("dacnn-small", options, data, recipe, layers=layers, kernels=kernels, width=width)
 
 
 @register(
@@ -192,7 +194,7 @@ def _small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> 
     title="Batch norm: one per use, or shared with the kernel, CIFAR-100",
     source="authors' code, header of resnet_Fix_BN.py; no published numbers",
 )
-def norm(preset: str) -> list[Cell]:
+def norm(preset: str) -> list[Configuration]:
     """Must each use of the shared kernel have a batch norm of its own?
 
     paper: plain DACNN14 (as released), 18 and 34 with free batch norms (the authors'), one affine map per kernel with
@@ -202,7 +204,7 @@ def norm(preset: str) -> list[Cell]:
         return [tiny(_normed(depth, norm), depth=depth, norm=norm) for depth in (14, 18) for norm in NORMS]
     recipe = recipes.READING if preset == "paper" else recipes.FAST
     return [
-        cell("dacnn", _normed(depth, norm), "cifar100", recipe, depth=depth, norm=norm)
+        configuration("dacnn", _normed(depth, norm), "cifar100", recipe, depth=depth, norm=norm)
         for depth in (14, 18, 34)
         for norm in NORMS
     ]
@@ -218,7 +220,7 @@ def _normed(depth: int, norm: str) -> dict[str, Any]:
     title="Regulators against depth, CIFAR-100",
     source="figures of the authors' repository (result_1.png, sharing_techniques.png); released code for the rotation",
 )
-def regulators(preset: str) -> list[Cell]:
+def regulators(preset: str) -> list[Configuration]:
     """Do regulators make depth useful again, how many are needed, and does rotating the channels do as well for free?
 
     paper: recipe dacnn-reading (READING). How many regulators a plain network of the paper has, and where they lie, is
@@ -233,7 +235,7 @@ def regulators(preset: str) -> list[Cell]:
     numbers = ("per-block", "two-per-block", "per-layer") if preset == "paper" else ()
     grid = [("plain", depth, kind) for depth in (18, 24, 34) for kind in ("none", *numbers, "depth", "rotation")]
     grid += [("mix", depth, kind) for depth in (18, 34) for kind in ("none", "per-block", "rotation")]
-    return [cell("dacnn", _regulated(*each), "cifar100", recipe, **_labels(*each)) for each in grid]
+    return [configuration("dacnn", _regulated(*each), "cifar100", recipe, **_labels(*each)) for each in grid]
 
 
 def _regulated(sharing: str, depth: int, kind: str) -> dict[str, Any]:
@@ -265,7 +267,7 @@ def depth_costs(dataset: str = "cifar100") -> pandas.DataFrame:
     for name, (network, options) in nets.items():
         costs = {}
         for kernels, shared in (("shared", True), ("unshared", False)):
-            run = cell(network, {**options, "shared": shared}, dataset, recipes.READING).run
+            run = configuration(network, {**options, "shared": shared}, dataset, recipes.READING).run
             costs[kernels] = run.cost
         rows += [
             {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from thriftylib.experiments.base import Cell, register
+from thriftylib.experiments.base import Configuration, register
 from thriftylib.experiments.dacnn import PAPER, depth_sweep
 from thriftylib.spec import Named, Run
 
@@ -17,7 +17,7 @@ SHARED = ("shared with norm", "shared")  # kernels of the depth sweep
     title="Small networks with one kernel, evaluated with other batch-norm statistics, CIFAR-100",
     source="ours: why the released small networks, which share the batch norm too, evaluate near chance",
 )
-def statistics(preset: str) -> list[Cell]:
+def statistics(preset: str) -> list[Configuration]:
     """Do the networks that share their batch norm fail by their weights, or by the statistics that they keep?
 
     Ours, no claim. The depth sweep's networks that use one kernel, with and without a shared batch norm, are evaluated
@@ -25,12 +25,12 @@ def statistics(preset: str) -> list[Cell]:
     training images. Nothing is trained for it: each run starts from a trained network of the depth sweep, which stands
     beside it and has the recipes that it has there (paper: dacnn-reading, a READING).
     """
-    parents = [cell for cell in depth_sweep.grid(preset) if cell.labels["kernels"] in SHARED]
+    parents = [configuration for configuration in depth_sweep.grid(preset) if configuration.labels["kernels"] in SHARED]
     trained = [replace(parent, labels={**parent.labels, "task": "trained"}) for parent in parents]
     return trained + [_measured(parent) for parent in parents]
 
 
-def _measured(parent: Cell) -> Cell:
+def _measured(parent: Configuration) -> Configuration:
     """The measure-only run that starts from a trained one."""
     run = Run(
         network=parent.run.network,
@@ -39,4 +39,4 @@ def _measured(parent: Cell) -> Cell:
         method=Named(name="norm-statistics"),
         parent=parent.run.configuration,
     )
-    return Cell(run, {**parent.labels, "task": "measured"})
+    return Configuration(run, {**parent.labels, "task": "measured"})

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import expandnets_recipes as recipes
-from thriftylib.experiments.base import Cell, register
+from thriftylib.experiments.base import Configuration, register
 from thriftylib.options import MethodOptions, find
 from thriftylib.spec import Data, Named, Recipe, Run
 
@@ -51,7 +51,7 @@ def choose(preset: str) -> tuple[Data, Recipe]:
     return Data(name="cifar10"), recipes.AUTHORS if preset == "paper" else recipes.FAST
 
 
-def cell(
+def configuration(
     kernel: int,
     row: str,
     data: Data,
@@ -60,7 +60,7 @@ def cell(
     headline: bool = False,
     changes: dict[str, Any] | None = None,
     **labels: str | int | float,
-) -> Cell:
+) -> Configuration:
     """SmallNet with ``kernel``, trained as a row; ``changes`` are to the method, the rest are labels."""
     tiny = {**TINY, "padding": kernel // 2} if data.name == "digits" else {}
     run = Run(
@@ -69,15 +69,15 @@ def cell(
         recipe=recipe,
         method=Named(name="expandnets", options={**METHOD, **ROWS[row], **(changes or {})}),
     )
-    return Cell(run, {"model": row, "kernel": kernel, "dataset": data.name, **labels}, headline)
+    return Configuration(run, {"model": row, "kernel": kernel, "dataset": data.name, **labels}, headline)
 
 
-def _table(preset: str, kernel: int, rows: tuple[str, ...], headlines: tuple[str, ...]) -> list[Cell]:
+def _table(preset: str, kernel: int, rows: tuple[str, ...], headlines: tuple[str, ...]) -> list[Configuration]:
     """Every row on both data sets; the headlines are CIFAR-10's."""
     data, recipe = choose(preset)
     sets = [data] if preset == "smoke" else [Data(name=name) for name in CIFAR]
     return [
-        cell(kernel, row, each, recipe, headline=each.name == "cifar10" and row in headlines)
+        configuration(kernel, row, each, recipe, headline=each.name == "cifar10" and row in headlines)
         for each in sets
         for row in rows
     ]
@@ -89,7 +89,7 @@ def _table(preset: str, kernel: int, rows: tuple[str, ...], headlines: tuple[str
     title="SmallNet with 7x7 kernels, CIFAR-10 and CIFAR-100",
     source="README of the authors' repository: results of SmallNet 7x7 (tables 1, S1 and S3 without distillation)",
 )
-def table_a(preset: str) -> list[Cell]:
+def table_a(preset: str) -> list[Configuration]:
     """How much does SmallNet with 7x7 kernels gain from training its layers as chains of rate 4?
 
     paper: all six rows on both data sets with the authors' recipe. The table's message is CK's gain; CL alone gains
@@ -104,7 +104,7 @@ def table_a(preset: str) -> list[Cell]:
     title="SmallNet with 3x3 kernels, CIFAR-10 and CIFAR-100",
     source="README of the authors' repository: results of SmallNet 3x3",
 )
-def table_b(preset: str) -> list[Cell]:
+def table_b(preset: str) -> list[Configuration]:
     """How much does SmallNet with 3x3 kernels gain from training its layers as chains of rate 4?
 
     paper: unexpanded, FC (Arora et al. 2018), CL and CL+FC on both data sets with the authors' recipe; a 3x3 kernel has
@@ -120,7 +120,7 @@ def table_b(preset: str) -> list[Cell]:
     title="Noisy labels, CIFAR-10",
     source="table 7, second-hand: a summary of the paper gives four of its test errors",
 )
-def noise(preset: str) -> list[Cell]:
+def noise(preset: str) -> list[Configuration]:
     """Does the expansion help more where labels are wrong?
 
     paper: 20 % of the training labels drawn anew, uniformly from all classes (READING); kernels of 5, 7 and 9, the
@@ -130,7 +130,7 @@ def noise(preset: str) -> list[Cell]:
     data, recipe = choose(preset)
     noisy = data.model_copy(update={"label_noise": 0.2})
     sides = (7,) if preset == "smoke" else (5, 7, 9)
-    return [cell(kernel, row, noisy, recipe) for kernel in sides for row in ("SmallNet", "CL", "CK", "CK+FC")]
+    return [configuration(kernel, row, noisy, recipe) for kernel in sides for row in ("SmallNet", "CL", "CK", "CK+FC")]
 
 
 @register(
@@ -139,14 +139,14 @@ def noise(preset: str) -> list[Cell]:
     title="SmallNet with 5x5 and 9x9 kernels, CIFAR-10",
     source="the paper's tables name kernels of 5 and 9; no readable number without noise",
 )
-def kernels(preset: str) -> list[Cell]:
+def kernels(preset: str) -> list[Configuration]:
     """Does CK gain at other kernels what it gains at 7?
 
     paper: SmallNet, CL, CK and CK+FC with kernels of 5 and 9 (READING: padding 2 and 4), the authors' recipe. CK is
     two convolutions of 3x3 for kernel 5, four for kernel 9.
     """
     data, recipe = choose(preset)
-    return [cell(kernel, row, data, recipe) for kernel in (5, 9) for row in ("SmallNet", "CL", "CK", "CK+FC")]
+    return [configuration(kernel, row, data, recipe) for kernel in (5, 9) for row in ("SmallNet", "CL", "CK", "CK+FC")]
 
 
 @register(
@@ -155,7 +155,7 @@ def kernels(preset: str) -> list[Cell]:
     title="SmallNet started from contracted weights, CIFAR-10",
     source="table 8, second-hand: such a start does not reliably match training the ExpandNet; no figures",
 )
-def init(preset: str) -> list[Cell]:
+def init(preset: str) -> list[Configuration]:
     """Is what an ExpandNet gains a better start, or a better way?
 
     paper: SmallNets trained again from the contracted weights of trained ExpandNets, which are trained first; recipe
@@ -163,11 +163,15 @@ def init(preset: str) -> list[Cell]:
     starts from trained weights is trained twice as long. What is known of the table is SECOND-HAND.
     """
     data, recipe = choose(preset)
-    parents = [cell(kernel, row, data, recipe, start="scratch") for kernel, rows in STARTS.items() for row in rows]
+    parents = [
+        configuration(kernel, row, data, recipe, start="scratch") for kernel, rows in STARTS.items() for row in rows
+    ]
     children = []
     for parent in parents:
         start, kernel = parent.labels["model"], int(parent.labels["kernel"])
-        plain = cell(kernel, "SmallNet", data, recipe, changes={"norm_start": "network"}, start=start)  # the parent's
+        plain = configuration(
+            kernel, "SmallNet", data, recipe, changes={"norm_start": "network"}, start=start
+        )  # the parent's
         children.append(replace(plain, run=plain.run.model_copy(update={"parent": parent.run.configuration})))
     return parents + children
 
@@ -178,7 +182,7 @@ def init(preset: str) -> list[Cell]:
     title="Gradient confusion, CIFAR-10",
     source="figure 3, second-hand: cosines between the gradients of mini-batches, 7x7 kernels; no figures",
 )
-def confusion(preset: str) -> list[Cell]:
+def confusion(preset: str) -> list[Configuration]:
     """Do the gradients of different mini-batches agree more in an ExpandNet?
 
     paper: after each epoch the cosine between the gradients of two mini-batches each, 100 pairs of them, of the
@@ -188,7 +192,7 @@ def confusion(preset: str) -> list[Cell]:
     """
     data, recipe = choose(preset)
     pairs = 4 if preset == "smoke" else 100
-    return [cell(7, row, data, recipe, changes={"confusion": pairs}) for row in ("SmallNet", "FC", "CL", "CK")]
+    return [configuration(7, row, data, recipe, changes={"confusion": pairs}) for row in ("SmallNet", "FC", "CL", "CK")]
 
 
 def sizes() -> pandas.DataFrame:
@@ -206,7 +210,7 @@ def sizes() -> pandas.DataFrame:
         for row in ROWS:
             if kernel == 3 and row.startswith("CK"):
                 continue
-            run = cell(kernel, row, Data(name="cifar10"), recipes.AUTHORS).run
+            run = configuration(kernel, row, Data(name="cifar10"), recipes.AUTHORS).run
             method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
             network = method.prepare(run.build(), None)
             trained = sum(parameter.numel() for parameter in network.parameters())

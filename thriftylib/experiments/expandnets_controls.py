@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from thriftylib.experiments import dacnn_recipes, thriftynet_recipes
-from thriftylib.experiments.base import Cell, register
+from thriftylib.experiments.base import Configuration, register
 from thriftylib.experiments.dacnn import POINTS
-from thriftylib.experiments.expandnets import METHOD, PAPER, ROWS, cell, choose
+from thriftylib.experiments.expandnets import METHOD, PAPER, ROWS, choose, configuration
 from thriftylib.spec import Data, Named, Recipe, Run
 
 RATES = (0.25, 2.0, 4.0, 8.0)
@@ -44,15 +44,15 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     title="Expansion rate, CIFAR-10",
     source="rate study (S5 and table 9), second-hand: 0.25 hurts; 2, 4 and 8 help progressively; no figures",
 )
-def rate(preset: str) -> list[Cell]:
+def rate(preset: str) -> list[Configuration]:
     """How wide must the chain be?
 
     paper: CL and CK at 7x7 with rates of 0.25, 2, 4 and 8 beside SmallNet, the authors' recipe. What is known of the
     study is SECOND-HAND.
     """
     data, recipe = choose(preset)
-    grid = [cell(7, row, data, recipe, changes={"rate": r}, rate=r) for row in ("CL", "CK") for r in RATES]
-    return [cell(7, "SmallNet", data, recipe), *grid]
+    grid = [configuration(7, row, data, recipe, changes={"rate": r}, rate=r) for row in ("CL", "CK") for r in RATES]
+    return [configuration(7, "SmallNet", data, recipe), *grid]
 
 
 @register(
@@ -61,7 +61,7 @@ def rate(preset: str) -> list[Cell]:
     title="Audit: momentum lost at each epoch's start, CIFAR-10",
     source="authors' code, which makes a new optimiser for each epoch; the audit is ours",
 )
-def momentum(preset: str) -> list[Cell]:
+def momentum(preset: str) -> list[Configuration]:
     """What does it make that the authors' code forgets momentum at the start of each epoch?
 
     paper: SmallNet and CL+FC at 3x3 with the authors' recipe, momentum lost as in table B, and kept. Ours: no number is
@@ -69,7 +69,7 @@ def momentum(preset: str) -> list[Cell]:
     """
     data, recipe = choose(preset)
     return [
-        cell(3, row, data, recipe, changes={"reset_momentum": lost}, momentum="lost" if lost else "kept")
+        configuration(3, row, data, recipe, changes={"reset_momentum": lost}, momentum="lost" if lost else "kept")
         for lost in (True, False)
         for row in ("SmallNet", "CL+FC")
     ]
@@ -81,7 +81,7 @@ def momentum(preset: str) -> list[Cell]:
     title="Audit: how batch norms start, CIFAR-10",
     source="authors' code, whose environment file names PyTorch 0.4; the audit is ours",
 )
-def start(preset: str) -> list[Cell]:
+def start(preset: str) -> list[Configuration]:
     """What does it make that batch norms started with weights drawn between 0 and 1, and not with ones?
 
     paper: SmallNet and CL+FC at 3x3 with the authors' recipe, started as in table B, and with ones, as PyTorch
@@ -90,7 +90,7 @@ def start(preset: str) -> list[Cell]:
     data, recipe = choose(preset)
     starts = {"uniform": "between 0 and 1", "network": "ones"}
     return [
-        cell(3, row, data, recipe, changes={"norm_start": option}, start=words)
+        configuration(3, row, data, recipe, changes={"norm_start": option}, start=words)
         for option, words in starts.items()
         for row in ("SmallNet", "CL+FC")
     ]
@@ -102,7 +102,7 @@ def start(preset: str) -> list[Cell]:
     title="Ours, beyond the paper: chains for a kernel that is used again and again, CIFAR-10",
     source="ours: no paper asks this",
 )
-def shared(preset: str) -> list[Cell]:
+def shared(preset: str) -> list[Configuration]:
     """Does linear over-parameterisation help where one kernel is used at every depth?
 
     Ours, beyond the paper. The shared kernel of ThriftyNet (a 3x3 convolution, or mb1's pair of depthwise and pointwise
@@ -113,7 +113,7 @@ def shared(preset: str) -> list[Cell]:
     return [_reused(name, row, preset) for name in REUSED for row in ("plain", "CL")]
 
 
-def _reused(name: str, row: str, preset: str) -> Cell:
+def _reused(name: str, row: str, preset: str) -> Configuration:
     """Plain, it is the run of the network's own paper, which has no method."""
     network, options, module, small = REUSED[name]
     is_smoke = preset == "smoke"
@@ -124,4 +124,4 @@ def _reused(name: str, row: str, preset: str) -> Cell:
         recipe=RECIPES[network][preset],
         method=None if row == "plain" else Named(name="expandnets", options=method),
     )
-    return Cell(run, {"network": name, "kernels": row})
+    return Configuration(run, {"network": name, "kernels": row})

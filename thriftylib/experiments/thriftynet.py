@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from thriftylib.experiments import thriftynet_recipes as recipes
-from thriftylib.experiments.base import Cell, register
+from thriftylib.experiments.base import Configuration, register
 from thriftylib.spec import Data, Named, Recipe, Run
 
 PAPER = "thriftynet"
@@ -27,23 +27,23 @@ BUDGET = 40_000
 IRREGULAR = ([0, 1, 2, 3, 19], [1, 3, 5, 7, 19], [2, 5, 8, 11, 19], [5, 9, 13, 16, 19], [7, 11, 15, 17, 19])
 
 
-def cell(
+def configuration(
     options: dict[str, Any], data: str, recipe: Recipe, network: str = "thriftynet", headline: bool = False, **labels
-) -> Cell:
-    """One cell from seed 0; whatever else is given is a label."""
+) -> Configuration:
+    """One configuration from seed 0; whatever else is given is a label."""
     run = Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe)
-    return Cell(run, labels, headline)
+    return Configuration(run, labels, headline)
 
 
 def tiny(
     recipe: Recipe = recipes.SMOKE, network: str = "thriftynet", options: dict[str, Any] | None = None, **labels
-) -> Cell:
-    """A smoke cell on digits: 8 filters, 4 iterations, 2 poolings, a history of 3, unless ``options`` say otherwise."""
+) -> Configuration:
+    """A smoke run on digits: 8 filters, 4 iterations, 2 poolings, a history of 3, unless ``options`` say otherwise."""
     small = {"filters": 8, "iterations": 4, "pool": 2, "history": 3} if network == "thriftynet" else {}
     merged = small | (options or {})
     if merged.get("n_params"):
         del merged["filters"]
-    return cell(merged, "digits", recipe, network, **labels)
+    return configuration(merged, "digits", recipe, network, **labels)
 
 
 def forty_k(iterations: int, history: int, **options: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def forty_k(iterations: int, history: int, **options: Any) -> dict[str, Any]:
     title="Accuracy against parameters, CIFAR-10",
     source="figure: CIFAR-10 accuracy against parameters (arXiv version)",
 )
-def size_cifar10(preset: str) -> list[Cell]:
+def size_cifar10(preset: str) -> list[Configuration]:
     """How does accuracy grow with width at depth 20, 30 and 40?
 
     paper: f in 32..256 at each depth, h = 5, schedule A. The plotted runs predate the fix of the history bug (READING
@@ -71,7 +71,7 @@ def size_cifar10(preset: str) -> list[Cell]:
         ]
     recipe = recipes.A if preset == "paper" else recipes.FAST
     return [
-        cell(
+        configuration(
             {"filters": f, "iterations": T, "history": 5, "history_bug": code == "released"},
             "cifar10",
             recipe,
@@ -91,7 +91,7 @@ def size_cifar10(preset: str) -> list[Cell]:
     title="Accuracy against parameters, SVHN",
     source="figure: SVHN accuracy against parameters (arXiv version)",
 )
-def size_svhn(preset: str) -> list[Cell]:
+def size_svhn(preset: str) -> list[Configuration]:
     """How small can a network for house numbers be?
 
     paper: the widest network within each budget from 2K to 40K at depth 20, 30 and 40, h = 5, schedule B, no flip,
@@ -105,7 +105,7 @@ def size_svhn(preset: str) -> list[Cell]:
         ]
     recipe = recipes.B_SVHN if preset == "paper" else recipes.FAST_SVHN
     return [
-        cell({"n_params": n, "iterations": T, "history": 5}, "svhn", recipe, budget=n, iterations=T)
+        configuration({"n_params": n, "iterations": T, "history": 5}, "svhn", recipe, budget=n, iterations=T)
         for T in DEPTHS
         for n in SVHN_BUDGETS
     ]
@@ -117,7 +117,7 @@ def size_svhn(preset: str) -> list[Cell]:
     title="Accuracy against MACs, CIFAR-10",
     source="figure: CIFAR-10 accuracy against MMACs, regular and irregular pooling (arXiv version)",
 )
-def depth_macs(preset: str) -> list[Cell]:
+def depth_macs(preset: str) -> list[Configuration]:
     """What do MACs buy at a fixed 40K parameters?
 
     paper: regular pooling at seven depths, schedule B; whether h is 1 or 5 is not stated, so both. Irregular pooling at
@@ -134,12 +134,12 @@ def depth_macs(preset: str) -> list[Cell]:
         return regular + irregular
     recipe = recipes.B if preset == "paper" else recipes.FAST
     regular = [
-        cell(forty_k(T, h), "cifar10", recipe, pooling="regular", iterations=T, history=h)
+        configuration(forty_k(T, h), "cifar10", recipe, pooling="regular", iterations=T, history=h)
         for h in ((5, 1) if preset == "paper" else (5,))
         for T in MACS_DEPTHS
     ]
     irregular = [
-        cell(
+        configuration(
             forty_k(20, 5, pool=pool),
             "cifar10",
             recipe,
@@ -159,7 +159,7 @@ def depth_macs(preset: str) -> list[Cell]:
     title="Accuracy against the number of downsamplings, CIFAR-10",
     source="figure: CIFAR-10 accuracy against the number of downsamplings (arXiv version); authors' logs of May 2020",
 )
-def downsampling(preset: str) -> list[Cell]:
+def downsampling(preset: str) -> list[Configuration]:
     """How often should a network of 30 iterations halve its maps?
 
     paper: period 40, 15, 10, 7 and 6 at 40K and 60K, h = 5, schedule A, with the history bug that these runs certainly
@@ -182,7 +182,7 @@ def downsampling(preset: str) -> list[Cell]:
         ]
     recipe, bug = (recipes.A, True) if preset == "paper" else (recipes.FAST, False)
     return [
-        cell(
+        configuration(
             {"n_params": n, "iterations": 30, "history": 5, "history_bug": bug, "pool": p},
             "cifar10",
             recipe,
@@ -203,7 +203,7 @@ def downsampling(preset: str) -> list[Cell]:
     title="The abstract's three numbers",
     source="abstracts of the arXiv and the MDPI version",
 )
-def abstract(preset: str) -> list[Cell]:
+def abstract(preset: str) -> list[Configuration]:
     """Does a ThriftyNet reach the accuracy that the abstract states within the parameters that it states?
 
     Which networks the abstract means is not publicly readable, so each candidate is a READING: for CIFAR-10 the 40K
@@ -227,27 +227,29 @@ def abstract(preset: str) -> list[Cell]:
     recipe, april = (recipes.B, recipes.A) if preset == "paper" else (recipes.FAST, recipes.FAST)
     depths, histories = (ABSTRACT_DEPTHS, (5, 1)) if preset == "paper" else (DEPTHS_OF_TEN, (5,))
     cifar10 = [
-        cell(forty_k(T, h), "cifar10", recipe, statement="CIFAR-10", candidate=f"T={T}, h={h}")
+        configuration(forty_k(T, h), "cifar10", recipe, statement="CIFAR-10", candidate=f"T={T}, h={h}")
         for h in histories
         for T in depths
     ]
     if preset == "paper":
-        first = cell(forty_k(20, 5), "cifar10", april, headline=True, statement="CIFAR-10", candidate="T=20, h=5")
+        first = configuration(
+            forty_k(20, 5), "cifar10", april, headline=True, statement="CIFAR-10", candidate="T=20, h=5"
+        )
         bugged = forty_k(30, 5, history_bug=True)
-        logged = cell(bugged, "cifar10", april, statement="CIFAR-10", candidate="T=30, h=5, history bug")
+        logged = configuration(bugged, "cifar10", april, statement="CIFAR-10", candidate="T=30, h=5, history bug")
         cifar10 = [first, logged, *cifar10]
     single = {"n_params": 600_000, "iterations": 20, "history": 5}
     cifar100 = [
-        cell(single, "cifar100", recipe, statement="CIFAR-100", candidate="single block, mb1"),
-        cell(
+        configuration(single, "cifar100", recipe, statement="CIFAR-100", candidate="single block, mb1"),
+        configuration(
             single | {"conv": "classic"}, "cifar100", recipe, statement="CIFAR-100", candidate="single block, classic"
         ),
-        cell(
+        configuration(
             {"history_bug": True}, "cifar100", april, "block-thriftynet", statement="CIFAR-100", candidate="two blocks"
         ),
     ]
     imagenet = [
-        cell(
+        configuration(
             {"n_params": 4_150_000, "iterations": 20, "history": 5},
             "imagenet32",
             recipes.IMAGENET,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from thriftylib.experiments import thriftynet_recipes as recipes
-from thriftylib.experiments.base import Cell, register
-from thriftylib.experiments.thriftynet import PAPER, cell, forty_k, tiny
+from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.thriftynet import PAPER, configuration, forty_k, tiny
 from thriftylib.experiments.thriftynet_recipes import EXTRA_AUGMENTATIONS, augmented
 from thriftylib.spec import Recipe
 
@@ -19,7 +19,7 @@ HISTORIES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 25, 30)  # the authors' benc
     title="Depth, CIFAR-10",
     source="authors' bench scripts of June 2020 (T from 10 to 50, h of 1, 5 and T/5); no published numbers",
 )
-def depth(preset: str) -> list[Cell]:
+def depth(preset: str) -> list[Configuration]:
     """Does iterating longer help at a fixed 40K parameters, and does it need a longer history?
 
     paper: T from 10 to 50 in steps of 5 with h = 1, 5 and T/5, schedule B.
@@ -34,7 +34,7 @@ def depth(preset: str) -> list[Cell]:
     rules = ("1", "5", "T/5") if preset == "paper" else ("1", "5")
     grid = [(rule, T, T // 5 if rule == "T/5" else int(rule)) for rule in rules for T in range(10, 55, 5)]
     return [
-        cell(forty_k(T, h), "cifar10", recipe, iterations=T, history=h, rule=rule)
+        configuration(forty_k(T, h), "cifar10", recipe, iterations=T, history=h, rule=rule)
         for rule, T, h in grid
         if rule != "T/5" or h not in (1, 5)  # the point that another rule has already
     ]
@@ -46,7 +46,7 @@ def depth(preset: str) -> list[Cell]:
     title="Length of the history, CIFAR-10",
     source="authors' bench scripts of March 2020 (h from 1 to 30); no published numbers",
 )
-def history(preset: str) -> list[Cell]:
+def history(preset: str) -> list[Configuration]:
     """How many past states should an iteration add up?
 
     paper: h from 1 to 30 at T = 30, 40K, schedule B. A control of ours: the authors' script used a classic convolution
@@ -55,7 +55,7 @@ def history(preset: str) -> list[Cell]:
     if preset == "smoke":
         return [tiny(options={"iterations": 5, "history": h}, history=h) for h in (1, 2, 3, 5)]
     recipe, lengths = (recipes.B, HISTORIES) if preset == "paper" else (recipes.FAST, (1, 2, 3, 5, 10, 30))
-    return [cell(forty_k(30, h), "cifar10", recipe, history=h) for h in lengths]
+    return [configuration(forty_k(30, h), "cifar10", recipe, history=h) for h in lengths]
 
 
 @register(
@@ -64,7 +64,7 @@ def history(preset: str) -> list[Cell]:
     title="Data augmentation, CIFAR-10",
     source="section 4.1, impact of data augmentation; authors' bench script of 3 July 2020",
 )
-def augmentation(preset: str) -> list[Cell]:
+def augmentation(preset: str) -> list[Configuration]:
     """Which data augmentation suits a network this small?
 
     paper: the 40K network of T = 20 with none, AutoAugment, cutout, cutmix or mixup beside crop and flip, schedule C.
@@ -78,7 +78,8 @@ def augmentation(preset: str) -> list[Cell]:
         ]
     recipe = recipes.C if preset == "paper" else recipes.FAST
     return [
-        cell(forty_k(20, 5), "cifar10", augmented(recipe, extra), augmentation=extra) for extra in EXTRA_AUGMENTATIONS
+        configuration(forty_k(20, 5), "cifar10", augmented(recipe, extra), augmentation=extra)
+        for extra in EXTRA_AUGMENTATIONS
     ]
 
 
@@ -97,7 +98,7 @@ _SMOKE_AUGMENTATIONS: dict[str, dict[str, int]] = {
     title="Protocol audit, CIFAR-10",
     source="authors' code and logs, March to July 2020",
 )
-def protocol(preset: str) -> list[Cell]:
+def protocol(preset: str) -> list[Configuration]:
     """Which of the choices behind the numbers matter, one changed at a time?
 
     The reference is the 40K network (mb1, T = 20, h = 5, fixed code) with schedule B. Best against last epoch reads the
@@ -114,7 +115,7 @@ def protocol(preset: str) -> list[Cell]:
         return [*small, tiny(network="tiny-resnet", aspect="baseline", variant="tiny-resnet")]
     recipe = recipes.B if preset == "paper" else recipes.FAST
     audit = [
-        cell(
+        configuration(
             forty_k(20, 5) | options,
             "cifar10",
             recipe,
@@ -124,15 +125,15 @@ def protocol(preset: str) -> list[Cell]:
         for aspect, variant, options in _changes(width=172)
     ]
     audit += [
-        cell({}, "cifar10", recipe, network, aspect="baseline", variant=network)
+        configuration({}, "cifar10", recipe, network, aspect="baseline", variant=network)
         for network in ("tiny-resnet", "tiny-densenet")
     ]
     if preset == "paper":
         audit += [
-            cell(forty_k(20, 5), "cifar10", recipes.A, aspect="schedule", variant="plateau on test loss"),
-            cell(forty_k(20, 5), "cifar10", recipes.C, aspect="schedule", variant="steps, 200 epochs"),
+            configuration(forty_k(20, 5), "cifar10", recipes.A, aspect="schedule", variant="plateau on test loss"),
+            configuration(forty_k(20, 5), "cifar10", recipes.C, aspect="schedule", variant="steps, 200 epochs"),
             *(
-                cell(options, "cifar10", recipe, aspect="authors' log", variant=variant)
+                configuration(options, "cifar10", recipe, aspect="authors' log", variant=variant)
                 for variant, (options, recipe) in LOGGED.items()
             ),
         ]

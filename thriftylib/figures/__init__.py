@@ -21,7 +21,6 @@ from thriftylib.figures.audit import protocol_audit
 from thriftylib.figures.depth import accuracy_against_layers, error_against_parameters, memory_against_depth
 from thriftylib.figures.display import replications, show, status, verdicts
 from thriftylib.figures.frames import claimed_at, differences, front_points, points, stack
-from thriftylib.figures.look import style
 from thriftylib.figures.pareto import pareto, pareto_front
 from thriftylib.figures.rows import (
     accuracy_by_row,
@@ -31,6 +30,7 @@ from thriftylib.figures.rows import (
     table_gains,
     table_rows,
 )
+from thriftylib.figures.style import style
 from thriftylib.figures.training import curves, longest, run_in_words, training_curves
 
 __all__ = [

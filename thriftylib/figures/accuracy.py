@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from thriftylib.figures import look
+from thriftylib.figures import style as look
 
 _OTHER_RECIPES = ("P", "X", "*")
 _SPAN = 2.0  # points: no axis of accuracy shows less, so that noise never looks like a slope

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from thriftylib.figures import look
+from thriftylib.figures import style as look
 
 _REACH = 6.0  # points: a difference beyond it is written at the edge, so that one failed run hides no other row
 

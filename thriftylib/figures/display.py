@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image as Picture
 from PIL.PngImagePlugin import PngInfo
 
-from thriftylib.evidence.sheets import Replication
-from thriftylib.figures.look import style
+from thriftylib.evidence.claims_files import Replication
+from thriftylib.figures.style import style
 
 SHOWN_WIDTH = 620
 """CSS pixels: the book's column. The picture has twice as many."""

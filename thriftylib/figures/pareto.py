@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from thriftylib.figures import look
+from thriftylib.figures import style as look
 
 
 def pareto(frame: pd.DataFrame, *, title: str) -> Axes:

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.differences import Difference, Side, subtract
 from thriftylib.evidence.records import Record
-from thriftylib.figures import look
+from thriftylib.figures import style as look
 from thriftylib.figures.training import longest
 
 _HEIGHT = 0.36  # inches of a row

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record
-from thriftylib.figures import look
+from thriftylib.figures import style as look
 
 
 def curves(record: Record) -> pd.DataFrame:

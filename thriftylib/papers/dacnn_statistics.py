@@ -18,7 +18,7 @@ from thriftylib.method import Method
 from thriftylib.options import MethodOptions
 
 if TYPE_CHECKING:
-    from thriftylib.training.data import Dataset
+    from thriftylib.datasets.load import Dataset
 
 
 class NormStatisticsOptions(MethodOptions, method="norm-statistics"):

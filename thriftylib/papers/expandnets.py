@@ -23,8 +23,8 @@ from thriftylib.papers.networks import uniform_norms
 from thriftylib.spec import Positive
 
 if TYPE_CHECKING:
+    from thriftylib.datasets.load import Dataset
     from thriftylib.method import Sample
-    from thriftylib.training.data import Dataset
 
 
 QUANTILES = {

@@ -15,18 +15,18 @@ from typing import Literal
 
 import torch
 
+from thriftylib.datasets.load import Dataset, load
 from thriftylib.errors import CheckpointError
 from thriftylib.evidence.records import Record, Session, load_record, record_path, save_record
 from thriftylib.evidence.series import SERIES
+from thriftylib.fast import kernels
 from thriftylib.method import Parent
 from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Run
-from thriftylib.training import kernels
 from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from thriftylib.training.data import Dataset, load
 from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
+from thriftylib.training.finishing import find_parent, keep, make_record, save_weights, weights_of
 from thriftylib.training.measured import plain
-from thriftylib.training.outcome import find_parent, keep, make_record, save_weights, weights_of
 from thriftylib.training.progress import Report
 from thriftylib.training.provenance import provenance
 from thriftylib.training.sessions import Trace, alone, begin, differences, served_by, with_lost_work

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thriftylib.training.data import Dataset, Split, normalise
+from thriftylib.datasets.load import Dataset, Split, normalise
 from thriftylib.training.device import Precision, autocast
 
 BATCH = 500  # images; small enough for the caches of a CPU, large enough for a GPU

@@ -24,8 +24,8 @@ from torch import nn
 from thriftylib.errors import BusyError, ThriftyError
 from thriftylib.evidence.consistency import check_utc
 from thriftylib.evidence.records import Session
+from thriftylib.fast import kernels
 from thriftylib.paths import write_atomically
-from thriftylib.training import kernels
 from thriftylib.training.device import Precision, device_name
 from thriftylib.training.provenance import provenance, versions
 

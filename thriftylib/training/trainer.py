@@ -10,19 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thriftylib.datasets.load import Dataset, Split
 from thriftylib.errors import CheckpointError, SpecError
+from thriftylib.fast import kernels
+from thriftylib.fast.tiles import sharing_threads
 from thriftylib.method import Method, Parent
 from thriftylib.narrowing import different_shapes, fit
 from thriftylib.options import MethodOptions, find
 from thriftylib.schedules import learning_rate, steps_per_epoch
 from thriftylib.spec import Plateau, Recipe, Run
-from thriftylib.training import kernels
 from thriftylib.training.augment import augment, mix
 from thriftylib.training.counting import check_cost
-from thriftylib.training.data import Dataset, Split
 from thriftylib.training.device import Precision, autocast
 from thriftylib.training.evaluation import as_input, evaluate, right
-from thriftylib.training.groups import sharing_threads
 from thriftylib.training.measured import plain
 from thriftylib.training.progress import Report
 from thriftylib.training.streams import seed_layers, stream, stream_seed

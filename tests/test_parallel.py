@@ -1,0 +1,204 @@
+"""Trainings side by side: the same weights, in an order that parents allow, stopped together."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from thriftylib.errors import BusyError, ThriftyError
+from thriftylib.experiments import experiment
+from thriftylib.running import execute
+from thriftylib.running import parallel as side_by_side
+from thriftylib.running.execute import OutputFolders, train_missing
+from thriftylib.running.parallel import Queue
+from thriftylib.training import engine
+from thriftylib.training.engine import Outcome
+
+INIT = [
+    configuration
+    for configuration in experiment("expandnets-init").configurations("smoke")
+    if configuration.labels["kernel"] == 3
+]
+
+
+def run_of(model, start="scratch", seed=0, epochs=None):
+    run = next(
+        configuration.run
+        for configuration in INIT
+        if (configuration.labels["model"], configuration.labels["start"]) == (model, start)
+    )
+    if epochs:
+        run = run.model_copy(update={"recipe": run.recipe.model_copy(update={"epochs": epochs})})
+    return run.with_seed(seed)
+
+
+def train(runs, folder, **more):
+    return train_missing(runs, OutputFolders.below(folder), device="cpu", progress=False, **more)
+
+
+def checkpoints(folder):
+    return list(folder.glob("checkpoints/[!.]*.safetensors"))
+
+
+def test_the_weights_of_runs_one_after_the_other_and_parents_first(tmp_path):
+    parent, child, other = run_of("CL+FC"), run_of("SmallNet", "CL+FC"), run_of("SmallNet", seed=1)
+    order = []
+    done = train(
+        [child, parent, other], tmp_path / "two", jobs=2, announce=lambda run, *of: order.append((run.id, *of))
+    )
+    assert order == [(parent.id, 1, 3), (other.id, 2, 3), (child.id, 3, 3)]
+    assert (done.missing, done.stopped) == ([], None)
+    alone = train([parent, child, other], tmp_path / "one")
+    for run in (parent, child, other):
+        assert done.records[run.id].weights == alone.records[run.id].weights  # with their SHA-256
+        assert done.records[run.id].threads == 1
+
+
+def test_the_last_run_goes_on_with_the_threads_of_its_first_sitting(tmp_path, monkeypatch):
+    asked = []
+
+    def train_none(run, **arguments):
+        asked.append(arguments["threads"])
+        return Outcome(None, "signal")
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    monkeypatch.setattr("thriftylib.training.engine.train", train_none)
+    for more in ({"jobs": 2}, {"jobs": 2, "threads": 5}, {"jobs": 20}, {}):
+        train([run_of("SmallNet")], tmp_path, **more)
+    assert asked == [3, 5, 1, None]
+
+
+def test_a_budget_that_ends_while_processes_start_is_theirs_too(tmp_path):
+    runs = [run_of("CL+FC"), run_of("SmallNet")]
+    done = train(runs, tmp_path, jobs=2, budget=1.0)  # torch alone takes longer
+    assert (done.missing, done.stopped) == (runs, "budget")
+    assert len(checkpoints(tmp_path)) == 2
+
+
+def test_a_budget_that_is_used_up_starts_nothing(tmp_path):
+    runs = [run_of("CL+FC"), run_of("SmallNet")]
+    done = train(runs, tmp_path, jobs=2, budget=1e-9)
+    assert (done.missing, done.stopped) == (runs, "budget")
+
+
+def test_what_stopped_a_call_is_not_told_where_nothing_is_missing(tmp_path, monkeypatch):
+    runs = [run_of("SmallNet", seed=seed) for seed in (0, 1)]
+
+    def train_all(queue, *_):
+        for run in queue.waiting:
+            train([run], tmp_path)
+        return "budget"
+
+    monkeypatch.setattr(execute, "train_in_parallel", train_all)
+    done = train(runs, tmp_path, jobs=2)
+    assert (set(done.records), done.missing, done.stopped) == ({run.id for run in runs}, [], None)
+
+
+def test_what_one_training_finds_wrong_is_told_and_the_others_stop(tmp_path):
+    long = run_of("SmallNet", epochs=10_000)
+    wrong = run_of("SmallNet").model_copy(update={"data": long.data.model_copy(update={"name": "cifar10"})})
+    with pytest.raises(ThriftyError, match="cifar10") as error:
+        train([long, wrong], tmp_path, jobs=2, data=tmp_path / "nothing")
+    assert "\n" not in str(error.value)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes in /proc")
+@pytest.mark.parametrize("ended", ["first", "all", "first killed", "a training killed"])
+def test_what_is_ended_from_outside_leaves_checkpoints(tmp_path, ended):
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(run_of("SmallNet", epochs=10_000).model_dump(mode="json")))
+    command = [sys.executable, "-m", "thriftylib.cli", "train", file, "--seeds", "0-2", "--jobs", "2"]
+    command += ["--out", tmp_path, "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    seeds = set()
+    for line in process.stderr:
+        seeds |= {seed for seed in "012" if f"seed {seed} epoch 1/" in line}
+        if len(seeds) == 2:
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    trainings = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    match ended:
+        case "first":
+            process.terminate()
+        case "all":  # as a batch system does; the first process then asks its trainings once more
+            os.killpg(process.pid, signal.SIGTERM)
+        case "first killed":
+            process.kill()
+        case "a training killed":
+            os.kill(trainings[0], signal.SIGKILL)
+    rest = process.stderr.read()  # until the last process has closed it
+    code, left = {"first killed": (-signal.SIGKILL, 2), "a training killed": (1, 1)}.get(ended, (3, 2))
+    assert process.wait(60) == code
+    assert rest.count("stopped by signal") == left
+    assert len(checkpoints(tmp_path)) == left
+    assert "Traceback" not in rest
+    if code == 3:
+        assert "stopped by the signal: 3 runs are left; the same command goes on" in rest
+    if code == 1:
+        assert "its process was killed by signal 9; the same command goes on from its checkpoint" in rest
+
+
+def test_with_expected_times_the_next_run_is_the_first_that_ends_in_time():
+    long, short, shorter = (run_of("SmallNet", seed=seed) for seed in range(3))
+    queue = Queue([long, short, shorter], {long.id: 90.0, short.id: 30.0, shorter.id: 10.0})
+    assert [queue.next(left) for left in (60.0, 25.0)] == [short, shorter]
+    assert queue.next(20.0) == long  # nothing shorter is left: until the time is up
+    assert queue.next(10.0) is None
+
+
+def test_where_none_ends_in_time_one_with_a_checkpoint_goes_on():
+    runs = [run_of("SmallNet", seed=seed) for seed in range(3)]
+    queue = Queue(list(runs), {run.id: 90.0 for run in runs}, begun=lambda run: run == runs[1])
+    assert [queue.next(20.0) for _ in runs] == [runs[1], runs[0], runs[2]]
+
+
+def test_a_child_waits_however_short_it_is():
+    parent, child = run_of("CL+FC"), run_of("SmallNet", "CL+FC")
+    queue = Queue([parent, child], {parent.id: 90.0, child.id: 1.0})
+    assert queue.next(100.0) == parent
+    assert queue.next(100.0) is None
+    queue.ended(parent)
+    assert queue.next(100.0) == child
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """The ids of runs that another process trains."""
+    ids = set()
+    real = engine.train
+
+    def train_unless_busy(run, **arguments):
+        if run.id in ids:
+            raise BusyError(f"run {run.id} is being trained by process 42")
+        return real(run, **arguments)
+
+    monkeypatch.setattr("thriftylib.training.engine.train", train_unless_busy)
+    return ids
+
+
+def test_a_busy_run_is_left_out_and_the_following_ones_go_on(tmp_path, busy, capsys):
+    parent, child, other = run_of("CL+FC"), run_of("SmallNet", "CL+FC"), run_of("SmallNet", seed=1)
+    busy.add(parent.id)
+    done = train([parent, child, other], tmp_path)
+    assert list(done.records) == [other.id]
+    assert (done.missing, done.stopped) == ([parent, child], "busy")
+    assert f"run {parent.id} is left out: run {parent.id} is being trained by process 42" in capsys.readouterr().err
+    busy.clear()
+    assert train([parent, child, other], tmp_path).stopped is None
+
+
+def test_a_process_tells_that_its_run_is_busy(busy, monkeypatch):
+    monkeypatch.setattr(side_by_side, "_stop_with_parent", lambda: None)
+    run = run_of("SmallNet")
+    busy.add(run.id)
+    answer, end = multiprocessing.Pipe(duplex=False)
+    side_by_side._train(end, run.model_dump(mode="json"), {}, None)
+    training = side_by_side._Training(run, type("Ended", (), {"exitcode": 0})(), answer)
+    assert side_by_side._what_stopped(training, asked=False) == (None, f"run {run.id} is being trained by process 42")

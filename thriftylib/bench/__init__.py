@@ -1,0 +1,1 @@
+"""What ``thrifty bench`` measures: ratios of images per second, interleaved in one process."""

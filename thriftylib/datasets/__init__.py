@@ -1,0 +1,1 @@
+"""Data sets: facts, files and formats."""

@@ -1,0 +1,1 @@
+"""Everything that makes the plain path faster and nothing that it needs."""

@@ -1,0 +1,136 @@
+"""The package's C code, compiled on the machine that runs it when it is first wanted.
+
+Wheels know nothing of the processor they will meet; a compiler on the spot does. What it makes is kept in the user's
+cache folder. Its name tells what it was made from (source, command, compiler, processor) and, last, its own checksum.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from thriftylib.paths import cache_dir, write_atomically
+
+_SOURCES = Path(__file__).with_name("native")
+_NUMBERS = {torch.float32: "float", torch.float64: "double"}
+_FLAGS = ("-O3", "-fno-strict-aliasing", "-fPIC", "-shared")
+_TUNED = ("-march=native",)  # some compilers know no such processor
+_COMPILERS = ("gcc", "cc", "clang")  # gcc first: its code is the faster
+_SECONDS = 120  # a compiler that takes longer hangs
+
+
+def library(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
+    """``fast/native/<name>.c`` for numbers of ``dtype``, compiled if it is not there yet.
+
+    Returns:
+        None where it cannot be had; :func:`missing` says why.
+    """
+    found = _find(name, dtype)
+    return found if isinstance(found, ctypes.CDLL) else None
+
+
+def missing(name: str, dtype: torch.dtype) -> str | None:
+    """Why :func:`library` has nothing for numbers that the code is written for, in one line; None: it has."""
+    found = _find(name, dtype)
+    return found if isinstance(found, str) else None
+
+
+def compiler() -> list[str]:
+    """The C compiler's command: the environment's ``CC``, else the first of gcc, cc and clang; empty: there is none."""
+    try:
+        command = shlex.split(os.environ.get("CC", "")) or [name for name in _COMPILERS if shutil.which(name)][:1]
+    except ValueError:  # an open quotation
+        return []
+    return command if command and shutil.which(command[0]) else []
+
+
+@cache
+def compiler_version() -> str:
+    """The C compiler's own first line, such as "gcc (Debian 12.2.0-14) 12.2.0"; "no compiler" where there is none."""
+    if not (command := compiler()):
+        return "no compiler"
+    try:
+        said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS)
+        return said.stdout.splitlines()[0].strip()
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return command[0]
+
+
+@cache
+def _find(name: str, dtype: torch.dtype) -> ctypes.CDLL | str | None:
+    if dtype not in _NUMBERS:
+        return None
+    command = compiler()
+    if not command:
+        return "there is no C compiler (gcc, cc, clang or what CC names)"
+    command = [*command, *_FLAGS, f"-DREAL={_NUMBERS[dtype]}"]
+    texts = [path.read_bytes() for path in sorted(_SOURCES.glob("*.[ch]"))]
+    key = hashlib.sha256(b"\0".join([*texts, " ".join(command).encode(), _version(command[0]), _processor()]))
+    stem, folder = f"{name}-{key.hexdigest()[:16]}", None
+    with suppress(OSError, RuntimeError):  # no cache folder, or nobody's home
+        folder = cache_dir() / "native"
+        for path in folder.glob(f"{stem}-*.so"):
+            if path.stem == f"{stem}-{_checksum(path.read_bytes())}":
+                return ctypes.CDLL(str(path))
+    return _compile(command, _SOURCES / f"{name}.c", stem, folder)
+
+
+def _compile(command: list[str], source: Path, stem: str, folder: Path | None) -> ctypes.CDLL | str:
+    error = ""
+    for flags in (_TUNED, ()):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+            made = Path(place) / f"{stem}.so"
+            whole = [*command, *flags, str(source), "-lm", "-o", str(made)]
+            try:
+                subprocess.run(whole, check=True, capture_output=True, text=True, timeout=_SECONDS)
+                content = made.read_bytes()
+                with suppress(OSError):  # else nothing can be kept here
+                    if folder is not None:
+                        kept = folder / f"{stem}-{_checksum(content)}.so"
+                        write_atomically(kept, content)
+                        made = kept
+                return ctypes.CDLL(str(made))
+            except (OSError, subprocess.SubprocessError) as failure:
+                error = error or _reason(failure)
+    return f"the C compiler {command[0]} does not work ({error})"
+
+
+def _reason(failure: OSError | subprocess.SubprocessError) -> str:
+    """The line that says most."""
+    if isinstance(failure, subprocess.CalledProcessError):
+        lines = failure.stderr.strip().splitlines()
+        said = next((line for line in lines if "error" in line), lines[-1] if lines else "")
+        return said or f"exit code {failure.returncode}"
+    if isinstance(failure, subprocess.TimeoutExpired):
+        return f"no answer in {_SECONDS} seconds"
+    return failure.strerror or str(failure)
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _version(program: str) -> bytes:
+    """Another one after an upgrade of the compiler."""
+    path = Path(shutil.which(program) or program).resolve()
+    return f"{path} {path.stat().st_mtime_ns}".encode()
+
+
+def _processor() -> bytes:
+    """What ``-march=native`` depends on: a cache folder may serve machines of several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}".encode()
+    return b"\n".join(sorted({line for line in lines if line.startswith((b"model name", b"flags", b"Features"))}))

@@ -1,0 +1,1 @@
+"""What plans, executes, collects and reports the papers' grids."""
