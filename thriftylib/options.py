@@ -68,6 +68,7 @@ class NetworkOptions(Strict):
     """The options of one kind of network; subclass with ``class X(NetworkOptions, network="name")`` to register it."""
 
     network: ClassVar[str]
+    fast: ClassVar[tuple[str, ...]] = ()  # the modules of thriftylib.fast that may serve it
     known: ClassVar[dict[str, type[NetworkOptions]]] = {}
 
     def __init_subclass__(cls, network: str | None = None, **kwargs: Any) -> None:

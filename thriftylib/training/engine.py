@@ -19,10 +19,10 @@ from thriftylib.datasets.load import Dataset, load
 from thriftylib.errors import CheckpointError
 from thriftylib.evidence.records import Record, Session, load_record, record_path, save_record
 from thriftylib.evidence.series import SERIES
-from thriftylib.fast import kernels
 from thriftylib.method import Parent
 from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Run
+from thriftylib.training import fast_path
 from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
 from thriftylib.training.finishing import find_parent, keep, make_record, save_weights, weights_of
@@ -118,7 +118,7 @@ def train(
 
         saved = time.monotonic()
         with Report(run, trainer.steps * run.recipe.epochs, trainer.position, shown=progress) as report:
-            if chosen.type == "cpu" and (missing := kernels.hint(trainer.network)):
+            if chosen.type == "cpu" and (missing := fast_path.hint(trainer.network)):
                 report.say(missing)
             if before and (changed := differences(before[-1], session)):
                 report.say(f"goes on elsewhere than it stopped: {changed}")
@@ -136,7 +136,7 @@ def train(
         if path:
             save()  # should the method fail at its end, the training is not lost
         began = time.monotonic()
-        network = kernels.restore(trainer.network).eval()
+        network = fast_path.restore(trainer.network).eval()
         network = is_network("finish", trainer.method.finish(network, dataset))
         tensors = weights_of(network)
         kept = keep(run, network, dataset, chosen, session.precision)

@@ -24,8 +24,8 @@ from torch import nn
 from thriftylib.errors import BusyError, ThriftyError
 from thriftylib.evidence.consistency import check_utc
 from thriftylib.evidence.records import Session
-from thriftylib.fast import kernels
 from thriftylib.paths import write_atomically
+from thriftylib.training import fast_path
 from thriftylib.training.device import Precision, device_name
 from thriftylib.training.provenance import provenance, versions
 
@@ -49,7 +49,7 @@ def begin(device: torch.device, precision: Precision) -> Session:
 
 def served_by(session: Session, network: nn.Module) -> Session:
     """The session with the fast path that serves its network."""
-    return session.model_copy(update={"fast": kernels.describe(network)})
+    return session.model_copy(update={"fast": fast_path.describe(network)})
 
 
 def differences(before: Session, now: Session) -> str | None:

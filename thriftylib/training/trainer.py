@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +11,12 @@ from torch import Tensor, nn
 
 from thriftylib.datasets.load import Dataset, Split
 from thriftylib.errors import CheckpointError, SpecError
-from thriftylib.fast import kernels
-from thriftylib.fast.tiles import sharing_threads
 from thriftylib.method import Method, Parent
 from thriftylib.narrowing import different_shapes, fit
-from thriftylib.options import MethodOptions, find
+from thriftylib.options import MethodOptions, NetworkOptions, find
 from thriftylib.schedules import learning_rate, steps_per_epoch
 from thriftylib.spec import Plateau, Recipe, Run
+from thriftylib.training import fast_path
 from thriftylib.training.augment import augment, mix
 from thriftylib.training.counting import check_cost
 from thriftylib.training.device import Precision, autocast
@@ -53,8 +51,8 @@ class Trainer:
     def _adopt(self, network: nn.Module) -> None:
         """Take a network into training: device, memory format, fast kernels, optimiser."""
         self.network = network.to(self.device, memory_format=torch.channels_last)
-        kernels.accelerate(self.network, self.precision)
-        self.sharing = sharing_threads if kernels.is_accelerated(self.network) else nullcontext
+        asked = find(NetworkOptions, self.run.network.name).fast
+        fast_path.accelerate(self.network, asked, self.precision)
         self.optimizer = make_optimizer(self.network, self.recipe)
         if self.recipe.momentum:
             # Zero before the first step changes no value. Left to SGD, a buffer would take its gradient's strides, but
@@ -97,7 +95,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         index = self.order[self.batch * self.recipe.batch_size : (self.batch + 1) * self.recipe.batch_size]
-        with self.sharing():
+        with fast_path.sharing(self.network):
             self._learn(index)
         self.method.after_step(self.network, self.optimizer, rate)
         self.batch += 1
