@@ -3,7 +3,8 @@
 The authors' images are normalised by other constants than ours (:mod:`thriftylib.datasets.facts`).
 The means agree to 0.0003, and so do the deviations of CIFAR-100. Their deviations of CIFAR-10 are those of all pixels,
 ours the mean over images of each image's own, so that our inputs are 1.22 times theirs, the blue ones 1.30 times. The
-batch norm behind the first convolution undoes the common factor; the relative weight of blue, 1.07 times theirs, stays as a difference.
+batch norm behind the first convolution undoes the common factor; the relative weight of blue, 1.07 times theirs,
+stays as a difference.
 """
 
 from __future__ import annotations
