@@ -467,14 +467,14 @@ def test_a_bad_file_is_named_and_blocks_no_other(tmp_path):
     faults = load_claims(tmp_path).faults
     assert faults == load_claims_files(tmp_path).faults
     assert list(faults) == ["bad", "worse"]
-    assert faults["bad"].startswith(f"{bad}:19: claim bad/a/two: Claim.value = 'many': ")
+    assert faults["bad"].startswith(f"{bad}:20: claim bad/a/two: Claim.value = 'many': ")
     assert faults["worse"].startswith(f"{tmp_path / 'worse.yaml'}: is not YAML")
 
 
 def test_each_claim_has_its_line(tmp_path):
     path = tmp_path / "paper.yaml"
     path.write_text(GROUP)
-    assert locate(path) == {"paper/a/one": 18, "paper/a/two": 19, "paper/a/three": 21}
+    assert locate(path) == {"paper/a/one": 19, "paper/a/two": 20, "paper/a/three": 22}
     assert SHEET.lines == locate(claims_dir() / "thriftynet.yaml")
     assert SHEET.lines.keys() == SHEET.claims.keys() | SHEET.counted.keys()
 
@@ -485,10 +485,10 @@ def test_each_claim_has_its_line(tmp_path):
         ("unit:", "units:", 4),
         ("title:", "titel:", 2),
         ("mark: AUTHORS' LOG", "mark: AUTHORS' LOG\n    mark: FIGURE", 4),
-        ("[two,", "[one,", 19),
-        ("[two, 64, 80.0]", "[two, 64]", 19),
-        ("value: 85.0", "value: 185.0", 21),
-        ("id: three", "di: three", 21),
+        ("[two,", "[one,", 20),
+        ("[two, 64, 80.0]", "[two, 64]", 20),
+        ("value: 85.0", "value: 185.0", 22),
+        ("id: three", "di: three", 22),
     ],
 )
 def test_a_fault_has_its_line(tmp_path, old, new, line):
