@@ -123,8 +123,8 @@ def test_a_file_declares_its_own(tmp_path):
     few, gap = claims["paper/a/few"], claims["paper/a/gap"]
     assert (few.definition.source, few.definition.closeness(100.0), few.is_counted) == ("measured", 5.0, False)
     assert gap.is_difference
-    assert [spread.deviation for spread in gap.known_side_spreads] == [2.0, 2.0]
-    assert [spread.deviation for spread in claims["paper/a/gap-stated"].known_side_spreads] == [3.0, 4.0]
+    assert [spread.deviation for spread in gap.reported_spreads] == [2.0, 2.0]
+    assert [spread.deviation for spread in claims["paper/a/gap-stated"].reported_spreads] == [3.0, 4.0]
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,10 @@ class Claim(Strict):
     """The spreads of the claims about each side of a comparison, as far as they are known."""
 
     @property
-    def known_side_spreads(self) -> tuple[Spread | None, Spread | None]:
-        """The paper's spreads of both sides of a comparison: the claim's own ``spreads``, else those of the sides."""
+    def reported_spreads(self) -> tuple[Spread | None, ...]:
+        """The paper's spread of each side: of a difference the claim's own ``spreads``, else those of the sides."""
+        if not self.is_difference:
+            return (self.known_spread,)
         if self.spreads is None:
             return self.side_spreads
         return tuple(Spread(deviation=self.as_sample(each), runs=self.runs) for each in self.spreads)

@@ -25,7 +25,7 @@ from thriftylib.paths import claims_dir, results_dir
 FILE = "counts.json"
 
 
-class Count(Strict):
+class NetworkCount(Strict):
     """One network's cost for one image of a data set, as :mod:`thriftylib.cost` counts it.
 
     ``asked`` is what the claim says of the network (a parameter budget, say), ``options`` everything it came to.
@@ -44,11 +44,11 @@ class Count(Strict):
 
 class _File(Strict):
     format: Literal[1] = 1
-    counts: list[Count]
+    counts: list[NetworkCount]
 
 
-def count(network: str, options: dict[str, JsonValue], dataset: str) -> Count:
-    """Count one network in closed form; imports its paper, and so torch.
+def count(network: str, options: dict[str, JsonValue], dataset: str) -> NetworkCount:
+    """NetworkCount one network in closed form; imports its paper, and so torch.
 
     Raises:
         SpecError: no such network or data set, or options that cannot be.
@@ -57,7 +57,7 @@ def count(network: str, options: dict[str, JsonValue], dataset: str) -> Count:
     shape, classes = info.image_shape, len(info.classes)
     resolved = find(NetworkOptions, network).model_validate(options).resolve(shape, classes)
     cost = resolved.cost(shape, classes)
-    return Count(
+    return NetworkCount(
         network=network,
         dataset=dataset,
         asked=options,
@@ -70,9 +70,9 @@ def count(network: str, options: dict[str, JsonValue], dataset: str) -> Count:
     )
 
 
-def count_claims(claims: Iterable[Claim]) -> list[Count]:
+def count_claims(claims: Iterable[Claim]) -> list[NetworkCount]:
     """A count for each network that a claim about a count names, each once; imports torch."""
-    counts: list[Count] = []
+    counts: list[NetworkCount] = []
     for claim in claims:
         for side in claim.sides if claim.is_counted and claim.not_testable is None else ():
             row = count(side.network, side.options, side.dataset)
@@ -81,7 +81,7 @@ def count_claims(claims: Iterable[Claim]) -> list[Count]:
     return counts
 
 
-def answer(claim: Claim, counts: Iterable[Count]) -> float | None:
+def answer(claim: Claim, counts: Iterable[NetworkCount]) -> float | None:
     """Our number for a claim about a count, in the claim's unit; None where nothing was counted.
 
     Raises:
@@ -96,7 +96,7 @@ def answer(claim: Claim, counts: Iterable[Count]) -> float | None:
     return number / 1e6 if number is not None and row.unit == "MMAC" else number
 
 
-def _number(claim: Claim, side: Setting, quantity: str, counts: Iterable[Count]) -> float | None:
+def _number(claim: Claim, side: Setting, quantity: str, counts: Iterable[NetworkCount]) -> float | None:
     found = {
         row.options.get("filters") if quantity == "filters" else getattr(row, quantity)
         for row in counts
@@ -107,7 +107,7 @@ def _number(claim: Claim, side: Setting, quantity: str, counts: Iterable[Count])
     return next((float(number) for number in found), None)
 
 
-def load_counts(folder: str | os.PathLike[str]) -> list[Count]:
+def load_counts(folder: str | os.PathLike[str]) -> list[NetworkCount]:
     """The rows of ``folder/counts.json``; none where there is no such file.
 
     Raises:
@@ -117,7 +117,7 @@ def load_counts(folder: str | os.PathLike[str]) -> list[Count]:
     return read_model(path, _File).counts if path.exists() else []
 
 
-def save_counts(counts: Iterable[Count], folder: str | os.PathLike[str]) -> Path:
+def save_counts(counts: Iterable[NetworkCount], folder: str | os.PathLike[str]) -> Path:
     """Write ``folder/counts.json`` atomically; the same counts are always the same text."""
     return write_json(_File(counts=list(counts)).model_dump(mode="json"), Path(folder) / FILE)
 

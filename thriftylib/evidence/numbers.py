@@ -32,7 +32,7 @@ from thriftylib.bench.record import BenchRecord, load_bench
 from thriftylib.errors import RecordError
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import ClaimsFile, load_claims_files
-from thriftylib.evidence.counts import Count, load_counts
+from thriftylib.evidence.counts import NetworkCount, load_counts
 from thriftylib.evidence.coverage import Coverage
 from thriftylib.evidence.records import Counted, Record, load_records
 from thriftylib.evidence.statuses import STATUSES, STRONG, UNDECIDED, Verdict
@@ -50,7 +50,7 @@ class Evidence:
 
     sheets: Mapping[str, ClaimsFile]
     records: Sequence[Record] = ()
-    counts: Sequence[Count] = ()
+    counts: Sequence[NetworkCount] = ()
     bench: Mapping[str, BenchRecord] | None = None
 
     @classmethod

@@ -10,7 +10,7 @@ import pandas
 
 from thriftylib.datasets.facts import dataset_info
 from thriftylib.evidence.claims import Claim, Setting
-from thriftylib.evidence.counts import Count
+from thriftylib.evidence.counts import NetworkCount
 from thriftylib.evidence.records import Counted, Record
 from thriftylib.evidence.statuses import Verdict
 from thriftylib.evidence.verdicts import judge_all
@@ -47,7 +47,7 @@ RECORDS = (
 
 
 def scoreboard(
-    claims: Mapping[str, Claim], records: Sequence[Record], counts: Sequence[Count] = ()
+    claims: Mapping[str, Claim], records: Sequence[Record], counts: Sequence[NetworkCount] = ()
 ) -> pandas.DataFrame:
     """One row per claim, in the order of ``claims``.
 
