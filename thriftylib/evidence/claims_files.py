@@ -4,23 +4,21 @@ A file holds the paper's ``title``, its ``groups`` of claims, the numbers that o
 arithmetic, never shown as claims), what others measured (``replications``: beside the claims, never one and never
 judged), what is ``unavailable`` to us and the ``quantities`` that it declares itself (rows of
 :class:`thriftylib.evidence.quantities.Quantity`, such as ``{name: neurons, unit: "", source: measured, better: lower,
-close: {relative: 0.05}}``). A group gives the fields that its claims
-share; each of its ``claims`` adds its own, and ``columns`` with ``rows`` does the same as a table, where a column named
-``options.x`` is the setting's option x. ``{...}`` in a statement stands for a field or an option of the claim. A number
-that is not in the file is not a claim.
+close: {relative: 0.05}}``). A group gives the fields that its claims share; each of its ``claims`` adds its own, and
+``columns`` with ``rows`` does the same as a table, where a column named ``options.x`` is the setting's option x.
+``{...}`` in a statement stands for a field or an option of the claim. A number that is not in the file is not a claim.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence import quantities
@@ -28,10 +26,11 @@ from thriftylib.evidence.claims import Claim, Setting, Spread, Text
 from thriftylib.evidence.quantities import Quantity
 from thriftylib.options import Strict, suggest
 
-Item = TypeVar("Item")
-
 _OWN = set(Claim.model_fields) - {"paper", "declared", "side_spreads"}
 """The fields of a claim that a file gives."""
+Item = TypeVar("Item")
+Place = list[str | int]
+"""Where something is in a file: ``["groups", 0, "rows", 2]``."""
 
 
 class Unavailable(Strict):
@@ -63,6 +62,15 @@ class Replication(Strict):
     remark: str = ""
     unit: str
     results: Annotated[tuple[Result, ...], Field(strict=False, min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_table(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if "rows" not in data:
+            return data
+        table = Table.model_validate({key: data[key] for key in ("columns", "rows") if key in data})
+        fields = {key: value for key, value in data.items() if key not in ("columns", "rows")}
+        return {**fields, "results": [table.named(row) for row in table.rows]}
 
 
 class ClaimsFile(Strict):
@@ -128,157 +136,136 @@ def load_claims_file(path: str | os.PathLike[str]) -> ClaimsFile:
     Raises:
         RecordError: one line that names the file, the line, the claim and the field.
     """
-    path = Path(path)
+    path, root, place = Path(path), None, []
     try:
-        content = yaml.load(path.read_text("utf-8"), _Loader)
-        with _at(content):
-            return _read(path.stem, content)
+        loader = _Loader(path.read_text("utf-8"))
+        root = loader.get_single_node()
+        return _read(path.stem, loader.construct_document(root) if root else {}, root, place)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.MarkedYAMLError as error:
+        raise RecordError(f"{path}:{error.problem_mark.line + 1}: is not YAML ({error.problem})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
-    except _Fault as fault:
-        raise RecordError(f"{path}:{fault.line}: {fault}") from None
-
-
-class _Fault(Exception):
-    """What is wrong in a line of the file."""
-
-    def __init__(self, line: int, text: object) -> None:
-        super().__init__(text)
-        self.line = line
-
-
-@contextmanager
-def _at(value: Any) -> Iterator[None]:
-    """Say of a fault that it is in this mapping or list; the innermost one is named."""
-    try:
-        yield
-    except (RecordError, SpecError) as error:
-        raise _Fault(getattr(value, "line", 1), error) from None
-
-
-class _Mapping(dict[str, Any]):
-    line = 1
-
-
-class _List(list[Any]):
-    line = 1
+    except (SpecError, RecordError) as error:
+        raise RecordError(f"{path}:{_line(root, place)}: {error}") from None
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """YAML without a key given twice, whose mappings and lists know their line."""
+    """YAML without a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
-                raise _Fault(node.start_mark.line + 1, f"the key {key!r} is there twice")
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
-    def construct_lined(self, node: yaml.CollectionNode) -> Iterator[_Mapping | _List]:
-        value = _Mapping() if isinstance(node, yaml.MappingNode) else _List()
-        value.line = node.start_mark.line + 1
-        yield value
-        if isinstance(value, _Mapping):
-            value.update(self.construct_mapping(node))
-        else:
-            value.extend(self.construct_sequence(node))
+
+def _line(node: yaml.Node | None, place: Place) -> int:
+    """The line, from 1, of what is at a place, or of the nearest thing around it."""
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            node = next((value for key, value in node.value if key.value == step), node)
+        elif isinstance(node, yaml.SequenceNode):
+            node = node.value[step]
+    return node.start_mark.line + 1 if node else 1
 
 
-for _tag in ("map", "seq"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_lined)
+class Table(Strict):
+    """``rows`` of values in named ``columns``."""
+
+    columns: list[str] = []
+    rows: list[Any] = []
+
+    def named(self, row: Any) -> dict[str, Any]:
+        """The values of a row by their columns."""
+        if not isinstance(row, list) or len(row) != len(self.columns):
+            raise RecordError(f"a row must be a list of {len(self.columns)} values, one for each column: {row!r}")
+        return dict(zip(self.columns, row, strict=True))
 
 
-def _read(paper: str, content: Any) -> ClaimsFile:
-    _check_keys(content, {"title", "groups", "counted", "unavailable", "quantities", "replications"}, "the file")
-    declared = quantities.declare(_items(content, "quantities", "the file"))
-    found: dict[str, dict[str, Claim]] = {"groups": {}, "counted": {}}
+class Group(Table):
+    """Claims that share all further fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    group: str
+    claims: list[dict[str, Any]] = []
+
+
+class File(Strict):
+    """A claims file as it is written."""
+
+    title: Text
+    groups: list[dict[str, Any]] = []
+    counted: list[dict[str, Any]] = []
+    unavailable: list[dict[str, Any]] = []
+    quantities: list[dict[str, Any]] = []
+    replications: list[dict[str, Any]] = []
+
+
+def _read(paper: str, content: Any, root: yaml.Node | None, place: Place) -> ClaimsFile:
+    """The file's content; ``place`` is where the reading is."""
+    file = File.model_validate(content)
+    declared = quantities.declare(file.quantities)
+    found: dict[str, dict[str, Any]] = {"groups": {}, "counted": {}, "unavailable": {}, "replications": {}}
     lines: dict[str, int] = {}
-    for part, claims in found.items():
-        for group in _items(content, part, "the file"):
-            for own in _entries(group):
-                with _at(own):
-                    claim = _claim(paper, group, own, declared)
-                    if claim.id in lines:
-                        raise RecordError(f"claim {claim.id}: is there twice")
-                    if claim.mark == "COUNTED" and part == "groups":
-                        raise RecordError(
-                            f"claim {claim.id}: mark = 'COUNTED': our own arithmetic belongs under counted"
-                        )
-                claims[claim.id], lines[claim.id] = claim, own.line
+    for part, things in found.items():
+        for index, entry in enumerate(getattr(file, part)):
+            place[:] = part, index
+            if part in ("unavailable", "replications"):
+                model = Unavailable if part == "unavailable" else Replication
+                things[index] = model.model_validate({"paper": paper, **entry})
+                continue
+            group = Group.model_validate(entry)
+            _check_keys(group.model_extra, f"group {group.group!r}")
+            rows, claims = (enumerate(rows) for rows in (group.rows, group.claims))
+            for kind, number, own in (*(("rows", *row) for row in rows), *(("claims", *claim) for claim in claims)):
+                place[2:] = kind, number
+                claim = _claim(paper, group, group.named(own) if kind == "rows" else own, declared)
+                if claim.id in lines:
+                    raise RecordError(f"claim {claim.id}: is there twice, first in line {lines[claim.id]}")
+                if claim.mark == "COUNTED" and part == "groups":
+                    raise RecordError(f"claim {claim.id}: mark = 'COUNTED': our own arithmetic belongs under counted")
+                things[claim.id], lines[claim.id] = claim, _line(root, place)
     return ClaimsFile(
         paper=paper,
-        title=content.get("title"),
+        title=file.title,
         claims=_with_side_spreads(found["groups"]),
         counted=found["counted"],
-        unavailable=tuple(_unavailable(paper, item) for item in _items(content, "unavailable", "the file")),
-        replications=tuple(_replication(paper, item) for item in _items(content, "replications", "the file")),
+        unavailable=tuple(found["unavailable"].values()),
+        replications=tuple(found["replications"].values()),
         lines=lines,
     )
 
 
-def _check_keys(content: Any, known: set[str], where: str) -> None:
-    if not isinstance(content, dict):
-        raise RecordError(f"{where} must be a mapping of {', '.join(sorted(known))}")
-    for key in content:
-        if key not in known and not (isinstance(key, str) and key.startswith("options.") and "id" in known):
-            raise RecordError(f"unknown key {key!r} in {where}" + suggest(key, known))
+def _check_keys(given: Iterable[str], where: str) -> None:
+    for key in given:
+        if key not in _OWN and not key.startswith("options."):
+            raise RecordError(f"unknown key {key!r} in {where}" + suggest(key, _OWN))
 
 
-def _items(content: dict[str, Any], key: str, where: str) -> list[Any]:
-    if not isinstance(items := content.get(key, []), list):
-        raise RecordError(f"{key} of {where} must be a list")
-    return items
-
-
-def _rows(table: dict[str, Any], known: set[str], where: str) -> Iterator[_Mapping]:
-    """The ``rows`` of a table, each a mapping from its ``columns``."""
-    columns = _items(table, "columns", where)
-    _check_keys(dict.fromkeys(columns), known, f"columns of {where}")
-    for row in _items(table, "rows", where):
-        with _at(row if isinstance(row, list) else table):
-            if not isinstance(row, list) or len(row) != len(columns):
-                raise RecordError(f"a row of {where} must be a list of {len(columns)} values: {row!r}")
-        named = _Mapping(zip(columns, row, strict=True))
-        named.line = row.line
-        yield named
-
-
-def _entries(group: Any) -> Iterator[_Mapping]:
-    """What each claim of a group says itself."""
-    where = f"group {group.get('group')!r}" if isinstance(group, dict) else "group None"
-    with _at(group):
-        _check_keys(group, _OWN - {"id"} | {"group", "columns", "rows", "claims"}, where)
-        yield from _rows(group, _OWN, where)
-        for own in _items(group, "claims", where):
-            with _at(own if isinstance(own, dict) else group):
-                _check_keys(own, _OWN, f"a claim of {where}")
-            yield own
-
-
-def _claim(paper: str, group: _Mapping, own: _Mapping, declared: Mapping[str, Quantity]) -> Claim:
-    shared = {key: value for key, value in group.items() if key in _OWN}
-    values = copy.deepcopy({**shared, **own, "id": f"{paper}/{group.get('group')}/{own.get('id')}", "paper": paper})
-    if declared and (name := str(values.get("quantity"))) not in quantities.QUANTITIES:
-        try:
-            values["declared"] = quantities.find(name, declared)
-        except RecordError as error:
-            raise RecordError(f"claim {values['id']}: {error}") from None
-    inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
-    setting = values.get("setting") or {}
-    if not isinstance(setting, dict) or not isinstance(setting.setdefault("options", {}), dict):
-        raise RecordError(f"claim {values['id']}: setting and its options must be mappings")
-    setting["options"] |= inline
-    if inline:
-        values["setting"] = setting
+def _claim(paper: str, group: Group, own: dict[str, Any], declared: Mapping[str, Quantity]) -> Claim:
+    name = f"{paper}/{group.group}/{own.get('id')}"
+    _check_keys(own, f"claim {name}")
+    values = copy.deepcopy({**group.model_extra, **own, "id": name, "paper": paper})
     try:
+        if declared and values.get("quantity") not in quantities.QUANTITIES:
+            values["declared"] = quantities.find(str(values.get("quantity")), declared)
+        inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
+        setting = values.get("setting") or {}
+        if not isinstance(setting, dict) or not isinstance(setting.setdefault("options", {}), dict):
+            raise RecordError("setting and its options must be mappings")
+        setting["options"] |= inline
+        if inline:
+            values["setting"] = setting
         values["statement"] = str(values.get("statement", "")).format_map({**values, **setting["options"]})
         return Claim.model_validate(values)
     except (KeyError, IndexError, AttributeError, ValueError) as error:
-        raise RecordError(f"claim {values['id']}: statement: {error} is no field or option of it") from None
-    except SpecError as error:
-        raise RecordError(f"claim {values['id']}: {error}") from None
+        raise RecordError(f"claim {name}: statement: {error} is no field or option of it") from None
+    except (RecordError, SpecError) as error:
+        raise RecordError(f"claim {name}: {str(error).removeprefix(f'claim {name}: ')}") from None
 
 
 def _with_side_spreads(claims: dict[str, Claim]) -> dict[str, Claim]:
@@ -289,25 +276,9 @@ def _with_side_spreads(claims: dict[str, Claim]) -> dict[str, Claim]:
         about = (claim.definition.of, claim.statistic, side)
         return next((found for one, found in known if (one.quantity, one.statistic, one.setting) == about), None)
 
-    def completed(claim: Claim) -> Claim:
-        if not claim.is_difference or len(claim.sides) != 2:
-            return claim
-        return claim.model_copy(update={"side_spreads": tuple(spread(claim, side) for side in claim.sides)})
-
-    return {key: completed(claim) for key, claim in claims.items()}
-
-
-def _unavailable(paper: str, item: Any) -> Unavailable:
-    with _at(item):
-        _check_keys(item, set(Unavailable.model_fields) - {"paper"}, "an entry of unavailable")
-        return Unavailable.model_validate({"paper": paper, **item})
-
-
-def _replication(paper: str, item: Any) -> Replication:
-    """From an entry of replications, whose ``columns`` and ``rows`` are its results."""
-    where = "an entry of replications"
-    with _at(item):
-        _check_keys(item, set(Replication.model_fields) - {"paper", "results"} | {"columns", "rows"}, where)
-        results = list(map(dict, _rows(item, set(Result.model_fields), where)))
-        fields = {key: value for key, value in item.items() if key not in ("columns", "rows")}
-        return Replication.model_validate({"paper": paper, "results": results, **fields})
+    return {
+        key: claim.model_copy(update={"side_spreads": tuple(spread(claim, side) for side in claim.sides)})
+        if claim.is_difference and len(claim.sides) == 2
+        else claim
+        for key, claim in claims.items()
+    }
