@@ -165,7 +165,7 @@ def test_a_population_deviation_is_shown_as_it_stands_and_judged_as_a_samples():
     assert (verdict.status, verdict.n) == ("reproduced", 5)
     row = scoreboard({claim.id: claim}, records).iloc[0]
     assert row["claimed_spread"] == 0.29
-    assert lookup(f"claim:{claim.id}:spread", Evidence(sheets={"expandnets": SHEET}, records=records)) == "0.29"
+    assert lookup(f"claim:{claim.id}:spread", Evidence(files={"expandnets": SHEET}, records=records)) == "0.29"
 
 
 def freedom(one: float, other: float) -> float:

@@ -429,7 +429,7 @@ def test_a_reading_that_was_changed_is_told_with_the_verdict():
         assert judge(stated, records).reason.endswith(". First it missed, then the file was read.")
     frame = scoreboard({stated.id: stated}, seeds(90.0))
     assert frame["reading_changed"].item() == stated.reading_changed
-    evidence = Evidence(sheets={"made-up": sheet_of(stated)}, records=seeds(90.0))
+    evidence = Evidence(files={"made-up": sheet_of(stated)}, records=seeds(90.0))
     assert lookup(f"claim:{stated.id}:reading_changed", evidence) == stated.reading_changed
 
 
@@ -564,7 +564,7 @@ def test_records_frame():
 # --- numbers by key
 
 EVIDENCE = Evidence(
-    sheets={
+    files={
         "made-up": ClaimsFile(
             paper="made-up",
             title="Made up",
