@@ -127,11 +127,9 @@ def _committed(claims: Path, results: Path) -> Evidence:
 def _claim(evidence: Evidence, name: str) -> Fields:
     claim = _known(evidence.claims, name, "claim")
     verdict = evidence.verdicts[name]
-    row = claim_row(claim, verdict)
-    same = "error ours n best final tolerance difference verdict reason reading_changed recipe device seconds".split()
+    row, ours = claim_row(claim, verdict), verdict.ours
     low, high = verdict.interval or (None, None)
-    ours = row["ours"]
-    return {name: row[name] for name in same} | {
+    changed = {
         "value": row["claimed"],
         "runs": row["claimed_n"],
         "spread": row["claimed_spread"],
@@ -142,6 +140,7 @@ def _claim(evidence: Evidence, name: str) -> Fields:
         "distance_low": row["low"],
         "distance_high": row["high"],
     }
+    return row | changed
 
 
 def _record(evidence: Evidence, name: str) -> Fields:

@@ -145,7 +145,7 @@ def _verdict(claim: Claim, groups: Groups, others: int | None) -> Verdict:
     sides = [{record.run.seed: reached(claim, record) for record in group} for group in groups]
     values, every = list(sides[0].values()), [record for group in groups for record in group]
     found = subtract(*sides, paired=claim.paired is not None) if claim.is_difference else estimate(values)
-    finding = compare(claim, found, values)
+    finding = compare(claim, found, (min if claim.definition.better == "lower" else max)(values))
     half = found.half if claim.is_difference else None
     is_own, recipe = others is not None, " and ".join(sorted({record.run.recipe_name for record in every}))
     reason = _ours(claim, finding, found, groups)
