@@ -469,6 +469,12 @@ def test_a_bad_file_is_named_and_blocks_no_other(tmp_path):
     assert list(faults) == ["bad", "worse"]
     assert faults["bad"].startswith(f"{bad}:20: claim bad/a/two: Claim.value = 'many': ")
     assert re.search(r"worse\.yaml:\d: is not YAML", faults["worse"])
+    with pytest.raises(RecordError, match=r"bad\.yaml:20: .*; .*worse\.yaml:"):
+        load_claims_files(tmp_path).sound()
+    with pytest.raises(RecordError, match=r"bad\.yaml:20: "):
+        load_claims(tmp_path)["bad/a/one"]
+    with pytest.raises(KeyError):
+        load_claims(tmp_path)["a_paper-2/a/none"]
 
 
 def test_each_claim_has_its_line(tmp_path):

@@ -15,7 +15,7 @@ import copy
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import ConfigDict, Field, model_validator
@@ -91,6 +91,21 @@ class Loaded(dict[str, Item]):
     def __init__(self, items: Mapping[str, Item], faults: Mapping[str, str]) -> None:
         super().__init__(items)
         self.faults = dict(faults)
+
+    def __missing__(self, key: str) -> Item:
+        if fault := self.faults.get(key.split("/")[0]):
+            raise RecordError(fault)
+        raise KeyError(key)
+
+    def sound(self) -> Self:
+        """The same.
+
+        Raises:
+            RecordError: a file was refused; names every fault.
+        """
+        if self.faults:
+            raise RecordError("; ".join(self.faults.values()))
+        return self
 
 
 def load_claims(folder: str | os.PathLike[str]) -> Loaded[Claim]:

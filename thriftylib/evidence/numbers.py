@@ -78,9 +78,10 @@ class Evidence:
         """From a folder of claims and a folder of results.
 
         Raises:
-            RecordError: a record, count or bench is corrupt or foreign.
+            RecordError: a file is corrupt or foreign.
         """
-        return cls(load_claims_files(claims), load_records(results), load_counts(results), load_bench(results))
+        files = load_claims_files(claims).sound()
+        return cls(files, load_records(results), load_counts(results), load_bench(results))
 
     @cached_property
     def claims(self) -> dict[str, Claim]:
@@ -130,8 +131,8 @@ def lookup(key: str, evidence: Evidence | None = None) -> str:
     found: Any = (evidence or _committed(claims_dir(), results_dir())).numbers
     for level, name in zip(("kind", *(levels or ())), (kind, *names), strict=False):
         if name not in found:
-            close = difflib.get_close_matches(name, found, n=3)  # there may be hundreds
-            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"there are {len(found)}, none like it"
+            close = " or ".join(map(repr, difflib.get_close_matches(name, found)))  # there may be hundreds
+            hint = f"did you mean {close}?" if close else f"there are {len(found)}, none like it"
             raise RecordError(f"{key!r}: unknown {level} {name!r}; {hint}")
         found = found[name]
     if found is None or found == "":
