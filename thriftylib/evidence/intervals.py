@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from thriftylib.evidence.claims import SEEDS, Claim, Spread
-from thriftylib.evidence.statuses import Word
+from thriftylib.evidence.statuses import Status, Word
 
 LEVEL = 0.95
 """Of each end of an interval: two ends make it a 90 % interval, that of two one-sided tests at 5 %."""
@@ -102,7 +102,7 @@ def decide(centre: float, half: float | None, lowest: float, highest: float, run
 class Finding(NamedTuple):
     """The rule's answer: the word, ours, the room for being off or the margin, and the interval of ours - claimed."""
 
-    status: Word
+    status: Status
     ours: float
     tolerance: float
     distance: tuple[float, float] | None = None
