@@ -433,11 +433,11 @@ def test_a_reading_that_was_changed_is_told_with_the_verdict():
         assert judge(stated, records).reason.endswith(". First it missed, then the file was read.")
     frame = scoreboard({stated.id: stated}, seeds(90.0))
     assert frame["reading_changed"].item() == stated.reading_changed
-    evidence = Evidence(files={"made-up": sheet_of(stated)}, records=seeds(90.0))
+    evidence = Evidence(files={"made-up": file_of(stated)}, records=seeds(90.0))
     assert lookup(f"claim:{stated.id}:reading_changed", evidence) == stated.reading_changed
 
 
-def sheet_of(*claims: Claim) -> ClaimsFile:
+def file_of(*claims: Claim) -> ClaimsFile:
     return ClaimsFile(
         paper="made-up", title="Made up", claims={one.id: one for one in claims}, counted={}, unavailable=()
     )

@@ -99,8 +99,7 @@ class Claim(Strict):
     ``against``.
 
     Raises:
-        SpecError: a field is missing, unknown, of the wrong type or impossible.
-        RecordError: the claim is inconsistent.
+        RecordError: the claim is inconsistent; names it and the field.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9_-]+(/[a-z0-9-]+){2}$")]

@@ -89,12 +89,6 @@ class Evidence:
         return {key: claim for file in self.files.values() for key, claim in file.claims.items()}
 
     @cached_property
-    def coverage(self) -> dict[str, Coverage]:
-        """How much is tested of each paper, by its name, and of ``every paper``."""
-        papers = {name: file.claims for name, file in self.files.items()} | {"every paper": self.claims}
-        return {name: Coverage.of(claims.values(), self.records) for name, claims in papers.items()}
-
-    @cached_property
     def verdicts(self) -> dict[str, Verdict]:
         """The verdict of every claim by the claim's id."""
         return judge_all(self.claims, self.records, self.counts)
@@ -172,6 +166,7 @@ def _counts(evidence: Evidence) -> dict[str, Fields]:
     verdicts = evidence.verdicts.values()
     words = [verdict.status for verdict in verdicts]
     status = [record.status for record in evidence.records]
+    papers = {name: file.claims for name, file in evidence.files.items()} | {"every paper": evidence.claims}
 
     def trainings(*words: str) -> int:
         return len({record for verdict in verdicts if verdict.status in words for record in verdict.records})
@@ -188,7 +183,7 @@ def _counts(evidence: Evidence) -> dict[str, Fields]:
             "own recipe": trainings(*STRONG, *UNDECIDED),
             "strong": trainings(*STRONG),
         },
-        **{paper: coverage._asdict() for paper, coverage in evidence.coverage.items()},
+        **{name: Coverage.of(claims.values(), evidence.records)._asdict() for name, claims in papers.items()},
         "records": {"all": len(status), "complete": status.count("complete"), "diverged": status.count("diverged")},
         "unavailable": {"all": sum(len(file.unavailable) for file in evidence.files.values())},
     }

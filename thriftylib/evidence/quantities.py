@@ -59,11 +59,7 @@ class Close(Strict):
 
 
 class Quantity(Strict):
-    """One row of the table.
-
-    Raises:
-        SpecError: a field is missing, unknown, of the wrong type or impossible.
-    """
+    """One row of the table."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]  # of the series or measurement too, where one is read
     unit: str  # of claims and verdicts; "" for plain numbers

@@ -86,8 +86,7 @@ class Record(Strict):
     session's. Records from before sessions and kept networks were recorded have none.
 
     Raises:
-        SpecError: a field is missing, unknown, of the wrong type or impossible.
-        RecordError: the record is inconsistent.
+        RecordError: the record is inconsistent; names the field and both values.
     """
 
     format: Literal[1] = 1
