@@ -82,11 +82,11 @@ def test_complete():
         ("log-time/40k-p6", 1.95),
     ],
 )
-def test_values_of_the_sheet(name, expected):
+def test_values_of_the_file(name, expected):
     assert value(name) == expected
 
 
-def test_every_row_sums_to_the_sheet():
+def test_every_row_sums_to_the_file():
     """A slip of the pen in any row changes a sum; these were summed from the fact loaded itself."""
 
     def total(group: str) -> float:
