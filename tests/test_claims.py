@@ -1,7 +1,8 @@
-"""Claims: the sheet's values are there, each with its source and error, and a wrong file is refused by name."""
+"""Claims: the values of the files are there, each with its source and error, and a wrong file is refused by name."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -9,14 +10,14 @@ from made_up import OPTIONS, claim, run
 
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence.claims import matches
-from thriftylib.evidence.claims_files import load_claims, load_claims_file, load_claims_files
+from thriftylib.evidence.claims_files import load_claims, load_claims_file, load_claims_files, locate
 from thriftylib.evidence.counts import count_claims, load_counts
 from thriftylib.evidence.verdicts import judge
 from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.paths import claims_dir, results_dir
 
-SHEET = load_claims_file(claims_dir() / "thriftynet.yaml")
-CLAIMS = SHEET.claims
+FILE = load_claims_file(claims_dir() / "thriftynet.yaml")
+CLAIMS = FILE.claims
 
 
 def value(name: str) -> float:
@@ -44,7 +45,7 @@ def test_complete():
         "log-parameters": 11,
         "log-time": 16,
     }
-    assert len(SHEET.unread) == 9
+    assert len(FILE.unavailable) == 9
 
 
 @pytest.mark.parametrize(
@@ -81,12 +82,12 @@ def test_complete():
         ("log-time/40k-p6", 1.95),
     ],
 )
-def test_values_of_the_sheet(name, expected):
+def test_values_of_the_file(name, expected):
     assert value(name) == expected
 
 
-def test_every_row_sums_to_the_sheet():
-    """A slip of the pen in any row changes a sum; these were summed from the fact sheet itself."""
+def test_every_row_sums_to_the_file():
+    """A slip of the pen in any row changes a sum; these were summed from the fact loaded itself."""
 
     def total(group: str) -> float:
         return round(sum(claim.value for key, claim in CLAIMS.items() if key.split("/")[1] == group), 2)
@@ -124,8 +125,8 @@ def test_every_claim_says_where_from_and_how_exactly():
         assert stated.error == "exact" or stated.error > 0, key
         assert "{" not in stated.statement, key
         assert stated.mark != "COUNTED", key
-    assert {claim.mark for claim in SHEET.counted.values()} == {"COUNTED"}
-    assert not CLAIMS.keys() & SHEET.counted.keys()
+    assert {claim.mark for claim in FILE.counted.values()} == {"COUNTED"}
+    assert not CLAIMS.keys() & FILE.counted.keys()
 
 
 def test_figures_are_not_exact_and_logged_runs_are_single():
@@ -192,12 +193,12 @@ def test_committed_counts_are_those_of_the_counter():
 
 
 def test_our_own_arithmetic_holds():
-    """Every number that the sheet calls COUNTED: parameters, widths and MMACs."""
-    counts = count_claims(SHEET.counted.values())
-    wrong = [key for key, claim in SHEET.counted.items() if judge(claim, [], counts).status != "equal"]
+    """Every number that the file calls COUNTED: parameters, widths and MMACs."""
+    counts = count_claims(FILE.counted.values())
+    wrong = [key for key, claim in FILE.counted.items() if judge(claim, [], counts).status != "equal"]
     assert not wrong
-    assert len(SHEET.counted) == 100
-    assert SHEET.counted["thriftynet/log-filters/h5-t50"].value == 148
+    assert len(FILE.counted) == 100
+    assert FILE.counted["thriftynet/log-filters/h5-t50"].value == 148
 
 
 def test_every_count_that_the_logs_state_holds():
@@ -210,7 +211,7 @@ def test_every_count_that_the_logs_state_holds():
     rounded = {f"thriftynet/depth-macs-cost/{depth}" for depth in ("t15", "t45", "t50")}
     assert {key for key, status in found.items() if status == "differs"} == rounded
     assert {found[key] for key in found.keys() - rounded} == {"by construction"}
-    assert {claim.error for key, claim in CLAIMS.items() if "/depth-macs-cost/" in key} == {0.5}  # the fact sheet's
+    assert {claim.error for key, claim in CLAIMS.items() if "/depth-macs-cost/" in key} == {0.5}  # the fact loaded's
     assert all("guess" in CLAIMS[key].how for key in rounded)
 
 
@@ -321,28 +322,28 @@ def load(tmp_path, text: str):
 
 
 def test_a_group_is_expanded(tmp_path):
-    sheet = load(tmp_path, GROUP)
-    assert list(sheet.claims) == ["paper/a/one", "paper/a/two", "paper/a/three"]
-    assert sheet.claims["paper/a/two"].statement == "64 filters reach 80.0 %."
-    assert sheet.claims["paper/a/two"].setting.options == {"iterations": 20, "filters": 64}
-    assert sheet.claims["paper/a/three"].statement == "Another one."
+    loaded = load(tmp_path, GROUP)
+    assert list(loaded.claims) == ["paper/a/one", "paper/a/two", "paper/a/three"]
+    assert loaded.claims["paper/a/two"].statement == "64 filters reach 80.0 %."
+    assert loaded.claims["paper/a/two"].setting.options == {"iterations": 20, "filters": 64}
+    assert loaded.claims["paper/a/three"].statement == "Another one."
 
 
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
         ("unit:", "units:", "unknown key 'units' in group 'a'; did you mean 'unit'?"),
-        ("title:", "titel:", "unknown key 'titel' in the file"),
-        ("title: A paper", "", "ClaimsFile.title"),
+        ("title:", "titel:", "File: unknown key 'titel'; did you mean 'title'?"),
+        ("title: A paper", "", "File.title: is required"),
         ("groups:", "groups:\ngroups:", "the key 'groups' is there twice"),
         ("mark: AUTHORS' LOG", "mark: AUTHORS' LOG\n    mark: FIGURE", "the key 'mark' is there twice"),
         ("[two,", "[one,", "claim paper/a/one: is there twice"),
         ("[two,", "[Two Words,", "Claim.id"),
-        ("[two, 64, 80.0]", "[two, 64]", "a row of group 'a' must be a list of 3 values"),
+        ("[two, 64, 80.0]", "[two, 64]", "a row must be a list of 3 values, one for each column"),
         ("80.0]", "many]", "claim paper/a/two: Claim.value = 'many'"),
         ("80.0]", ".nan]", "claim paper/a/two: Claim.value = nan"),
         ("80.0]", "180.0]", "must be percent"),
-        ("options.filters, value]", "option.filters, value]", "unknown key 'option.filters' in columns of group 'a'"),
+        ("options.filters, value]", "option.filters, value]", "unknown key 'option.filters' in claim paper/a/one"),
         ("{value} %", "{valeu} %", "statement: 'valeu' is no field or option of it"),
         ("{value} %", "{value %", "claim paper/a/one: statement: "),
         ("{value} %", "{} %", "claim paper/a/one: statement: "),
@@ -377,11 +378,11 @@ def test_a_group_is_expanded(tmp_path):
         ),
         ("confidence: high", "confidence: high\n    runs: 3\n    values: [75.0, 75.0]", "values has 2 runs"),
         ("- group: a", "- group: a\n   - b", "is not YAML"),
-        ("groups:", "groups: 3\nunread:", "groups of the file must be a list"),
-        ("rows:", "rows: 3\n    reading:", "rows of group 'a' must be a list"),
-        ("      - [one, 32, 75.0]", "      - one", "a row of group 'a' must be a list"),
-        ("columns: [id,", "columns: [2,", "columns of group 'a'"),
-        ("claims:\n", "claims:\n      - 5\n", "a claim of group 'a' must be a mapping"),
+        ("groups:", "groups: 3\nunavailable:", "File.groups = 3: should be a valid list"),
+        ("rows:", "rows: 3\n    reading:", "Group.rows = 3: should be a valid list"),
+        ("      - [one, 32, 75.0]", "      - one", "a row must be a list of 3 values, one for each column: 'one'"),
+        ("columns: [id,", "columns: [2,", "Group.columns.0 = 2: should be a valid string"),
+        ("claims:\n", "claims:\n      - 5\n", "Group.claims.0 = 5: should be a valid dictionary"),
     ],
 )
 def test_a_wrong_file(tmp_path, old, new, fault):
@@ -408,27 +409,27 @@ replications:
 
 
 def test_replications_are_no_claims(tmp_path):
-    sheet = load(tmp_path, GROUP + REPLICATION)
-    (other,) = sheet.replications
+    loaded = load(tmp_path, GROUP + REPLICATION)
+    (other,) = loaded.replications
     assert (other.paper, other.by, other.remark) == ("paper", "Others", "")
     assert [(result.network, result.start, result.value, result.spread) for result in other.results] == [
         ("one", "drawn", 43.8, 0.67),
         ("two", "", 44.0, None),
     ]
-    assert list(sheet.claims) == list(load(tmp_path, GROUP).claims)
+    assert list(loaded.claims) == list(load(tmp_path, GROUP).claims)
     assert load(tmp_path, GROUP).replications == ()
 
 
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
-        ("by: Others", "author: Others", "unknown key 'author' in an entry of replications"),
+        ("by: Others", "author: Others", "Replication: unknown key 'author'"),
         ("    recipe: theirs\n", "", "Replication.recipe: is required"),
-        ("value, spread]", "value, sd]", "unknown key 'sd' in columns of an entry of replications"),
-        ("43.8, 0.67]", "43.8]", "a row of an entry of replications must be a list of 4 values"),
+        ("value, spread]", "value, sd]", "Result: unknown key 'sd'"),
+        ("43.8, 0.67]", "43.8]", "a row must be a list of 4 values, one for each column"),
         ("0.67", "-0.67", "spread = -0.67"),
         ("43.8", "many", "value = 'many'"),
-        ("    rows:\n", "    rows: 5\n    remark:\n", "rows of an entry of replications must be a list"),
+        ("    rows:\n", "    rows: 5\n    remark:\n", "Table.rows = 5: should be a valid list"),
     ],
 )
 def test_a_wrong_replication(tmp_path, old, new, fault):
@@ -439,8 +440,8 @@ def test_a_wrong_replication(tmp_path, old, new, fault):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "5", "title: [", "\x00"])
-def test_not_a_sheet(tmp_path, text):
+@pytest.mark.parametrize("text", ["", "[]", "5", "title: [", "\x00", "title: A paper\ngroups: [5]"])
+def test_not_a_claims_file(tmp_path, text):
     with pytest.raises(RecordError, match=r"paper\.yaml"):
         load(tmp_path, text)
 
@@ -453,6 +454,52 @@ def test_folders(tmp_path):
     (tmp_path / "paper.yaml").write_text(GROUP)
     assert len(load_claims(tmp_path)) == 3
     assert list(load_claims_files(tmp_path)) == ["paper"]
+    assert load_claims(tmp_path).faults == load_claims_files(tmp_path).faults == {}
+
+
+def test_a_bad_file_is_named_and_blocks_no_other(tmp_path):
+    (tmp_path / "a_paper-2.yaml").write_text(GROUP)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(GROUP.replace("80.0]", "many]"))
+    (tmp_path / "worse.yaml").write_text("title: [")
+    assert list(load_claims_files(tmp_path)) == ["a_paper-2"]
+    assert list(load_claims(tmp_path)) == ["a_paper-2/a/one", "a_paper-2/a/two", "a_paper-2/a/three"]
+    faults = load_claims(tmp_path).faults
+    assert faults == load_claims_files(tmp_path).faults
+    assert list(faults) == ["bad", "worse"]
+    assert faults["bad"].startswith(f"{bad}:20: claim bad/a/two: Claim.value = 'many': ")
+    assert re.search(r"worse\.yaml:\d: is not YAML", faults["worse"])
+    with pytest.raises(RecordError, match=r"bad\.yaml:20: .*; .*worse\.yaml:"):
+        load_claims_files(tmp_path).sound()
+    with pytest.raises(RecordError, match=r"bad\.yaml:20: "):
+        load_claims(tmp_path)["bad/a/one"]
+    with pytest.raises(KeyError):
+        load_claims(tmp_path)["a_paper-2/a/none"]
+
+
+def test_each_claim_has_its_line(tmp_path):
+    path = tmp_path / "paper.yaml"
+    path.write_text(GROUP)
+    assert locate(path) == {"paper/a/one": 19, "paper/a/two": 20, "paper/a/three": 22}
+    assert FILE.lines == locate(claims_dir() / "thriftynet.yaml")
+    assert FILE.lines.keys() == FILE.claims.keys() | FILE.counted.keys()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("unit:", "units:", 4),
+        ("title:", "titel:", 2),
+        ("mark: AUTHORS' LOG", "mark: AUTHORS' LOG\n    mark: FIGURE", 4),
+        ("[two,", "[one,", 20),
+        ("[two, 64, 80.0]", "[two, 64]", 20),
+        ("value: 85.0", "value: 185.0", 22),
+        ("id: three", "di: three", 22),
+    ],
+)
+def test_a_fault_has_its_line(tmp_path, old, new, line):
+    with pytest.raises(RecordError, match=rf"^{re.escape(str(tmp_path))}/paper\.yaml:{line}: "):
+        load(tmp_path, GROUP.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 """Records: what came out of one run, one JSON file each. No torch.
 
-A record is refused, with its file and its fault named, when it is not JSON, has an unknown or missing field, a value of
-the wrong type, a number that is not finite, an id that is not its run's hash or its file's name, or states what its run
-does not imply (:mod:`thriftylib.evidence.consistency`). Nothing is skipped in silence.
+A record that is not JSON, is not of this form, or states what its run does not imply
+(:mod:`thriftylib.evidence.consistency`) is refused, with its file and its fault named; nothing is skipped in silence.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -46,37 +44,30 @@ class Counted(Strict):
 
 
 class Kept(Counted):
-    """The network that a run leaves: counted as it is, and evaluated once more after training.
-
-    Costs are those of :class:`Counted`, of the kept network: a method may have removed part of the run's own.
-    ``shapes`` holds the shape of each tensor of the kept network (by its name in ``state_dict``) that differs from the
-    run's own network, so that the kept one is built from the record alone; None: it has other layers, and is not.
-    """
+    """The network that a run leaves, which a method may have narrowed: its cost, and one evaluation after training."""
 
     test_accuracy: Percent
     test_loss: float | None
     validation_accuracy: Percent | None = None
+    # Of each tensor, by its name in state_dict, that differs from the run's own network; None: of other layers.
     shapes: dict[str, Annotated[tuple[Whole, ...], Field(strict=False)]] | None = {}
 
 
 class Session(Strict):
-    """One call that a run was trained by, from its start or a checkpoint to a stop or the end.
-
-    ``seconds``: training and evaluation that the result holds. ``lost_seconds``: what it did after its last
-    checkpoint, until it was killed. ``no_commit`` says why there is no commit. ``fast``: the fast path that serves the
-    network, with its compiler where it has one; None: PyTorch's operators alone.
-    """
+    """One call that a run was trained by, from its start or a checkpoint to a stop or the end."""
 
     started: str
     commit: Commit | None
-    no_commit: str = ""
+    no_commit: str = ""  # why there is none
     device: Text
     precision: Literal["fp32", "bf16"]
     threads: Annotated[int, Field(ge=1)]
     versions: dict[str, Text]
-    fast: Text | None = None
-    seconds: Amount
-    lost_seconds: Amount = 0.0
+    fast: Text | None = (
+        None  # the fast path that serves the network, with its compiler; None: PyTorch's operators alone
+    )
+    seconds: Amount  # training and evaluation that the result holds
+    lost_seconds: Amount = 0.0  # what it did after its last checkpoint, until it was killed
 
 
 class Weights(Strict):
@@ -88,17 +79,14 @@ class Weights(Strict):
 
 
 class Record(Strict):
-    """One run's outcome: the run, its series, and where, when and with what it was trained.
+    """What came out of one run: the run, its series, and where, when and with what it was trained.
 
     ``complete`` means that every epoch of the recipe was done; ``diverged`` that the training loss was not finite and
-    training ended there, or that no epoch had a finite test loss. ``seconds`` is all training and evaluation that the
-    result holds, over all sessions (``sittings`` is their number). Commit, device, threads and versions are the last
-    session's. ``cost`` is that of the run's own network, ``kept`` what is left of it, ``measured`` what its method
-    measured. Records from before sessions and kept networks were recorded have none.
+    training ended there, or that no epoch had a finite test loss. Commit, device, threads and versions are the last
+    session's. Records from before sessions and kept networks were recorded have none.
 
     Raises:
-        SpecError: a field is missing, unknown, of the wrong type or impossible.
-        RecordError: the record is at odds with itself.
+        RecordError: the record is inconsistent; names the field and both values.
     """
 
     format: Literal[1] = 1
@@ -109,19 +97,19 @@ class Record(Strict):
     series: Series
     best: Point | None
     final: Point | None
-    cost: Counted
+    cost: Counted  # of the run's own network
     images_per_second: Amount
-    seconds: Amount
+    seconds: Amount  # all training and evaluation that the result holds, over all sessions
     device: Text
     precision: Literal["fp32", "bf16"]
     threads: Annotated[int, Field(ge=1)]
     versions: dict[str, Text]
     commit: Commit | None
     finished: str
-    sittings: Annotated[int, Field(ge=1)]
+    sittings: Annotated[int, Field(ge=1)]  # the number of sessions
     weights: Weights | None = None
     kept: Kept | None = None
-    measured: dict[str, float | None | Annotated[list[float | None], Field(strict=False)]] = {}
+    measured: dict[str, float | None | Annotated[list[float | None], Field(strict=False)]] = {}  # by the run's method
     sessions: Annotated[tuple[Session, ...], Field(strict=False)] = ()
 
     @property
@@ -138,10 +126,7 @@ class Record(Strict):
 
     @property
     def best_accuracy(self) -> float | None:
-        """Test accuracy (percent) of the best epoch, where the kept network computes what the last epoch's did.
-
-        Else that of the kept network: the epochs were another's.
-        """
+        """Test accuracy (percent) of the best epoch; of the kept network, where the epochs were another's."""
         return self.best.test_accuracy if self.best and self.keeps_last_epoch else self.final_accuracy
 
     @property
@@ -186,8 +171,9 @@ def load_records(folder: str | os.PathLike[str]) -> list[Record]:
 def save_record(record: Record, folder: str | os.PathLike[str]) -> Path:
     """Write ``folder/runs/<id>.json`` atomically; the same record is always the same text."""
     content = record.model_dump(mode="json")
-    own = sorted(set(content["series"]) - set(SERIES))
-    content["series"] = {name: content["series"][name] for name in (*SERIES, *own)}
+    content["series"] = {
+        name: content["series"][name] for name in (*SERIES, *sorted(content["series"].keys() - SERIES))
+    }
     content["versions"] = dict(sorted(content["versions"].items()))
     for name in ("kept", "measured", "sessions"):
         if not content[name]:  # as in records from before there was any
@@ -201,53 +187,36 @@ def record_path(folder: str | os.PathLike[str], run_id: str) -> Path:
 
 
 def read_model(path: Path, model: type[Model], context: dict[str, Any] | None = None) -> Model:
-    """A strict model from a JSON file.
+    """A strict model from a JSON file without NaN, infinities or a key given twice.
 
     Raises:
         RecordError: names the file and what is wrong with it.
     """
-    content = read_json(path)
     try:
+        content = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
         return model.model_validate(content, context=context)
-    except (SpecError, RecordError) as error:
-        raise RecordError(f"{path}: {error}") from None
-
-
-def read_json(path: Path) -> Any:
-    """JSON without NaN, infinities or a key given twice.
-
-    Raises:
-        RecordError: names the file and what is wrong with it.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: is not JSON, perhaps cut short ({error})") from None
-    except (_Refused, RecursionError) as error:
+    except (SpecError, RecordError, RecursionError) as error:
         raise RecordError(f"{path}: {error}") from None
 
 
-class _Refused(Exception):
-    """JSON that Python reads but that no file of ours may hold."""
-
-
 def _refuse_constant(name: str) -> None:
-    raise _Refused(f"holds {name}; numbers must be finite")
+    raise RecordError(f"holds {name}; numbers must be finite")
 
 
-def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _Refused(f"holds the key {key!r} twice")
-        found[key] = value
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise RecordError(f"holds the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
     return found
 
 
 def write_json(content: Any, path: Path) -> Path:
-    """Write atomically, one line per value and per list of numbers, so that diffs stay readable."""
+    """Write atomically, one line per value and per list of elements, so that diffs stay readable."""
     write_atomically(path, (_layout(content) + "\n").encode())
     return path
 
