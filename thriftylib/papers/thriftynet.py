@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -54,11 +56,10 @@ class RecursionOptions(NetworkOptions):
 
     @model_validator(mode="after")
     def _plain_has_no_coefficients(self) -> Self:
-        if self.recursion == "plain":
-            only = {"history": 1, "alpha_main": "oldest", "alpha_init": "main", "history_bug": False}
-            for field, value in only.items():
-                if getattr(self, field) != value:
-                    raise SpecError(f"{field} = {getattr(self, field)!r}: must be {value!r} for recursion = 'plain'")
+        only = {"history": 1, "alpha_main": "oldest", "alpha_init": "main", "history_bug": False}
+        for field, value in only.items():
+            if self.recursion == "plain" and getattr(self, field) != value:
+                raise SpecError(f"{field} = {getattr(self, field)!r}: must be {value!r} for recursion = 'plain'")
         return self
 
     @property
@@ -118,38 +119,38 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
             return tuple(range(self.pool - 1, self.iterations, self.pool))
         return self.pool or ()
 
-    def sizes(self, image_shape: ImageShape) -> list[Size]:
-        """(H, W) of x_0, ..., x_T; halves are rounded down.
+    def stem(self, image_shape: ImageShape) -> tuple[list[Term], ImageShape]:
+        """The cost of what makes x_0 from an image, and the shape (C, H, W) that it hands over: nothing, the image."""
+        return [], image_shape
+
+    def sizes(self, shape: ImageShape) -> list[Size]:
+        """(H, W) of x_0, ..., x_T for a recursion on maps of ``shape``; halves are rounded down.
 
         Raises:
             SpecError: a pool would meet a map smaller than 2x2.
         """
-        _, height, width = image_shape
-        sizes = [(height, width)]
+        sizes = [shape[1:]]
         for t in range(self.iterations):
-            if t in self.pools:
-                if min(height, width) < 2:
-                    raise SpecError(
-                        f"pool = {self.pool}: iteration {t} meets a {height}x{width} map, needs 2x2 or more"
-                    )
-                height, width = height // 2, width // 2
-            sizes.append((height, width))
+            height, width = sizes[-1]
+            if t in self.pools and min(height, width) < 2:
+                raise SpecError(f"pool = {self.pool}: iteration {t} meets a {height}x{width} map, needs 2x2 or more")
+            sizes.append((height // 2, width // 2) if t in self.pools else (height, width))
         return sizes
 
-    def output_shape(self, image_shape: ImageShape) -> ImageShape:
+    def output_shape(self, shape: ImageShape) -> ImageShape:
         """(f, H', W') of x_T."""
-        return (self.filters, *self.sizes(image_shape)[-1])
+        return (self.filters, *self.sizes(shape)[-1])
 
-    def recursion_terms(self, image_shape: ImageShape) -> list[Term]:
+    def recursion_terms(self, shape: ImageShape) -> list[Term]:
         """The cost of the iterations, without a head: conv + 2fT + T(h+1) parameters where nothing else is asked for.
 
         Raises:
             SpecError: fewer filters than channels, or a pool that meets a map smaller than 2x2.
         """
         f, narrow = self.filters, self.filters // self.reduction
-        if f < image_shape[0]:
-            raise SpecError(f"filters = {f}: must be at least {image_shape[0]}, the channels of the input")
-        *sizes, _ = self.sizes(image_shape)
+        if f < shape[0]:
+            raise SpecError(f"filters = {f}: must be at least {shape[0]}, the channels of the input")
+        *sizes, _ = self.sizes(shape)
         terms = [cost.batch_norm("norms", f, sizes, affine=self.norm_affine, shared=self.norm == "shared")]
         for t, uses in enumerate([sizes] if self.shared else [[size] for size in sizes]):
             if self.conv == "classic":
@@ -160,10 +161,6 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         if self.recursion == "augmented":
             terms += [cost.free("alpha", self.iterations * (self.history + 1))]
         return terms
-
-    def min_filters(self, image_shape: ImageShape) -> int:
-        """The smallest width that the input and the conv mode allow."""
-        return -(-image_shape[0] // self.reduction) * self.reduction
 
     def resolve(self, image_shape: ImageShape, classes: int) -> Self:
         """With ``n_params`` replaced by the largest ``filters`` whose count does not exceed it.
@@ -177,28 +174,32 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         def at(filters: int) -> Self:
             return self.model_copy(update={"filters": filters, "n_params": None})
 
-        low = self.min_filters(image_shape)
+        def count(filters: int) -> int:
+            return at(filters).cost(image_shape, classes).parameters
+
+        _, (channels, *_) = self.stem(image_shape)
+        low = -(-channels // self.reduction) * self.reduction
         widths = range(low, max(low, self.n_params) + 1, self.reduction)  # each filter costs at least one parameter
-        fitting = bisect_right(widths, self.n_params, key=lambda f: at(f).cost(image_shape, classes).parameters)
+        fitting = bisect_right(widths, self.n_params, key=count)
         if not fitting:
-            needed = at(low).cost(image_shape, classes).parameters
-            raise SpecError(f"n_params = {self.n_params}: must be at least {needed}, the count with {low} filters")
+            raise SpecError(f"n_params = {self.n_params}: must be at least {count(low)}, the count with {low} filters")
         return at(widths[fitting - 1])
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """N = conv + 2fT + T(h+1) + Cf + C parameters where nothing else is asked for; MACs at every use of W."""
         if self.n_params is not None:
             return self.resolve(image_shape, classes).cost(image_shape, classes)
-        head = cost.linear("head", self.features(self.output_shape(image_shape)), classes)
-        return Cost((*self.recursion_terms(image_shape), head))
+        terms, shape = self.stem(image_shape)
+        terms += self.recursion_terms(shape)
+        return Cost((*terms, cost.linear("head", self.features(self.output_shape(shape)), classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """A :class:`~thriftylib.papers.thriftynet_recursion.ThriftyNet` with PyTorch's default initialisation."""
         from thriftylib.papers.thriftynet_recursion import ThriftyNet, make_head
 
         options = self.resolve(image_shape, classes)
-        features = options.features(options.output_shape(image_shape))
-        return ThriftyNet(options, make_head(options.head, features, classes))
+        _, shape = self.stem(image_shape)
+        return ThriftyNet(options, make_head(options.head, options.features(options.output_shape(shape)), classes))
 
 
 class BlockThriftyNetOptions(RecursionOptions, network="block-thriftynet"):
@@ -219,32 +220,25 @@ class BlockThriftyNetOptions(RecursionOptions, network="block-thriftynet"):
                 f"iterations = {self.iterations} and pool = {self.pool}: "
                 f"must each have {len(self.filters)} entries, as filters = {self.filters} has"
             )
-        _ = self.blocks  # each checks itself
+        list(self._blocks())  # each checks itself
         return self
 
-    @property
-    def blocks(self) -> list[ThriftyNetOptions]:
-        """The options of each block."""
+    def _blocks(self, shape: ImageShape | None = None) -> Iterator[tuple[ThriftyNetOptions, list[Term], ImageShape]]:
+        """Each block's options and, for images of ``shape``, its cost and the shape that it hands over."""
         common = {field: getattr(self, field) for field in RecursionOptions.model_fields}
-        blocks = []
         for i, (filters, iterations, pool) in enumerate(zip(self.filters, self.iterations, self.pool, strict=True)):
             try:
-                blocks.append(ThriftyNetOptions(filters=filters, iterations=iterations, pool=pool, **common))
+                block = ThriftyNetOptions(filters=filters, iterations=iterations, pool=pool, **common)
+                terms = block.recursion_terms(shape) if shape else []
             except SpecError as error:
                 raise SpecError(f"block {i}: {error}") from None
-        return blocks
+            shape = block.output_shape(shape) if shape else None
+            yield block, [replace(term, name=f"block {i} {term.name}") for term in terms], shape
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """Each block's conv + 2fT + T(h+1) parameters and the head's."""
-        terms: list[Term] = []
-        shape = image_shape
-        for i, block in enumerate(self.blocks):
-            try:
-                terms += [replace(term, name=f"block {i} {term.name}") for term in block.recursion_terms(shape)]
-            except SpecError as error:
-                raise SpecError(f"block {i}: {error}") from None
-            shape = block.output_shape(shape)
-        return Cost((*terms, cost.linear("head", self.features(shape), classes)))
+        _, terms, shapes = zip(*self._blocks(image_shape), strict=True)
+        return Cost((*chain(*terms), cost.linear("head", self.features(shapes[-1]), classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """A :class:`~thriftylib.papers.thriftynet_recursion.ThriftyNet` without a head for each block, then a head."""
@@ -252,9 +246,9 @@ class BlockThriftyNetOptions(RecursionOptions, network="block-thriftynet"):
 
         from thriftylib.papers.thriftynet_recursion import ThriftyNet, make_head
 
-        inputs = self.cost(image_shape, classes).terms[-1].macs // classes
-        blocks = [ThriftyNet(block, head=nn.Identity()) for block in self.blocks]
-        return nn.Sequential(*blocks, make_head(self.head, inputs, classes))
+        options, _, shapes = zip(*self._blocks(image_shape), strict=True)
+        blocks = [ThriftyNet(block, head=nn.Identity()) for block in options]
+        return nn.Sequential(*blocks, make_head(self.head, self.features(shapes[-1]), classes))
 
 
 class EmbeddedThriftyNetOptions(ThriftyNetOptions, network="embedded-thriftynet"):
@@ -267,27 +261,12 @@ class EmbeddedThriftyNetOptions(ThriftyNetOptions, network="embedded-thriftynet"
     iterations: Count = 18
     pool: Pool = Field(default_factory=lambda given: -(-given.get("iterations", 1) // 3))
 
-    @property
-    def recursion_options(self) -> ThriftyNetOptions:
-        """The part behind the stem."""
-        return ThriftyNetOptions.model_validate(self.model_dump())
-
-    def _stem(self, image_shape: ImageShape) -> tuple[list[Term], ImageShape]:
-        stem = conv_norm_terms("stem", image_shape[0], 64, image_shape[1:])
+    def stem(self, image_shape: ImageShape) -> tuple[list[Term], ImageShape]:
+        """The cost of the ResNet's blocks; (128, H / 2, W / 2)."""
+        terms = conv_norm_terms("stem", image_shape[0], 64, image_shape[1:])
         first, size = basic_block_terms("stem block 0", 64, 64, image_shape[1:])
         second, size = basic_block_terms("stem block 1", 64, 128, size, stride=2, shortcut=True)
-        return [*stem, *first, *second], (128, *size)
-
-    def min_filters(self, image_shape: ImageShape) -> int:
-        """The stem's 128 channels, which every conv mode divides."""
-        return 128
-
-    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
-        """The stem's and the ThriftyNet's behind it."""
-        if self.n_params is not None:
-            return self.resolve(image_shape, classes).cost(image_shape, classes)
-        terms, shape = self._stem(image_shape)
-        return Cost((*terms, *self.recursion_options.cost(shape, classes).terms))
+        return [*terms, *first, *second], (128, *size)
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """The stem with torchvision's blocks, then a :class:`~thriftylib.papers.thriftynet_recursion.ThriftyNet`."""
@@ -295,7 +274,6 @@ class EmbeddedThriftyNetOptions(ThriftyNetOptions, network="embedded-thriftynet"
 
         from thriftylib.papers.thriftynet_recursion import resnet_stem
 
-        options = self.resolve(image_shape, classes)
-        _, shape = self._stem(image_shape)
+        self.resolve(image_shape, classes)
         stem = resnet_stem(image_shape[0])
-        return nn.Sequential(*stem, options.recursion_options.build(shape, classes))
+        return nn.Sequential(*stem, super().build(image_shape, classes))
