@@ -93,7 +93,7 @@ def test_mix_without_sharing_has_the_kernels_of_the_ordinary_networks():
 
 
 def layers(**given):
-    return DacnnOptions(**given).layers(CIFAR)
+    return DacnnOptions(**given).uses(CIFAR)
 
 
 def test_plain_layouts():

@@ -20,13 +20,12 @@ class OwnStatistics(nn.BatchNorm2d):
         super().__init__(features, affine=False)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, weight, bias, self.training, self.momentum, self.eps
-        )
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(x, *statistics, weight, bias, self.training, self.momentum, self.eps)
 
 
 class Trunk(nn.Module):
-    """Kernels, batch norms, regulators and shortcuts for ``layers``, and the head; PyTorch's default initial weights.
+    """Kernels, batch norms, regulators and shortcuts for ``layers``, and the head; PyTorch's default initialisation.
 
     Args:
         head_regulator: one more regulator between the average pool and the linear layer.
@@ -46,7 +45,7 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.norm, self.relu_first, self.rotation = layers, norm, relu_first, rotation
-        firsts = [uses[0] for uses in by_kernel(layers)]
+        firsts, by_use = [uses[0] for uses in by_kernel(layers)], list(enumerate(layers))
         self.convs = nn.ModuleList(nn.Conv2d(x.inputs, x.outputs, 3, padding=1, bias=x.bias) for x in firsts)
         kind = OwnStatistics if norm == "affine" else nn.BatchNorm2d
         self.norms = nn.ModuleList(  # a bare use has none of its own
@@ -56,12 +55,8 @@ class Trunk(nn.Module):
         self.affine = nn.ModuleList(  # weight and bias for all uses of a kernel
             nn.ParameterList([torch.ones(x.outputs), torch.zeros(x.outputs)]) for x in firsts if norm == "affine"
         )
-        self.regulators = nn.ModuleDict(
-            {str(i): conv1x1(x.outputs, x.outputs) for i, x in enumerate(layers) if x.regulator}
-        )
-        self.shortcuts = nn.ModuleDict(
-            {str(i): conv_shortcut(x.inputs, x.outputs, 1) for i, x in enumerate(layers) if x.shortcut}
-        )
+        self.regulators = nn.ModuleDict({str(i): conv1x1(x.outputs, x.outputs) for i, x in by_use if x.regulator})
+        self.shortcuts = nn.ModuleDict({str(i): conv_shortcut(x.inputs, x.outputs, 1) for i, x in by_use if x.shortcut})
         width = layers[-1].outputs
         regulator = [conv1x1(width, width)] if head_regulator else []
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), *regulator, nn.Flatten(), nn.Linear(width, classes))
