@@ -11,8 +11,7 @@ from thriftylib.evidence.records import load_records
 from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments import expandnets_recipes as recipes
 from thriftylib.experiments.base import select
-from thriftylib.experiments.expandnets import sizes
-from thriftylib.experiments.expandnets_controls import REUSED
+from thriftylib.experiments.expandnets import REUSED, sizes
 from thriftylib.options import MethodOptions, find
 from thriftylib.papers.expandnets_expansion import Expanded
 from thriftylib.paths import claims_dir
@@ -272,7 +271,7 @@ def test_the_shared_kernel_is_expanded_and_nothing_else(preset):
 
 
 def test_the_expanded_kernel_is_the_one_that_is_used_again_and_again():
-    for name, (_, _, module, _) in REUSED.items():
+    for name, module in REUSED.items():
         plain = next(
             configuration.run
             for configuration in experiment("expandnets-shared").configurations("smoke")
