@@ -1,4 +1,4 @@
-"""ExpandNets: chains against their products and against loops, the sheet's counts, networks, mistakes."""
+"""ExpandNets: chains against their products and against loops, the authors' counts, networks, mistakes."""
 
 import copy
 import math
@@ -143,9 +143,9 @@ def test_gradients_through_the_product_are_the_chains(kind, kernel, channels):
             chained.from_last = from_last
             y = F.conv2d(x, *chained.product(), chained.stride, chained.padding, 1, chained.groups)
             weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
-            ours = torch.autograd.grad((y * weights).sum(), inputs)
-            theirs = torch.autograd.grad((chained.chain(x) * weights).sum(), inputs)
-            for a, b in zip(ours, theirs, strict=True):
+            found = torch.autograd.grad((y * weights).sum(), inputs)
+            expected = torch.autograd.grad((chained.chain(x) * weights).sum(), inputs)
+            for a, b in zip(found, expected, strict=True):
                 assert difference(a, b) < 1e-10
 
 
@@ -162,9 +162,9 @@ def test_layers_that_pad_for_themselves_are_another_map_at_the_border(kind, kern
     chained = chain_of(kind, kernel, (3, 16, 1), rate=4)
     natural, x, edge = pads_for_itself(chained), images(size=(24, 24)), kernel // 2
     with torch.no_grad():
-        apart = (natural(x) - contract_chain(chained.chain)(x)).abs()
-    assert apart[..., edge:-edge, edge:-edge].max() < 1e-13
-    assert apart.max() > 0.1
+        diff = (natural(x) - contract_chain(chained.chain)(x)).abs()
+    assert diff[..., edge:-edge, edge:-edge].max() < 1e-13
+    assert diff.max() > 0.1
     with pytest.raises(SpecError, match="pads its own input.*all padding must be on the first layer"):
         contract_chain(natural)
 
@@ -240,7 +240,7 @@ def test_the_product_is_made_only_where_it_costs_fewer_macs(layer, count, size):
     assert chained.merges(x.shape) == cheaper
 
 
-def test_a_small_batch_of_many_channels_walks_the_chain_and_a_large_one_does_not():
+def test_a_small_batch_of_many_channels_runs_the_chain_and_a_large_one_does_not():
     chained = expand_conv(nn.Conv2d(64, 64, 3, padding=1), "cl")
     ran = []
     chained.chain.register_forward_hook(lambda *_: ran.append(True))
@@ -329,7 +329,7 @@ def hooks_in(network):
     ]
 
 
-def learn(network, x, steps=3):
+def train_steps(network, x, steps=3):
     """A few steps of training, so that nothing is at its start; returns the logits of evaluation."""
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9)
     labels = torch.arange(len(x)) % 10
@@ -364,7 +364,7 @@ def test_contraction_keeps_the_predictions_and_leaves_the_plain_network(name, op
     if fast:
         accelerate(network)
     x = images(3, (32, 32), 12, torch.float32)
-    before = learn(network, x)
+    before = train_steps(network, x)
     kept = contract(copy.deepcopy(network)).state_dict()
     assert {name: tensor.shape for name, tensor in kept.items()} == {
         name: tensor.shape for name, tensor in plain.state_dict().items()
@@ -380,7 +380,7 @@ def test_a_fast_network_of_chains_learns_what_a_plain_one_does():
     torch.manual_seed(0)
     network = expand(options.build(CIFAR, 10), convs="cl").double()
     x = images(3, (32, 32), 6)
-    assert difference(learn(accelerate(copy.deepcopy(network)), x), learn(network, x)) < 1e-9
+    assert difference(train_steps(accelerate(copy.deepcopy(network)), x), train_steps(network, x)) < 1e-9
 
 
 def test_contraction_removes_the_chains_and_the_hooks():
@@ -488,16 +488,16 @@ def test_a_module_at_two_places_stays_one_chain_multiplied_once_a_pass(merges):
         assert type(one.first) is nn.Conv2d
 
 
-def test_gradients_of_a_chain_used_again_and_again_are_those_of_walking_it(monkeypatch):
+def test_gradients_of_a_chain_used_again_and_again_are_those_of_running_it(monkeypatch):
     torch.manual_seed(0)
     network = expand(Repeated().double(), convs="cl")
     x = images(4, (8, 8), 8)
-    ours = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+    found = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
     network.looks = True
     again = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
     monkeypatch.setattr(ExpandedConv2d, "forward", lambda self, x: self.chain(x))
     ran = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
-    for a, b, c in zip(ours, again, ran, strict=True):
+    for a, b, c in zip(found, again, ran, strict=True):
         assert difference(a, c) < 1e-10
         assert difference(b, c) < 1e-10
 
@@ -512,15 +512,15 @@ def test_no_product_outlives_its_pass(merges):
         network(x)
     assert (chained.kept, chained.keeps) == (None, False)
     network.fails = False
-    twin = copy.deepcopy(network)
+    copied = copy.deepcopy(network)
     with torch.no_grad():
-        for parameter in twin.parameters():
+        for parameter in copied.parameters():
             parameter.zero_()
     merges.clear()
-    assert twin(x).abs().max() == 0
+    assert copied(x).abs().max() == 0
     assert network(x).abs().max() > 0
-    assert merges == [twin.first.chain, network.first.chain]
-    assert not hooks_in(contract(twin))
+    assert merges == [copied.first.chain, network.first.chain]
+    assert not hooks_in(contract(copied))
     assert hooks_in(network)
     merges.clear()
     network(x)
