@@ -260,19 +260,9 @@ def depth_costs() -> pandas.DataFrame:
     rows = []
     for net, network, options in nets:
         for kernels in ("shared", "unshared"):
-            run = configuration("paper", {**options, "shared": kernels == "shared"}, network=network).run
-            cost, layers = run.cost, options.get("layers") or options["depth"] - 1  # the stem included
-            rows.append(
-                {
-                    "source": "counted",
-                    "net": net,
-                    "kernels": kernels,
-                    "uses": layers - 1,
-                    "kernel": cost.part("trunk conv").parameters,
-                    "body": cost.parameters - cost.part("head").parameters,
-                    "parameters": cost.parameters,
-                    "weight_bytes": cost.weight_bytes(),
-                    "activation_bytes": cost.activation_bytes(),
-                }
-            )
-    return pandas.DataFrame(rows)
+            cost = configuration("paper", {**options, "shared": kernels == "shared"}, network=network).run.cost
+            uses = (options.get("layers") or options["depth"] - 1) - 1
+            sizes = cost.part("trunk conv").parameters, cost.parameters - cost.part("head").parameters, cost.parameters
+            rows.append(("counted", net, kernels, uses, *sizes, cost.weight_bytes(), cost.activation_bytes()))
+    columns = ("source", "net", "kernels", "uses", "kernel", "body", "parameters", "weight_bytes", "activation_bytes")
+    return pandas.DataFrame(rows, columns=columns)
