@@ -21,6 +21,7 @@ def parameters(network):
 
 
 # --- counts -----------------------------------------------------------------------------------------------------------
+
 TABLE = [  # options, kernels and linear layer with 100 classes, all with 100 classes, all with 10; None: not tabulated
     ({"order": "conv-relu-bn"}, 163_812, 167_396, 155_786),  # as released: with biases
     ({}, 163_812, None, None),
@@ -89,6 +90,8 @@ def test_mix_without_sharing_has_the_kernels_of_the_ordinary_networks():
 
 
 # --- structure --------------------------------------------------------------------------------------------------------
+
+
 def layers(**given):
     return DacnnOptions(**given).uses(CIFAR)
 
@@ -162,6 +165,8 @@ def test_initialisation_is_pytorchs_default():
 
 
 # --- against the unrolled reference -----------------------------------------------------------------------------------
+
+
 def normalised(x, affine):
     """Batch norm in training, from its definition."""
     mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), unbiased=False, keepdim=True)
@@ -312,6 +317,8 @@ def test_small_nets_equal_reference(count, norm):
 
 
 # --- DACNN14(MIX) as its file was released ----------------------------------------------------------------------------
+
+
 def released_mix(images, convs, affines, linear):
     """The file's order, written out: the second block of 512 channels begins with a convolution and nothing else."""
 
@@ -376,6 +383,7 @@ def test_the_released_mix_is_counted_as_it_is_built(norm):
 
 
 # --- how batch norms are initialised ----------------------------------------------------------------------------------
+
 NORMED = [DacnnOptions(width=4), DacnnOptions(depth=18, width=4, norm="affine"), DacnnSmallOptions(width=4)]
 NORMED += [Vgg16BnOptions(), ResNet18Options()]
 
@@ -416,6 +424,8 @@ def test_what_came_after_the_first_records_is_left_out_of_a_runs_text():
 
 
 # --- how it runs ------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("norm", ["free", "affine", "shared"])
 def test_bf16_autocast_keeps_maps_in_bf16_and_statistics_in_fp32(norm):
     torch.manual_seed(0)
@@ -446,6 +456,8 @@ def test_channels_last_changes_nothing_but_the_layout(given):
 
 
 # --- defaults and mistakes --------------------------------------------------------------------------------------------
+
+
 def test_defaults_follow_what_is_given():
     assert DacnnOptions().model_dump() == {
         **{"depth": 14, "layout": "vgg", "sharing": "plain", "width": 128, "blocks": None, "regulators": "none"},

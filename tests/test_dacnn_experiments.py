@@ -10,6 +10,7 @@ from thriftylib.evidence.verdicts import judge
 from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments import dacnn_recipes as recipes
 from thriftylib.experiments.dacnn import HEADLINES, POINTS
+from thriftylib.experiments.recipes import for_svhn
 from thriftylib.paths import claims_dir, results_dir, weights_dir
 from thriftylib.running.collect import claim_of, collect
 
@@ -47,12 +48,12 @@ def test_one_recipe_for_all_networks_and_never_the_papers_own(name):
         preset: {configuration.run.recipe for configuration in experiment(name).configurations(preset)}
         for preset in ("fast", "paper")
     }
-    assert used["paper"] == {recipes.INFERRED_SVHN if name == "dacnn-svhn" else recipes.INFERRED}
+    assert used["paper"] == {for_svhn(recipes.INFERRED) if name == "dacnn-svhn" else recipes.INFERRED}
     assert "inferred" in experiment(name).question
     if name == "dacnn-depth-sweep":
         assert used["fast"] == {recipes.FAST, recipes.CPU}
     else:
-        assert used["fast"] == {recipes.FAST_SVHN if name == "dacnn-svhn" else recipes.FAST}
+        assert used["fast"] == {for_svhn(recipes.FAST) if name == "dacnn-svhn" else recipes.FAST}
 
 
 def test_batch_norms_are_initialised_as_in_2019_but_under_the_recipe_that_came_first():

@@ -22,6 +22,7 @@ def parameters(network):
 
 
 # --- counts of the paper's facts --------------------------------------------------------------------------------------
+
 UNDER_40K = [  # section 1.5: T, h, f, N
     *((10, 1, 181, 39850), (15, 1, 176, 39640), (20, 1, 172, 39782)),
     *((30, 1, 164, 39922), (40, 1, 156, 39870), (50, 1, 148, 39626)),
@@ -123,6 +124,8 @@ def test_block_candidate_has_548820_parameters():  # section 1.8
 
 
 # --- the unrolled reference -------------------------------------------------------------------------------------------
+
+
 def dense_kernel(mode, weights):
     """One ordinary (f, f, 3, 3) kernel that does what the grouped and pointwise kernels do."""
     if mode == "classic":
@@ -255,6 +258,8 @@ def test_other_options_equal_reference(given):
 
 
 # --- details ----------------------------------------------------------------------------------------------------------
+
+
 def test_initial_coefficients():
     def alpha(**given):
         return ThriftyNetOptions(filters=4, iterations=5, **given).build(CIFAR, 10).alpha.detach()
@@ -401,6 +406,8 @@ def test_embedded_network_hands_128_channels_at_half_size_to_the_recursion():
 
 
 # --- defaults and mistakes --------------------------------------------------------------------------------------------
+
+
 def test_defaults_are_the_authors_last_and_follow_what_is_given():
     assert ThriftyNetOptions().model_dump() == {
         **{"filters": 128, "n_params": None, "iterations": 20, "history": 5, "recursion": "augmented"},
@@ -495,6 +502,8 @@ def test_blocks_that_such_images_do_not_allow():
 
 
 # --- properties -------------------------------------------------------------------------------------------------------
+
+
 @st.composite
 def possible_options(draw):
     """Options that (3, 8..20, 8..20) images allow: at most three pools."""

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import dacnn_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.recipes import choose
 from thriftylib.spec import Data, Named, Recipe, Run
 
 if TYPE_CHECKING:
@@ -56,27 +58,19 @@ def configuration(
     options: dict[str, Any],
     data: str = "cifar100",
     network: str = "dacnn",
-    recipe: Recipe | None = None,
+    fast: Recipe = recipes.FAST,
     *,
     headline: bool = False,
     **labels: str | int,
 ) -> Configuration:
-    """A run from seed 0 with the preset's recipe, unless ``recipe`` is given; in ``smoke`` 2 to 4 channels wide."""
+    """A run from seed 0 (smoke: 2 to 4 channels wide); ``fast`` is the recipe of that preset, the rest are labels."""
     if network not in ("tiny-resnet", "dacnn-small") or preset == "paper":
         options = {**options, "norm_init": "uniform"}
-    if preset == "smoke":
-        data = "digits"
-        if network == "dacnn":
-            stages = 5 if options["depth"] == 14 else 4
-            width = [2, 2, 3, 4, 4][:stages] if options.get("sharing") == "mix" else 4
-            options = {**options, "width": width, "pools": 3}
-    svhn = data == "svhn"
-    by_preset = {
-        "smoke": recipes.SMOKE,
-        "fast": recipes.FAST_SVHN if svhn else recipes.FAST,
-        "paper": recipes.INFERRED_SVHN if svhn else recipes.INFERRED,
-    }
-    run = Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe or by_preset[preset])
+    if preset == "smoke" and network == "dacnn":
+        widths = [2, 2, 3, 4, 4] if options["depth"] == 14 else [2, 2, 3, 4]
+        options = {**options, "width": widths if options.get("sharing") == "mix" else 4, "pools": 3}
+    data, recipe = choose(preset, data, smoke=recipes.SMOKE, fast=fast, paper=recipes.INFERRED)
+    run = Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe)
     return Configuration(run, labels, headline)
 
 
@@ -152,23 +146,16 @@ def depth_sweep(preset: str) -> list[Configuration]:
     the kernel costs is not confused with what the batch norm costs. fast: the same nets with our recipe for a GPU, and
     nets of 32 channels with our recipe dacnn-cpu of 4 epochs: ours in width and length, at a size that a CPU finishes.
     """
-    sizes, depths = {"smoke": {4: None}, "fast": {128: None, 32: recipes.CPU}, "paper": {128: None}}, SMALL_LAYERS
-    if preset == "smoke":
-        depths = (3, 7, 11)
-    return [
-        configuration(
-            preset,
-            {"layers": n, "width": width, **options} | ({"pools": min(n - 1, 3)} if preset == "smoke" else {}),
-            network="dacnn-small",
-            recipe=recipe,
-            layers=n,
-            kernels=kernels,
-            width=width,
-        )
-        for width, recipe in sizes[preset].items()
-        for kernels, options in KERNELS.items()
-        for n in depths
-    ]
+    sizes = (
+        {128: recipes.FAST, 32: recipes.CPU} if preset == "fast" else {4 if preset == "smoke" else 128: recipes.FAST}
+    )
+    grid = []
+    for (width, fast), kernels, n in product(sizes.items(), KERNELS, (3, 7, 11) if preset == "smoke" else SMALL_LAYERS):
+        size = {"layers": n, "width": width}
+        options = {**size, **KERNELS[kernels]} | ({"pools": min(n - 1, 3)} if preset == "smoke" else {})
+        labels = {"layers": n, "kernels": kernels, "width": width}
+        grid.append(configuration(preset, options, network="dacnn-small", fast=fast, **labels))
+    return grid
 
 
 @experiment(
@@ -209,16 +196,9 @@ def regulators(preset: str) -> list[Configuration]:
     grid += [("mix", depth, kind) for depth in (18, 34) for kind in mix]
     if preset == "smoke":
         grid = [("plain", depth, kind) for depth in (18, 24) for kind in plain] + [("mix", 18, "per-block")]
-    return [
-        configuration(
-            preset,
-            {"depth": depth, "sharing": sharing} | ({"swap": True} if kind == "rotation" else {"regulators": kind}),
-            sharing=sharing,
-            depth=depth,
-            regulators=kind,
-        )
-        for sharing, depth, kind in grid
-    ]
+    points = [{"sharing": sharing, "depth": depth, "regulators": kind} for sharing, depth, kind in grid]
+    rotation = {"regulators": "none", "swap": True}
+    return [configuration(preset, p | (rotation if p["regulators"] == "rotation" else {}), **p) for p in points]
 
 
 @experiment(
@@ -234,13 +214,14 @@ def statistics(preset: str) -> list[Configuration]:
     training images. Nothing is trained for it: each run starts from a trained network of the depth sweep, which is
     beside it and has the recipe that it has there (paper: dacnn-reading, inferred).
     """
-    parents = [parent for parent in depth_sweep.grid(preset) if parent.labels["kernels"] != "unshared"]
-    grid = [replace(parent, labels={**parent.labels, "task": "trained"}) for parent in parents]
-    method = Named(name="norm-statistics")
-    for each in parents:
-        changes = {"recipe": None, "method": method, "parent": each.run.configuration}
-        grid.append(Configuration(each.run.model_copy(update=changes), {**each.labels, "task": "measured"}))
-    return grid
+    trained, measured = [], []
+    for parent in depth_sweep.grid(preset):
+        if parent.labels["kernels"] != "unshared":
+            trained.append(Configuration(parent.run, {**parent.labels, "task": "trained"}))
+            changes = {"recipe": None, "method": Named(name="norm-statistics"), "parent": parent.run.configuration}
+            run = parent.run.model_copy(update=changes)
+            measured.append(Configuration(run, {**parent.labels, "task": "measured"}))
+    return trained + measured
 
 
 def depth_costs() -> pandas.DataFrame:

@@ -7,7 +7,7 @@ to medium confidence that the authors used exactly this. The first runs recorded
 
 from __future__ import annotations
 
-from thriftylib.experiments.recipes import CIFAR, SVHN, like
+from thriftylib.experiments.recipes import CIFAR, like
 from thriftylib.spec import Augment, OneCycle, Recipe, Steps
 
 INFERRED = Recipe(
@@ -21,7 +21,6 @@ INFERRED = Recipe(
     schedule=Steps(milestones=(150, 250), factor=0.1),  # lowered by hand there: 0.1, 0.01 and 0.001
     augment=CIFAR,
 )
-INFERRED_SVHN = like(INFERRED, "dacnn-reading-svhn", augment=SVHN)
 # Minutes on a GPU. One low peak for every net: plain ResNet layouts add up large features that no batch norm follows,
 # and in short trials on the digits those with a regulator per layer failed to train from a peak of 0.05 on.
 FAST = like(
@@ -33,7 +32,6 @@ FAST = like(
     nesterov=True,
     schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
 )
-FAST_SVHN = like(FAST, "dacnn-fast-svhn", augment=SVHN)
 # For the small nets at a size that two cores of a CPU finish.
 CPU = like(FAST, "dacnn-cpu", epochs=4, batch_size=128, learning_rate=0.1)
 # A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.

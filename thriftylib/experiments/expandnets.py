@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import expandnets_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.recipes import choose
 from thriftylib.options import MethodOptions, find
 from thriftylib.spec import Data, Named, Run
 
@@ -53,13 +54,12 @@ def configuration(
     **labels: str | int | float,
 ) -> Configuration:
     """SmallNet with ``kernel`` from seed 0, trained as a row; ``changes`` are to the method, the rest are labels."""
-    tiny: dict[str, Any] = {}
-    if preset == "smoke":
-        data, tiny = "digits", {"widths": [4, 4, 8], "hidden": 16, "padding": kernel // 2}
+    tiny = {"widths": [4, 4, 8], "hidden": 16, "padding": kernel // 2} if preset == "smoke" else {}
+    data, recipe = choose(preset, data, smoke=recipes.SMOKE, fast=recipes.FAST, paper=recipes.AUTHORS)
     run = Run(
         network=Named(name="smallnet", options={"kernel": kernel, **tiny}),
         data=Data(name=data, label_noise=noise),
-        recipe={"smoke": recipes.SMOKE, "fast": recipes.FAST, "paper": recipes.AUTHORS}[preset],
+        recipe=recipe,
         method=Named(name="expandnets", options={**AUTHORS, **ROWS[row], **(changes or {})}),
     )
     return Configuration(run, {"model": row, "kernel": kernel, "dataset": data, **labels}, headline)

@@ -14,6 +14,7 @@ from typing import Any
 
 from thriftylib.experiments import thriftynet_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.recipes import choose
 from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.spec import Data, Named, Recipe, Run
 
@@ -40,11 +41,7 @@ def configuration(
 
     ``paper`` is the recipe of the preset paper; the other presets have ours.
     """
-    recipe = paper
-    if preset == "smoke":
-        data, recipe = "digits", recipes.SMOKE
-    elif preset == "fast":
-        recipe = recipes.FAST_SVHN if data == "svhn" else recipes.FAST
+    data, recipe = choose(preset, data, smoke=recipes.SMOKE, fast=recipes.FAST, paper=paper)
     named = {OPTIONS.get(label, label): value for label, value in labels.items()}
     options = {name: value for name, value in named.items() if name in ThriftyNetOptions.model_fields} | (options or {})
     if network == "thriftynet":
@@ -91,11 +88,7 @@ def size_svhn(preset: str) -> list[Configuration]:
     depths, budgets = (20, 30, 40), (2_000, 5_000, 8_000, 10_000, 15_000, 20_000, 40_000)
     if preset == "smoke":
         depths, budgets = (4, 5), (400, 600, 1_000)
-    return [
-        configuration(preset, data="svhn", paper=recipes.B_SVHN, budget=n, iterations=T)
-        for T in depths
-        for n in budgets
-    ]
+    return [configuration(preset, data="svhn", budget=n, iterations=T) for T in depths for n in budgets]
 
 
 @experiment(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from thriftylib.experiments.recipes import CIFAR, SVHN, like
+from thriftylib.experiments.recipes import CIFAR, like
 from thriftylib.spec import Augment, OneCycle, Plateau, Recipe, Steps
 
 # Schedule A, until mid-June 2020: CIFAR-10 size figure, downsampling logs. It steers by the test loss.
@@ -26,7 +26,6 @@ A = Recipe(
 )
 # Schedule B, from 19 June 2020: depth and history benches, SVHN.
 B = like(A, "thriftynet-b", epochs=150, schedule=Steps(milestones=(50, 100, 130), factor=0.1))
-B_SVHN = like(B, "thriftynet-b-svhn", augment=SVHN)
 # Schedule C, the last default (3 July 2020): data-augmentation bench.
 C = like(A, "thriftynet-c", schedule=Steps(milestones=(50, 100, 150), factor=0.1))
 
@@ -59,7 +58,6 @@ FAST = like(
     label_smoothing=0.05,
     schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
 )
-FAST_SVHN = like(FAST, "thriftynet-fast-svhn", augment=SVHN)
 # A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.
 SMOKE = like(
     FAST, "thriftynet-smoke", epochs=3, batch_size=64, learning_rate=0.1, label_smoothing=0.0, augment=Augment()
