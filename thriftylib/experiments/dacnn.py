@@ -146,13 +146,15 @@ def depth_sweep(preset: str) -> list[Configuration]:
     the kernel costs is not confused with what the batch norm costs. fast: the same nets with our recipe for a GPU, and
     nets of 32 channels with our recipe dacnn-cpu of 4 epochs: ours in width and length, at a size that a CPU finishes.
     """
-    sizes = (
-        {128: recipes.FAST, 32: recipes.CPU} if preset == "fast" else {4 if preset == "smoke" else 128: recipes.FAST}
-    )
+    sizes, depths = {128: recipes.FAST}, SMALL_LAYERS
+    if preset == "fast":
+        sizes[32] = recipes.CPU
+    elif preset == "smoke":
+        sizes, depths = {4: recipes.FAST}, (3, 7, 11)
     grid = []
-    for (width, fast), kernels, n in product(sizes.items(), KERNELS, (3, 7, 11) if preset == "smoke" else SMALL_LAYERS):
-        size = {"layers": n, "width": width}
-        options = {**size, **KERNELS[kernels]} | ({"pools": min(n - 1, 3)} if preset == "smoke" else {})
+    for (width, fast), kernels, n in product(sizes.items(), KERNELS, depths):
+        options = {"layers": n, "width": width, **KERNELS[kernels]}
+        options |= {"pools": min(n - 1, 3)} if preset == "smoke" else {}
         labels = {"layers": n, "kernels": kernels, "width": width}
         grid.append(configuration(preset, options, network="dacnn-small", fast=fast, **labels))
     return grid

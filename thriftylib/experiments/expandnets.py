@@ -189,6 +189,13 @@ def rate(preset: str) -> list[Configuration]:
     ]
 
 
+def _audit(preset: str, option: str, **captions: dict[Any, str]) -> list[Configuration]:
+    """Two rows of table B with each value of an option of the method, and the value's caption as a label."""
+    ((label, values),) = captions.items()
+    grid = [(value, row) for value in values for row in AUDITED]
+    return [configuration(preset, 3, row, changes={option: v}, **{label: values[v]}) for v, row in grid]
+
+
 @experiment(
     name="expandnets-momentum",
     title="Audit: momentum reset at each epoch's start, CIFAR-10",
@@ -200,11 +207,7 @@ def momentum(preset: str) -> list[Configuration]:
     paper: SmallNet and CL+FC at 3x3 with the authors' recipe, momentum reset as in table B, and kept. Ours: no number
     is published.
     """
-    return [
-        configuration(preset, 3, row, changes={"reset_momentum": reset}, momentum="lost" if reset else "kept")
-        for reset in (True, False)
-        for row in AUDITED
-    ]
+    return _audit(preset, "reset_momentum", momentum={True: "lost", False: "kept"})
 
 
 @experiment(
@@ -218,11 +221,7 @@ def start(preset: str) -> list[Configuration]:
     paper: SmallNet and CL+FC at 3x3 with the authors' recipe, initialised as in table B, and with ones, as PyTorch
     initialises batch norms today. Ours: no number is published.
     """
-    return [
-        configuration(preset, 3, row, changes={"norm_start": option}, start=caption)
-        for option, caption in {"uniform": "between 0 and 1", "network": "ones"}.items()
-        for row in AUDITED
-    ]
+    return _audit(preset, "norm_start", start={"uniform": "between 0 and 1", "network": "ones"})
 
 
 @experiment(

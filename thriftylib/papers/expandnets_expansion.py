@@ -189,18 +189,16 @@ def contract_chain(chain: nn.Sequential) -> nn.Conv2d | nn.Linear:
         SpecError: no one layer could replace it.
     """
     _check_chain(chain)
-    first = chain[0]
-    with torch.no_grad():
-        weight, bias = merge(deepcopy(chain).double())
+    first, has_bias = chain[0], chain[0].bias is not None
     if isinstance(first, nn.Linear):
-        one: nn.Conv2d | nn.Linear = nn.Linear(first.in_features, chain[-1].out_features, bias=bias is not None)
+        one: nn.Conv2d | nn.Linear = nn.Linear(first.in_features, chain[-1].out_features, bias=has_bias)
     else:
         like = ExpandedConv2d(chain)
-        geometry = {"stride": like.stride, "padding": like.padding, "groups": like.groups, "bias": bias is not None}
-        one = nn.Conv2d(like.in_channels, like.out_channels, like.kernel_size, **geometry)
-    one.weight = nn.Parameter(weight.to(first.weight.dtype))
-    if bias is not None:
-        one.bias = nn.Parameter(bias.to(first.weight.dtype))
+        geometry = {"stride": like.stride, "padding": like.padding, "groups": like.groups}
+        one = nn.Conv2d(like.in_channels, like.out_channels, like.kernel_size, **geometry, bias=has_bias)
+    with torch.no_grad():
+        for name, value in zip(("weight", "bias"), merge(deepcopy(chain).double()), strict=True):
+            setattr(one, name, None if value is None else nn.Parameter(value.to(first.weight.dtype)))
     return one
 
 
