@@ -1,10 +1,10 @@
-"""ExpandNets' CIFAR tables, what is told of noise, initialisation, gradients and rates, and audits of ours, as grids.
+"""ExpandNets' CIFAR tables, the studies that others report of it, and audits of ours, as grids of runs.
 
 Every row, the unexpanded one too, is trained by the method ``expandnets`` with what the authors' code does beside the
 recipe: momentum is reset at the start of each epoch, and batch norms have initial weights drawn between 0 and 1, the
 default of PyTorch 0.4, which the code's environment file (``exp_cifar/env.yml``) names. So rows differ in nothing but
-the expansion. The tables' numbers are best test epochs, means over five runs. On the 8x8 digits of the smoke grids the
-networks are smaller.
+the expansion. ``paper`` grids have the authors' recipe; the tables' numbers are best test epochs, means over five runs.
+What a source calls second-hand we know from summaries of the paper alone. Smoke grids have smaller networks.
 
 Rows are named as in the tables: FC expands the hidden linear layer, CL and CK expand the convolutions.
 """
@@ -82,8 +82,8 @@ def _table(preset: str, kernel: int, rows: tuple[str, ...], headlines: tuple[str
 def table_a(preset: str) -> list[Configuration]:
     """How much does SmallNet with 7x7 kernels gain from over-parameterised layers of rate 4?
 
-    paper: all six rows on both data sets with the authors' recipe. The table's message is CK's gain; CL alone gains
-    nothing on CIFAR-10. Of FC (Arora et al. 2018) its spreads allow no such sentence.
+    paper: all six rows on both data sets. The table claims CK's gain; CL alone gains nothing on CIFAR-10. Of FC (Arora
+    et al. 2018) its spreads allow no such sentence.
     """
     return _table(preset, 7, tuple(ROWS), ("SmallNet", "CL", "CK"))
 
@@ -96,8 +96,7 @@ def table_a(preset: str) -> list[Configuration]:
 def table_b(preset: str) -> list[Configuration]:
     """How much does SmallNet with 3x3 kernels gain from over-parameterised layers of rate 4?
 
-    paper: unexpanded, FC (Arora et al. 2018), CL and CL+FC on both data sets with the authors' recipe; a 3x3 kernel has
-    no CK. The table's largest gain is CL+FC's.
+    paper: unexpanded, FC, CL and CL+FC on both data sets; a 3x3 kernel has no CK. The largest gain is CL+FC's.
     """
     rows = ("SmallNet", "FC", "CL", "CL+FC")
     return _table(preset, 3, rows, rows)
@@ -111,9 +110,8 @@ def table_b(preset: str) -> list[Configuration]:
 def noise(preset: str) -> list[Configuration]:
     """Does the expansion help more where labels are wrong?
 
-    paper: 20 % of the training labels drawn anew, uniformly from all classes; kernels of 5, 7 and 9, the networks of 5
-    and 9 with padding 2 and 4 (all inferred); SmallNet, CL, CK and CK+FC with the authors' recipe. What is known of the
-    table is SECOND-HAND.
+    paper: 20 % of the training labels drawn anew, uniformly from all classes; kernels of 5, 7 and 9, those of 5 and 9
+    with padding 2 and 4 (all inferred).
     """
     kernels = (7,) if preset == "smoke" else (5, 7, 9)
     return [configuration(preset, kernel, row, noise=0.2) for kernel in kernels for row in CONVS]
@@ -127,8 +125,7 @@ def noise(preset: str) -> list[Configuration]:
 def kernels(preset: str) -> list[Configuration]:
     """Does CK gain at other kernels what it gains at 7?
 
-    paper: SmallNet, CL, CK and CK+FC with kernels of 5 and 9 (inferred: padding 2 and 4), the authors' recipe. CK is
-    two convolutions of 3x3 for kernel 5, four for kernel 9.
+    paper: kernels of 5 and 9 (inferred: padding 2 and 4). CK is two convolutions of 3x3 for 5, four for 9.
     """
     return [configuration(preset, kernel, row) for kernel in (5, 9) for row in CONVS]
 
@@ -143,7 +140,7 @@ def init(preset: str) -> list[Configuration]:
 
     paper: SmallNets trained again from the contracted weights of trained ExpandNets, which are trained first; recipe
     and seed are the same in both trainings (inferred). A control of ours starts from a trained SmallNet, since whoever
-    starts from trained weights is trained twice as long. What is known of the table is SECOND-HAND.
+    starts from trained weights is trained twice as long.
     """
     rows = [(3, row) for row in AUDITED] + [(7, row) for row in ("SmallNet", "CL+FC", "CK", "CK+FC")]
     grid = [configuration(preset, kernel, row, start="scratch") for kernel, row in rows]
@@ -162,10 +159,9 @@ def init(preset: str) -> list[Configuration]:
 def confusion(preset: str) -> list[Configuration]:
     """Do the gradients of different mini-batches agree more in an ExpandNet?
 
-    paper: after each epoch the cosine between the gradients of two mini-batches each, 100 pairs of them, of the
-    parameters being trained (inferred); SmallNet, FC, CL and CK with 7x7 kernels, the authors' recipe. Told of the
-    figure, SECOND-HAND: the minimum is higher for CL and CK, not for FC. To look takes time but changes no weight: the
-    accuracies are those of table A's runs of the same seeds, and answer its claims as well as they do.
+    paper: after each epoch the cosine between the gradients of two mini-batches, for 100 pairs, of the parameters being
+    trained (inferred). Reported of the figure: the minimum is higher for CL and CK, not for FC. To measure it changes
+    no weight: the runs answer table A's claims as well as table A's runs of the same seeds.
     """
     changes = {"confusion": 4 if preset == "smoke" else 100}
     return [configuration(preset, 7, row, changes=changes) for row in ("SmallNet", "FC", "CL", "CK")]
@@ -179,8 +175,7 @@ def confusion(preset: str) -> list[Configuration]:
 def rate(preset: str) -> list[Configuration]:
     """How wide must the over-parameterised block be?
 
-    paper: CL and CK at 7x7 with rates of 0.25, 2, 4 and 8 beside SmallNet, the authors' recipe. What is known of the
-    study is SECOND-HAND.
+    paper: CL and CK at 7x7 with rates of 0.25, 2, 4 and 8 beside SmallNet.
     """
     grid = [(row, rate) for row in ("CL", "CK") for rate in (0.25, 2.0, 4.0, 8.0)]
     return [
@@ -204,8 +199,7 @@ def _audit(preset: str, option: str, **captions: dict[Any, str]) -> list[Configu
 def momentum(preset: str) -> list[Configuration]:
     """What is the effect of resetting momentum at the start of each epoch, as the authors' code does?
 
-    paper: SmallNet and CL+FC at 3x3 with the authors' recipe, momentum reset as in table B, and kept. Ours: no number
-    is published.
+    paper: SmallNet and CL+FC at 3x3, momentum reset as in table B, and kept. Ours: no number is published.
     """
     return _audit(preset, "reset_momentum", momentum={True: "lost", False: "kept"})
 
@@ -218,8 +212,8 @@ def momentum(preset: str) -> list[Configuration]:
 def start(preset: str) -> list[Configuration]:
     """What is the effect of initial batch-norm weights drawn between 0 and 1, and not ones?
 
-    paper: SmallNet and CL+FC at 3x3 with the authors' recipe, initialised as in table B, and with ones, as PyTorch
-    initialises batch norms today. Ours: no number is published.
+    paper: SmallNet and CL+FC at 3x3, initialised as in table B, and with ones, as in today's PyTorch. Ours: no number
+    is published.
     """
     return _audit(preset, "norm_start", start={"uniform": "between 0 and 1", "network": "ones"})
 
@@ -232,10 +226,9 @@ def start(preset: str) -> list[Configuration]:
 def shared(preset: str) -> list[Configuration]:
     """Does linear over-parameterisation help where one kernel is used at every depth?
 
-    Ours, beyond the paper. The shared kernel of ThriftyNet (a 3x3 convolution, or mb1's pair of depthwise and pointwise
-    ones) and of DACNN14 is trained as it is and as CL of rate 4; everything else is as it was, momentum kept. Recipes
-    are those of the kernel's own paper (paper: thriftynet-b and dacnn-reading; fast: ours), the same on both sides.
-    They have weight decay, which acts on the block's layers and not on their product: another strength for CL.
+    Ours, beyond the paper. The shared kernel of ThriftyNet (a 3x3 convolution, or mb1's depthwise and pointwise pair)
+    and of DACNN14 is trained as it is and as CL of rate 4; everything else, the recipe too, is as in the kernel's own
+    paper, momentum kept. Weight decay acts on the block's layers and not on their product: another strength for CL.
     """
     from thriftylib.experiments import dacnn, thriftynet  # here: experiments are listed in the order of their papers
 
