@@ -117,15 +117,6 @@ class TrunkOptions(NormInitOptions):
                 terms += conv_norm_terms(f"shortcut {i}", layer.inputs, layer.outputs, layer.size, kernel=1)
         return Cost((*terms, cost.linear("head", layers[-1].outputs, classes)))
 
-    def with_norms(self, network: nn.Module) -> nn.Module:
-        """``network`` with its batch norms as ``norm_init`` says, also where an affine map serves several of them."""
-        from torch import nn
-
-        if self.norm_init == "uniform":
-            for weight, _ in network.affine:
-                nn.init.uniform_(weight)
-        return super().with_norms(network)
-
 
 class DacnnOptions(TrunkOptions, network="dacnn"):
     """DACNN14 in the VGG layout, DACNN18, 24 and 34 in the ResNet layout; the defaults are the plain DACNN14.
