@@ -30,7 +30,7 @@ FAST = like(
     batch_size=250,
     learning_rate=0.02,
     nesterov=True,
-    schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
+    schedule=OneCycle(warmup=0.2, anneal="cosine"),
 )
 # For the small nets at a size that two cores of a CPU finish.
 CPU = like(FAST, "dacnn-cpu", epochs=4, batch_size=128, learning_rate=0.1)

@@ -28,7 +28,7 @@ FAST = like(
     epochs=20,  # minutes on a GPU
     learning_rate=0.05,  # peak: higher than the authors' 0.01, since it is held for a few epochs only
     nesterov=True,
-    schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
+    schedule=OneCycle(warmup=0.2, anneal="cosine"),
 )
 # A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.
 SMOKE = like(FAST, "expandnets-smoke", epochs=3, batch_size=64, augment=Augment())

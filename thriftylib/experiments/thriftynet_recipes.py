@@ -56,7 +56,7 @@ FAST = like(
     learning_rate=0.3,  # peak; the authors' 0.1 scaled with the batch, rounded up
     nesterov=True,
     label_smoothing=0.05,
-    schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
+    schedule=OneCycle(warmup=0.2, anneal="cosine"),
 )
 # A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.
 SMOKE = like(
