@@ -41,7 +41,7 @@ def _one_cycle(name: str, augment: Augment, *, epochs: int, batch_size: int, lea
         momentum=0.9,
         nesterov=True,
         weight_decay=5e-4,
-        schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
+        schedule=OneCycle(warmup=0.2, anneal="cosine", final_factor=0.0),
         augment=augment,
     )
 

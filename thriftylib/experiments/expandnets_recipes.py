@@ -35,7 +35,7 @@ FAST = Recipe(
     momentum=0.9,
     nesterov=True,
     weight_decay=0.0,
-    schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
+    schedule=OneCycle(warmup=0.2, anneal="cosine", final_factor=0.0),
     augment=CIFAR,
 )
 

@@ -76,7 +76,7 @@ def _fast(name: str, augment: Augment = CIFAR) -> Recipe:
         nesterov=True,
         weight_decay=5e-4,
         label_smoothing=0.05,
-        schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
+        schedule=OneCycle(warmup=0.2, anneal="cosine", final_factor=0.0),
         augment=augment,
     )
 
