@@ -287,7 +287,7 @@ def test_released_images_are_solarised_from_256():
 
 
 def test_a_released_shift_reaches_the_pixel_nearest_to_14_and_a_half():
-    images = numbered(1, 32)
+    images = numbered(1, 32)[:, [0, 1, 1]]
     released = policy.apply_released(images, "TranslateX", policy.magnitude("TranslateX", 9, (32, 32)))
     assert released[0, 1, 0].tolist() == [*range(16, 33), *[128] * 15]
     standard = policy.apply(images, "TranslateX", policy.magnitude("TranslateX", 9, (32, 32)))

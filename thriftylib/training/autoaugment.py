@@ -5,16 +5,16 @@ from PyTorch's global generator; here each image of a batch has its own draws, f
 
 As *released* it is what the ThriftyNet authors' code does to PIL images (``common/dataaugment.py``): images are rotated
 one way only, solarised from a threshold of 256 and not of 255, and shifted by as many pixels as the magnitude says
-(14.5 of 32 at most) and not by whole ones rounded down, so that the nearest pixel is up to one further; shears
-interpolate by cubics; and what comes from outside the image is 128. The operations on colours stay torchvision's.
+(14.5 of 32 at most) and not by whole ones rounded down; shears are bicubic; what comes from outside the image is 128.
+The operations on colours stay torchvision's.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 
 import torch
+from PIL.Image import Resampling, Transform
 from torch import Tensor
 from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy, functional
 
@@ -71,40 +71,21 @@ def apply(images: Tensor, operation: str, value: float) -> Tensor:
 
 
 def apply_released(images: Tensor, operation: str, value: float) -> Tensor:
-    """:func:`apply` as the ThriftyNet authors' code does it; a shift or a shear takes its pixels from +``value``."""
-    match operation:
-        case "ShearX":
-            return _shear(images, value)
-        case "ShearY":
-            return _shear(images.mT, value).mT
-        case "TranslateX":
-            return _shift(images, value)
-        case "TranslateY":
-            return _shift(images.mT, value).mT
-        case "Rotate":
-            return functional.rotate(images, value, fill=_OUTSIDE)
-        case "Solarize":
-            return functional.solarize(images, 256 * value)
-    return apply(images, operation, value)
-
-
-def _shift(images: Tensor, pixels: float) -> Tensor:
-    """Each pixel is the nearest to the one ``pixels`` further right: for 14.5 or a little more the 15th from it."""
-    column = torch.arange(images.shape[3], device=images.device) + math.floor(pixels + 0.5)
-    inside = (column >= 0) & (column < images.shape[3])
-    return torch.where(inside, images[..., column.clamp(0, images.shape[3] - 1)], _OUTSIDE)
-
-
-def _shear(images: Tensor, slope: float) -> Tensor:
-    """Each pixel is taken ``slope`` times its distance from the upper edge further right, by PIL's cubic (a = -1)."""
-    height, width = images.shape[2:]
-    row = torch.arange(height, dtype=torch.float64, device=images.device)[:, None] + 0.5
-    place = torch.arange(width, dtype=torch.float64, device=images.device) + 0.5 + slope * row  # (H, W)
-    inside = (place >= 0) & (place < width)
-    first = (place - 0.5).floor()
-    d = place - 0.5 - first
-    columns = (first[..., None].long() + torch.arange(-1, 3, device=images.device)).clamp(0, width - 1)
-    rows = torch.arange(height, device=images.device)[:, None, None]
-    a, b, c, e = images[:, :, rows, columns].double().unbind(-1)
-    value = b + d * (c - a + d * (2 * (a - b) + c - e + d * (b - a + e - c)))
-    return torch.where(inside, value.clamp(0, 255).to(torch.uint8), _OUTSIDE)
+    """:func:`apply` as the ThriftyNet authors' code does it, by the operations of PIL that it calls."""
+    moved = {
+        "ShearX": ((1, value, 0, 0, 1, 0), Resampling.BICUBIC),
+        "ShearY": ((1, 0, 0, value, 1, 0), Resampling.BICUBIC),
+        "TranslateX": ((1, 0, value, 0, 1, 0), Resampling.NEAREST),
+        "TranslateY": ((1, 0, 0, 0, 1, value), Resampling.NEAREST),
+    }
+    if operation in moved:
+        pictures = [functional.to_pil_image(image) for image in images.cpu()]
+        outside = (_OUTSIDE,) * images.shape[1] if images.shape[1] > 1 else _OUTSIDE
+        pictures = [
+            picture.transform(picture.size, Transform.AFFINE, *moved[operation], fillcolor=outside)
+            for picture in pictures
+        ]
+        return torch.stack([functional.pil_to_tensor(picture) for picture in pictures]).to(images.device)
+    if operation == "Rotate":
+        return functional.rotate(images, value, fill=_OUTSIDE)
+    return functional.solarize(images, 256 * value) if operation == "Solarize" else apply(images, operation, value)

@@ -26,16 +26,16 @@ class Progress:
         from rich import progress  # here: the command line needs duration() alone
         from rich.console import Console
 
-        self.run, self.steps, self.done, self.shown = run, steps, done, shown
-        self.started, self.first, self.drawn = time.monotonic(), done, 0.0
+        self.run, self.shown = run, shown
         self.title = f"{run.network.name} {run.id} seed {run.seed}"
-        self.console = Console(stderr=True)
+        console = Console(stderr=True)
         # Of trainings in parallel, none may draw over the others' lines.
-        self.live = shown and self.console.is_terminal and parent_process() is None
-        columns = ("{task.description}", progress.BarColumn(), progress.TaskProgressColumn(), "{task.fields[now]}")
-        remaining = progress.TimeRemainingColumn()
-        self.bar = progress.Progress(*columns, remaining, console=self.console, disable=not self.live)
-        self.task = self.bar.add_task(self.title, total=steps, completed=done, now="")
+        live = shown and console.is_terminal and parent_process() is None
+        self.bar = progress.Progress(
+            *progress.Progress.get_default_columns(), console=console, disable=not live, refresh_per_second=2
+        )
+        self.task = self.bar.add_task(self.title, total=steps, completed=done)
+        self.steps, self.first, self.started = steps, done, time.monotonic()
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -44,23 +44,15 @@ class Progress:
     def __exit__(self, *_: Any) -> None:
         self.bar.stop()
 
-    @property
-    def due(self) -> bool:
-        """Whether the bar wants numbers now: reading them makes a GPU wait, so only twice a second."""
-        return self.live and time.monotonic() - self.drawn > 0.5
+    def step(self, done: int) -> None:
+        """Show how many steps are done."""
+        self.bar.update(self.task, completed=done)
 
-    def step(self, epoch: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Show the running epoch."""
-        self.drawn = time.monotonic()
-        now = f"epoch {epoch + 1}/{self.run.epochs} loss {loss:.3f} train {accuracy:.1f} %"
-        self.bar.update(self.task, completed=self.done, now=f"{now} {images_per_second:.0f} images/s")
-
-    def epoch(self, epoch: int, numbers: dict[str, float], images_per_second: float) -> None:
-        """One line for a finished epoch."""
-        spent = time.monotonic() - self.started
-        left = spent / max(1, self.done - self.first) * (self.steps - self.done)
+    def epoch(self, done: int, numbers: dict[str, float], images_per_second: float) -> None:
+        """One line for the epoch that ends with the step ``done``."""
+        left = (time.monotonic() - self.started) / max(1, done - self.first) * (self.steps - done)
         self._print(
-            f" epoch {epoch + 1}/{self.run.epochs} loss {numbers['train_loss']:.4f} "
+            f" epoch {done * self.run.epochs // self.steps}/{self.run.epochs} loss {numbers['train_loss']:.4f} "
             f"train {numbers['train_accuracy']:.2f} % test {numbers['test_accuracy']:.2f} % "
             f"learning rate {numbers['learning_rate']:.4g} {images_per_second:.0f} images/s, {duration(left)} left"
         )
@@ -71,4 +63,4 @@ class Progress:
 
     def _print(self, text: str) -> None:
         if self.shown:
-            self.console.print(f"{self.title}{text}", highlight=False, soft_wrap=True)
+            self.bar.console.print(f"{self.title}{text}", highlight=False, soft_wrap=True)

@@ -16,7 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -48,16 +47,11 @@ def begin(device: torch.device, precision: Precision) -> Session:
 
 def differences(before: Session, now: Session) -> str:
     """What of code and machine changed between two sessions, in one line; empty: nothing."""
-
-    def text(value: Any) -> str:
-        return " ".join(f"{name} {x}" for name, x in sorted(value.items())) if isinstance(value, dict) else str(value)
-
-    pairs = {name: (getattr(before, name), getattr(now, name)) for name in Session.model_fields}
-    return "; ".join(
-        f"{name} was {text(old)}, is {text(new)}"
-        for name, (old, new) in pairs.items()
-        if old != new and name in ("commit", "device", "threads", "versions", "fast")
-    )
+    pairs = {
+        name: (getattr(before, name), getattr(now, name))
+        for name in ("commit", "device", "threads", "versions", "fast")
+    }
+    return "; ".join(f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new)
 
 
 @dataclass

@@ -130,16 +130,14 @@ class Trainer:
             self._train_step(self.order[self.batch * self.recipe.batch_size :][: self.recipe.batch_size])
         self.method.after_step(self.network, self.optimizer, rate)
         self.batch += 1
-        progress.done, last = self.position, self.batch == self.steps
-        if shown := last or progress.due:
-            seen = min(self.batch * self.recipe.batch_size, len(self.order))
+        progress.step(self.position)
+        if last := self.batch == self.steps:
             loss, correct = self.sums.tolist()  # waits for a GPU
-            loss, accuracy = loss / seen, 100 * correct / seen
         self.train_seconds += time.monotonic() - started
-        if shown:
-            progress.step(self.epoch, loss, accuracy, self.images_per_second)
         if last:
-            self._end_epoch({"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate}, progress)
+            seen = min(self.batch * self.recipe.batch_size, len(self.order))
+            numbers = {"train_loss": loss / seen, "train_accuracy": 100 * correct / seen, "learning_rate": rate}
+            self._end_epoch(numbers, progress)
 
     def _train_step(self, index: Tensor) -> None:
         loss, correct = self._loss(index, self.epoch, self.batch)
@@ -198,7 +196,7 @@ class Trainer:
             self.series.setdefault(name, []).append(value)
         self.diverged = not math.isfinite(numbers["train_loss"])
         self.epoch, self.batch = self.epoch + 1, 0
-        progress.epoch(self.epoch - 1, numbers, self.images_per_second)
+        progress.epoch(self.position, numbers, self.images_per_second)
         if not self.finished:
             self._start_epoch()
 
