@@ -286,6 +286,30 @@ def test_a_method_sees_every_hook_also_over_a_kill(make_run, tmp_path):
     assert all(name.startswith("0.") for name in load_file(tmp_path / record.weights.file))
 
 
+class Looker(Method):
+    """Looks at the gradient of a sample as each epoch ends."""
+
+    def epoch_ends(self, network, optimizer, epoch, sample):
+        before = [buffer.clone() for buffer in network.buffers()]
+        first, again, other = (sample(number) for number in (0, 0, 1))
+        assert first == again != other
+        gradient = torch.autograd.grad(first, network[0].weight)[0]
+        assert all(map(torch.equal, before, network.buffers()))
+        return {"norm": gradient.norm()}
+
+
+class LookerOptions(MethodOptions, method="looker"):
+    def start(self):
+        return Looker()
+
+
+def test_a_sample_leaves_no_trace(make_run):
+    plain, looked = advance(trainer_of(make_run())), advance(trainer_of(make_run(method={"name": "looker"})))
+    first, second = bits(plain), bits(looked)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(norm > 0 for norm in looked.series["norm"])
+
+
 def test_a_validation_split_can_steer_the_plateau(make_run):
     schedule = {"kind": "plateau", "monitor": "validation_loss", "patience": 0, "factor": 0.5, "min_learning_rate": 0.0}
     run = make_run(epochs=8, schedule=schedule, data={"validation_images": 50}, learning_rate=0.5)

@@ -177,7 +177,7 @@ class Trainer:
         drawn = torch.randint(len(self.order), (self.recipe.batch_size,), generator=generator)
         loss, _ = self._loss(drawn.to(self.device), *names)
         for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+            buffer.data.copy_(before)  # unseen by autograd, whose backward pass needs no running statistics
         return loss
 
     def _end_epoch(self, numbers: dict[str, float], progress: Progress) -> None:
