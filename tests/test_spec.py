@@ -262,7 +262,7 @@ FAULTS = [
     ("recipe.epochs", None, ["Recipe.epochs = None", "valid integer"]),
     ("recipe.epochs", 2, ["milestones end at 2", "below epochs = 2"]),
     ("recipe.batch_size", 0, ["Recipe.batch_size = 0", "greater than or equal to 1"]),
-    ("recipe.batch_size", 50_001, ["recipe.batch_size = 50001", "50000 training images of cifar10"]),
+    ("recipe.batch_size", 50_001, ["recipe.batch_size = 50001", "cifar10 has 50000 training images"]),
     ("recipe.learning_rate", 0, ["Recipe.learning_rate = 0", "greater than 0"]),
     ("recipe.learning_rate", float("nan"), ["Recipe.learning_rate = nan"]),
     ("recipe.learning_rate", float("inf"), ["Recipe.learning_rate = inf", "finite"]),
@@ -325,7 +325,7 @@ def test_nesterov_needs_momentum():
 
 def test_batches_must_fit_what_is_left_for_training():
     content = changed("data", {"name": "digits", "train_images": 150, "validation_images": 51})
-    with pytest.raises(SpecError, match="99 training images of digits"):
+    with pytest.raises(SpecError, match="digits has 99 training images"):
         Run.model_validate(content)
 
 

@@ -35,7 +35,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(map(str, first["loc"]))
     subject = f"{cls.__name__}.{place}" if place else cls.__name__
     if first["type"] == "extra_forbidden":
         return f"{cls.__name__}: unknown key {place!r}" + suggest(place, cls.model_fields)

@@ -168,11 +168,8 @@ class Named(Strict):
 class Run(Strict):
     """One training: network + data + recipe + seed (and a method, where a paper changes training itself).
 
-    Without a recipe it is *measure only*: nothing is trained, and what its method measures is its outcome (of the data
-    alone, where the network is ``none``).
-
-    Options are checked by the class that the network's paper registers, and stored complete, so the id says everything.
-    ``Run.recorded`` reads a run back without importing the papers: its id proves that nothing changed.
+    Without a recipe it is *measure only*: nothing is trained, and what its method measures is its outcome. Options are
+    checked by the class that the network's paper registers, and stored complete, so the id says everything.
 
     Raises:
         SpecError: names the field, the value and what is allowed.
@@ -207,19 +204,17 @@ class Run(Strict):
             return self
         if self.network.name == NO_NETWORK:
             raise SpecError(f"network = {NO_NETWORK!r}: cannot be trained; it goes with recipe = None (measure only)")
-        if self.recipe.batch_size > self.data.training_images:
-            raise SpecError(
-                f"recipe.batch_size = {self.recipe.batch_size}: larger than the data set "
-                f"({self.data.training_images} training images of {self.data.name})"
-            )
-        schedule = self.recipe.schedule
-        if isinstance(schedule, Plateau) and schedule.monitor == "validation_loss" and not self.data.validation_images:
+        batch, images = self.recipe.batch_size, self.data.training_images
+        if batch > images:
+            raise SpecError(f"recipe.batch_size = {batch}: {self.data.name} has {images} training images")
+        monitor = getattr(self.recipe.schedule, "monitor", None)
+        if monitor == "validation_loss" and not self.data.validation_images:
             raise SpecError("recipe.schedule.monitor = 'validation_loss': needs data.validation_images >= 1")
         return self
 
     @classmethod
     def recorded(cls, data: dict[str, Any]) -> Self:
-        """The run of a record, as it was written; no paper is imported."""
+        """The run of a record, as it was written; no paper is imported, since the id proves that nothing changed."""
         return cls.model_validate(data, context={"recorded": True})
 
     def canonical(self) -> str:

@@ -58,7 +58,7 @@ def make_record(
     sessions: Sequence[Session],
     measured: Numbers,
     *,
-    series: Mapping[str, Sequence[float]] | None = None,
+    series: Mapping[str, list[float]] | None = None,
     diverged: bool = False,
     images_per_second: float = 0.0,
     weights: Weights | None = None,
@@ -70,7 +70,7 @@ def make_record(
     """
     sessions = [session.model_copy(update={"seconds": round(session.seconds, 3)}) for session in sessions]
     last = sessions[-1]
-    finite = {name: [_finite(x) for x in values] for name, values in (series or dict.fromkeys(SERIES, ())).items()}
+    finite = {name: _finite(values) for name, values in (series or {name: [] for name in SERIES}).items()}
     best, final = points(finite)
     # A network that never gave a finite test loss has learned nothing, however finite its training loss is.
     lost = bool(finite["test_loss"]) and all(loss is None for loss in finite["test_loss"])
@@ -90,16 +90,15 @@ def make_record(
         sittings=len(sessions),
         weights=weights,
         kept=kept,
-        measured={
-            name: [_finite(x) for x in value] if isinstance(value, list) else _finite(value)
-            for name, value in measured.items()
-        },
+        measured={name: _finite(value) for name, value in measured.items()},
         sessions=tuple(sessions),
         **{name: getattr(last, name) for name in ("device", "precision", "threads", "versions", "commit")},
     )
 
 
-def _finite(x: float) -> float | None:
+def _finite(x: float | list[float]) -> float | None | list[float | None]:
+    if isinstance(x, list):
+        return [_finite(each) for each in x]
     return x if math.isfinite(x) else None
 
 

@@ -34,17 +34,18 @@ def as_numbers(hook: str, values: Any, *, lists: bool = False) -> Numbers:
     found: Numbers = {}
     for name, value in values.items():
         try:
-            plain = value.tolist() if hasattr(value, "tolist") else value  # arrays and tensors, on any device
-            found[name] = [_number(x) for x in plain] if lists and isinstance(plain, list | tuple) else _number(plain)
+            found[name] = _plain(value, lists)
         except (TypeError, ValueError, OverflowError):
             right = "a number or a flat list of numbers" if lists else "a number"
             raise SpecError(f"{hook}: {name} = {_short(value)}: must be {right}") from None
     return found
 
 
-def _number(value: Any) -> float:
-    if hasattr(value, "item"):
-        value = value.item()
+def _plain(value: Any, lists: bool) -> float | list[float]:
+    if hasattr(value, "tolist"):  # arrays and tensors, on any device
+        value = value.tolist()
+    if lists and isinstance(value, list | tuple):
+        return [_plain(each, False) for each in value]
     if not isinstance(value, int | float):
         raise TypeError
     return float(value)

@@ -130,9 +130,7 @@ def with_lost_work(sessions: Sequence[Session], saved: float, trace: Trace) -> l
     held = {session.started: session.seconds for session in sessions}
     found = []
     for session in trace.killed:
-        lost = session.lost_seconds
-        if session.started not in held:
-            lost += session.seconds
+        lost = session.lost_seconds + (0.0 if session.started in held else session.seconds)
         if session is trace.killed[-1]:
             since = saved if session.started in held else datetime.fromisoformat(session.started).timestamp()
             lost += max(0.0, trace.last_seen - since)
