@@ -239,17 +239,17 @@ def test_nan_logits_are_no_answer(make_run):
 
 
 def test_a_test_loss_that_is_never_finite_is_divergence(make_run, tmp_path):
-    class Deaf(Method):
+    class Ruined(Method):
         """Trains well and evaluates to nothing: the running variance is ruined after each step."""
 
         def after_step(self, network, optimizer, learning_rate):
             network[1].running_var.fill_(math.nan)
 
-    class DeafOptions(MethodOptions, method="deaf"):
+    class RuinedOptions(MethodOptions, method="ruined"):
         def start(self):
-            return Deaf()
+            return Ruined()
 
-    record = train(make_run(method={"name": "deaf"}), results=tmp_path, progress=False).record
+    record = train(make_run(method={"name": "ruined"}), results=tmp_path, progress=False).record
     assert all(math.isfinite(loss) for loss in record.series["train_loss"])
     assert record.series["test_loss"] == [None, None]
     assert (record.status, record.epochs, record.final_accuracy) == ("diverged", 2, 0.0)
@@ -329,7 +329,7 @@ def test_fit_gives_shapes_and_nothing_else():
 
 
 class Careless(Method):
-    """Fails at its end, as long as it is told to."""
+    """Fails at its end, as long as it shall."""
 
     failing = True
 

@@ -65,8 +65,8 @@ class Method:
     def epoch_starts(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> None:
         """Before the first step of ``epoch`` (from 0): reset momentum, narrow layers with their optimiser state, ...
 
-        :func:`thriftylib.narrowing.narrow` narrows a layer; a checkpoint knows the shapes by itself, and the optimiser's
-        groups. A parameter that is added to the optimiser must be the network's.
+        :func:`thriftylib.narrowing.narrow` narrows a layer. A checkpoint keeps shapes and the optimiser's groups by
+        itself; a parameter that is added to the optimiser must be the network's.
         """
 
     def after_step(self, network: nn.Module, optimizer: Optimizer, learning_rate: float) -> None:

@@ -123,12 +123,12 @@ class Trainer:
             self.method.epoch_starts(self.network, self.optimizer, self.epoch)
             self._start_momentum()
         monitored = self.series.get(getattr(self.recipe.schedule, "monitor", ""), [])
-        rate = learning_rate(self.recipe, self.epoch, self.batch, self.steps, monitored)
+        lr = learning_rate(self.recipe, self.epoch, self.batch, self.steps, monitored)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         with fast_path.sharing(self.network):
             self._train_step(self.order[self.batch * self.recipe.batch_size :][: self.recipe.batch_size])
-        self.method.after_step(self.network, self.optimizer, rate)
+        self.method.after_step(self.network, self.optimizer, lr)
         self.batch += 1
         progress.step(self.position)
         if last := self.batch == self.steps:
@@ -136,7 +136,7 @@ class Trainer:
         self.train_seconds += time.monotonic() - started
         if last:
             seen = min(self.batch * self.recipe.batch_size, len(self.order))
-            numbers = {"train_loss": loss / seen, "train_accuracy": 100 * correct / seen, "learning_rate": rate}
+            numbers = {"train_loss": loss / seen, "train_accuracy": 100 * correct / seen, "learning_rate": lr}
             self._end_epoch(numbers, progress)
 
     def _train_step(self, index: Tensor) -> None:
