@@ -70,10 +70,15 @@ def check_cost(run: Run, network: nn.Module) -> None:
     Raises:
         SpecError: they differ; shows both.
     """
-    closed, built = Counted.of(run.cost), count(network, run.data.info.image_shape)
-    for name in Counted.model_fields:
-        if (said := getattr(closed, name)) != (counted := getattr(built, name)):
-            raise SpecError(
-                f"network {run.network.name}: cost() says {said:,} {name}, the built network has {counted:,}; "
-                "mend cost() or build()"
-            )
+    if difference := first_difference(Counted.of(run.cost), count(network, run.data.info.image_shape)):
+        name, closed, built = difference
+        raise SpecError(
+            f"network {run.network.name}: cost() says {closed:,} {name}, the built network has {built:,}; "
+            "mend cost() or build()"
+        )
+
+
+def first_difference(one: Counted, other: Counted) -> tuple[str, int, int] | None:
+    """The first cost that differs, by name, with both values."""
+    pairs = ((name, getattr(one, name), getattr(other, name)) for name in Counted.model_fields)
+    return next(((name, x, y) for name, x, y in pairs if x != y), None)

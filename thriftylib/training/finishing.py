@@ -17,10 +17,10 @@ from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence.records import Counted, Kept, Record, Session, Weights, load_records
 from thriftylib.evidence.series import SERIES, points
 from thriftylib.method import Parent
-from thriftylib.narrowing import different_shapes, fit
+from thriftylib.narrowing import Shape, different_shapes, fit
 from thriftylib.paths import write_atomically
 from thriftylib.spec import Run
-from thriftylib.training.counting import count
+from thriftylib.training.counting import count, first_difference
 from thriftylib.training.device import Precision
 from thriftylib.training.evaluation import as_input, evaluate
 from thriftylib.training.hooks import Numbers
@@ -28,14 +28,8 @@ from thriftylib.training.hooks import Numbers
 
 def keep(run: Run, network: nn.Module, dataset: Dataset, device: torch.device, precision: Precision) -> Kept:
     """Count and evaluate the network that a run leaves, built again from its shapes and loaded as a reader would."""
-    tensors = network.state_dict()
-    built = run.build()
-    shapes = different_shapes(built, tensors)
-    if shapes is not None:
-        fit(built, shapes)
-        built.load_state_dict(tensors)
-        network = built
-    network = network.to(device, memory_format=torch.channels_last).eval()
+    built, shapes = _build(run, network.state_dict())
+    network = (network if shapes is None else built).to(device, memory_format=torch.channels_last).eval()
     with torch.no_grad():
         logits, classes = network(as_input(dataset.test.images[:1], dataset, "fp32")), len(dataset.info.classes)
     if logits.shape != (1, classes):
@@ -135,25 +129,31 @@ def rebuild(record: Record, folder: Path) -> nn.Module:
     Raises:
         RecordError: there are no such weights, or the kept network has other layers than the run's own.
     """
-    tensors = _read_weights(record, folder)
-    network = record.run.build()
+    network, stored = _build(record.run, _read_weights(record, folder))
     shapes = record.kept.shapes if record.kept else {}
     if shapes is None:
         raise RecordError(f"record {record.id}: the kept network has other layers than the run's own: not rebuilt")
-    if (stored := different_shapes(network, tensors)) is None:
+    if stored is None:
         raise RecordError(f"record {record.id}: its weight file holds other layers than its network")
     if stored != shapes:
         name = min(name for name in stored.keys() | shapes.keys() if stored.get(name) != shapes.get(name))
         said, found = (each.get(name, "the run's own shape") for each in (shapes, stored))
         raise RecordError(f"record {record.id}: kept.shapes says {said} of {name}, its weight file {found}")
-    fit(network, shapes)
-    network.load_state_dict(tensors)
-    if record.kept is not None:
-        counted = count(network, record.run.data.info.image_shape)
-        for name in Counted.model_fields:
-            if (said := getattr(record.kept, name)) != (found := getattr(counted, name)):
-                raise RecordError(f"record {record.id}: kept.{name} = {said}, the network counts {found}")
+    counted = count(network, record.run.data.info.image_shape)
+    if record.kept and (difference := first_difference(record.kept, counted)):
+        name, said, found = difference
+        raise RecordError(f"record {record.id}: kept.{name} = {said}, the network counts {found}")
     return network
+
+
+def _build(run: Run, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Shape] | None]:
+    """A run's network with these weights, and the shapes in which they differ; None: its layers are others."""
+    network = run.build()
+    shapes = different_shapes(network, tensors)
+    if shapes is not None:
+        fit(network, shapes)
+        network.load_state_dict(dict(tensors))
+    return network, shapes
 
 
 def _read_weights(record: Record, folder: Path) -> dict[str, Tensor]:
