@@ -6,7 +6,7 @@ import torch
 
 from thriftylib.datasets.load import load
 from thriftylib.spec import Run
-from thriftylib.training.progress import Report
+from thriftylib.training.progress import Progress
 from thriftylib.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ def trainer_of(run: Run) -> Trainer:
 
 def advance(trainer: Trainer, steps: int = 10**9) -> Trainer:
     """So many steps on, or to the end."""
-    report = Report(trainer.run, 1, 0, shown=False)
+    report = Progress(trainer.run, 1, 0, shown=False)
     while not trainer.finished and steps:
         trainer.step(report)
         steps -= 1

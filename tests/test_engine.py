@@ -1,6 +1,5 @@
 """The engine: exact resuming, stopping, and agreement with a plain PyTorch loop."""
 
-import json
 import math
 import os
 import signal
@@ -130,10 +129,10 @@ def test_weights_only_decay_spares_norms_biases_and_coefficients():
 
 def test_the_record_says_what_happened(make_run, tmp_path):
     run = make_run(epochs=3)
-    outcome = train(run, results=tmp_path, weights=tmp_path / "weights", threads=1, progress=False)
+    trained = train(run, results=tmp_path, weights=tmp_path / "weights", threads=1, progress=False)
     record = load_record(tmp_path / "runs" / f"{run.id}.json")
-    assert record == outcome.record
-    assert outcome.stopped is None
+    assert record == trained.record
+    assert trained.stopped is None
     assert record.status == "complete"
     assert record.epochs == 3
     assert record.sittings == 1
@@ -160,16 +159,16 @@ def test_a_loss_that_is_no_number_ends_the_run_as_diverged(make_run, tmp_path):
 def test_the_budget_stops_cleanly_and_the_next_call_goes_on(make_run, tmp_path):
     run = make_run(epochs=3)
     places = {"results": tmp_path / "cut", "checkpoints": tmp_path / "checkpoints", "progress": False, "threads": 1}
-    sittings = 0
-    while (outcome := train(run, budget=0.0, **places)).record is None:
-        assert outcome.stopped == "budget"
+    sessions = 0
+    while (trained := train(run, budget=0.0, **places)).record is None:
+        assert trained.stopped == "budget"
         assert list((tmp_path / "checkpoints").iterdir())
-        sittings += 1
-        assert sittings < 50
+        sessions += 1
+        assert sessions < 50
     whole = train(run, results=tmp_path / "whole", progress=False, threads=1).record
-    assert sittings >= 3
-    assert outcome.record.sittings == sittings + 1
-    assert without_times(outcome.record.series) == without_times(whole.series)
+    assert sessions >= 3
+    assert trained.record.sittings == sessions + 1
+    assert without_times(trained.record.series) == without_times(whole.series)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
@@ -180,20 +179,26 @@ import conftest
 from thriftylib.spec import Run
 from thriftylib.training.engine import train
 where = Path(sys.argv[1])
-outcome = train(
+trained = train(
     Run.recorded(json.loads((where / "run.json").read_text())),
     results=where, weights=where, checkpoints=where / "checkpoints", threads=1, checkpoint_every=0.0,
 )
-sys.exit(0 if outcome.record else 3)
+sys.exit(0 if trained.record else 3)
 """
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run of some hundred steps, and the checksum of its weights."""
+    run, folder = _run("toy", {"width": 16}, epochs=30), tmp_path_factory.mktemp("whole")
+    return run, train(run, results=folder, weights=folder, threads=1, progress=False).record.weights.sha256
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 3), (signal.SIGINT, 3), (signal.SIGKILL, -9)])
-def test_a_killed_process_goes_on_to_the_same_weights(make_run, tmp_path, number, code):
-    run = make_run(epochs=30, options={"width": 16})
-    whole = train(run, results=tmp_path / "whole", weights=tmp_path / "whole", threads=1, progress=False).record
-    (tmp_path / "run.json").write_text(json.dumps(run.model_dump(mode="json")))
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "OMP_NUM_THREADS": "1"}
+def test_a_killed_process_goes_on_to_the_same_weights(uninterrupted, tmp_path, number, code):
+    run, sha256 = uninterrupted
+    (tmp_path / "run.json").write_text(run.canonical())
+    environment = {**os.environ, "PYTHONPATH": _with_tests(), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -207,10 +212,15 @@ def test_a_killed_process_goes_on_to_the_same_weights(make_run, tmp_path, number
     if code == 3:
         assert "stopped by signal" in said
         assert "the same command goes on" in said
-    subprocess.run(command, env=environment, stderr=subprocess.PIPE, check=True)
-    record = load_record(tmp_path / "runs" / f"{run.id}.json")
+    places = {"results": tmp_path, "weights": tmp_path, "checkpoints": tmp_path / "checkpoints"}
+    record = train(run, **places, threads=1, progress=False).record
     assert record.sittings == 2
-    assert record.weights.sha256 == whole.weights.sha256
+    assert record.weights.sha256 == sha256
+
+
+def _with_tests():
+    """The path of a process that imports what this one does, and conftest."""
+    return os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
 
 
 def test_a_foreign_or_broken_checkpoint_is_refused(make_run, tmp_path):
@@ -274,6 +284,30 @@ def test_a_method_sees_every_hook_also_over_a_kill(make_run, tmp_path):
     record = train(run, results=tmp_path, weights=tmp_path, progress=False).record
     assert record.series["steps"] == [2.0, 4.0]
     assert all(name.startswith("0.") for name in load_file(tmp_path / record.weights.file))
+
+
+class Looker(Method):
+    """Looks at the gradient of a sample as each epoch ends."""
+
+    def epoch_ends(self, network, optimizer, epoch, sample):
+        before = [buffer.clone() for buffer in network.buffers()]
+        first, again, other = (sample(number) for number in (0, 0, 1))
+        assert first == again != other
+        gradient = torch.autograd.grad(first, network[0].weight)[0]
+        assert all(map(torch.equal, before, network.buffers()))
+        return {"norm": gradient.norm()}
+
+
+class LookerOptions(MethodOptions, method="looker"):
+    def start(self):
+        return Looker()
+
+
+def test_a_sample_leaves_no_trace(make_run):
+    plain, looked = advance(trainer_of(make_run())), advance(trainer_of(make_run(method={"name": "looker"})))
+    first, second = bits(plain), bits(looked)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(norm > 0 for norm in looked.series["norm"])
 
 
 def test_a_validation_split_can_steer_the_plateau(make_run):

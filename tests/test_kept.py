@@ -239,17 +239,17 @@ def test_nan_logits_are_no_answer(make_run):
 
 
 def test_a_test_loss_that_is_never_finite_is_divergence(make_run, tmp_path):
-    class Deaf(Method):
+    class Ruined(Method):
         """Trains well and evaluates to nothing: the running variance is ruined after each step."""
 
         def after_step(self, network, optimizer, learning_rate):
             network[1].running_var.fill_(math.nan)
 
-    class DeafOptions(MethodOptions, method="deaf"):
+    class RuinedOptions(MethodOptions, method="ruined"):
         def start(self):
-            return Deaf()
+            return Ruined()
 
-    record = train(make_run(method={"name": "deaf"}), results=tmp_path, progress=False).record
+    record = train(make_run(method={"name": "ruined"}), results=tmp_path, progress=False).record
     assert all(math.isfinite(loss) for loss in record.series["train_loss"])
     assert record.series["test_loss"] == [None, None]
     assert (record.status, record.epochs, record.final_accuracy) == ("diverged", 2, 0.0)
@@ -329,7 +329,7 @@ def test_fit_gives_shapes_and_nothing_else():
 
 
 class Careless(Method):
-    """Fails at its end, as long as it is told to."""
+    """Fails at its end, as long as it shall."""
 
     failing = True
 
@@ -578,6 +578,65 @@ def test_how_parameters_are_trained_is_kept_over_a_kill(make_run, tmp_path):
     trainer.restore(*load_checkpoint(tmp_path / "c", run.id))
     expected, found = whole.state()[0], advance(trainer).state()[0]
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.by = nn.Parameter(torch.ones(10))
+
+    def forward(self, x):
+        return x * self.by
+
+
+class Adder(Method):
+    """Adds a layer as the second epoch starts, and trains it in a group of its own."""
+
+    added, hidden = False, False
+
+    def epoch_starts(self, network, optimizer, epoch):
+        if epoch == 1:
+            scale = Scale()
+            if not Adder.hidden:
+                network.append(scale)
+            optimizer.add_param_group({"params": scale.parameters(), "weight_decay": 0.3, "momentum": 0.5})
+            self.added = True
+
+    def state(self):
+        return {}, {"added": self.added}
+
+    def restore(self, network, tensors, values):
+        self.added = values["added"]
+        return network.append(Scale()) if self.added else network
+
+
+class AdderOptions(MethodOptions, method="adder"):
+    def start(self):
+        return Adder()
+
+
+@pytest.mark.parametrize("kills", [(2,), (5,), (6, 2)])
+def test_a_group_that_a_method_adds_to_the_optimiser_survives_a_kill(make_run, tmp_path, kills):
+    run = make_run(method={"name": "adder"}, epochs=3, weight_decay_on="weights")
+    whole, trainer = advance(trainer_of(run)), trainer_of(run)
+    for steps in kills:
+        advance(trainer, steps)
+        save_checkpoint(tmp_path / "c", run.id, *trainer.state())
+        trainer = trainer_of(run)
+        trainer.restore(*load_checkpoint(tmp_path / "c", run.id))
+    expected, found = whole.state(), advance(trainer).state()
+    assert expected[1]["groups"] == found[1]["groups"]
+    assert expected[1]["groups"][-1]["params"] == ["6.by"]
+    assert (expected[0]["network/6.by"] != 1).all()
+    assert expected[0].keys() == found[0].keys()
+    assert all(torch.equal(expected[0][name], found[0][name]) for name in expected[0])
+
+
+def test_a_trained_parameter_that_is_not_the_networks_is_named(make_run, monkeypatch):
+    monkeypatch.setattr(Adder, "hidden", True)
+    trainer = advance(trainer_of(make_run(method={"name": "adder"})), 5)
+    with pytest.raises(SpecError, match="register it in the network"):
+        trainer.state()
 
 
 def test_one_network_that_is_not_rebuilt_does_not_hide_the_others(trained, make_run, tmp_path, capsys):

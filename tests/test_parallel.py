@@ -18,7 +18,7 @@ from thriftylib.running import parallel as side_by_side
 from thriftylib.running.execute import OutputFolders, train_missing
 from thriftylib.running.parallel import Queue
 from thriftylib.training import engine
-from thriftylib.training.engine import Outcome
+from thriftylib.training.engine import Trained
 
 INIT = [
     configuration
@@ -65,7 +65,7 @@ def test_the_last_run_goes_on_with_the_threads_of_its_first_sitting(tmp_path, mo
 
     def train_none(run, **arguments):
         asked.append(arguments["threads"])
-        return Outcome(None, "signal")
+        return Trained(None, "signal")
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     monkeypatch.setattr("thriftylib.training.engine.train", train_none)

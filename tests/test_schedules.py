@@ -41,7 +41,7 @@ def test_plateau_is_that_of_reduce_lr_on_plateau():
 
 @pytest.mark.parametrize("anneal", ["cosine", "linear"])
 def test_one_cycle_rises_to_the_peak_and_falls_to_the_floor(anneal):
-    given = recipe({"kind": "one-cycle", "warmup": 0.25, "anneal": anneal, "final": 0.1})
+    given = recipe({"kind": "one-cycle", "warmup": 0.25, "anneal": anneal, "final_factor": 0.1})
     rates = [learning_rate(given, epoch, step, 10, []) for epoch in range(12) for step in range(10)]
     peak = rates.index(max(rates))
     assert peak == 30

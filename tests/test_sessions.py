@@ -149,6 +149,8 @@ from pathlib import Path
 import conftest
 from thriftylib.spec import Run
 from thriftylib.training.engine import train
+from thriftylib.training import sessions
+sessions._BEAT = 0.05
 where = Path(sys.argv[1])
 run = Run.recorded(json.loads((where / "run.json").read_text()))
 train(run, results=where, weights=where, checkpoints=where / "c", threads=1, checkpoint_every=float(sys.argv[2]))
@@ -160,7 +162,8 @@ def test_a_kill_leaves_what_it_threw_away(make_run, tmp_path, monkeypatch, check
     """With checkpoints little is lost, and the session is the same; without, all of a session of its own."""
     run = make_run(epochs=400, options={"width": 32})
     (tmp_path / "run.json").write_text(json.dumps(run.model_dump(mode="json")))
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(checkpoint_every)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     trace = tmp_path / "locks" / f"{run.id}.json"
@@ -169,7 +172,7 @@ def test_a_kill_leaves_what_it_threw_away(make_run, tmp_path, monkeypatch, check
             if "epoch 2/" in line:
                 break
         began = time.monotonic()
-        while time.monotonic() < began + 2.5 and process.poll() is None:
+        while time.monotonic() < began + 1.0 and process.poll() is None:
             time.sleep(0.01)
         assert process.poll() is None
         with pytest.raises(BusyError, match=rf"run {run.id}: process {process.pid} on .* is training it in"):
@@ -178,40 +181,40 @@ def test_a_kill_leaves_what_it_threw_away(make_run, tmp_path, monkeypatch, check
         process.kill()
         process.communicate()
     assert trace.exists()
-    outcome = train(run, results=tmp_path, checkpoints=tmp_path / "c", threads=1, progress=False, budget=0.0)
-    assert outcome.stopped == "budget"
+    stopped = train(run, results=tmp_path, checkpoints=tmp_path / "c", threads=1, progress=False, budget=0.0).stopped
+    assert stopped == "budget"
     from thriftylib.training.checkpoint import load_checkpoint
 
     first, second = load_checkpoint(next(tmp_path.glob("c/*.safetensors")), run.id)[1]["sessions"]
     assert first["started"] < second["started"]
     if checkpoint_every:
         assert first["seconds"] == 0.0
-        assert first["lost_seconds"] > 1.0
+        assert first["lost_seconds"] > 0.8
     else:
         assert first["seconds"] > 0.0
-        assert first["lost_seconds"] < 1.0
+        assert first["lost_seconds"] < 0.8
 
 
 def test_two_at_once_cannot_mix_weights_and_record(make_run, tmp_path):
     run = make_run(epochs=4)
-    outcomes = []
+    ends = []
 
     def one():
         try:
-            outcomes.append(train(run, results=tmp_path, weights=tmp_path, threads=1, progress=False).record)
+            ends.append(train(run, results=tmp_path, weights=tmp_path, threads=1, progress=False).record)
         except BusyError as error:
-            outcomes.append(error)
+            ends.append(error)
 
     with sessions.alone(tmp_path, run.id) as trace:
         trace.describe([sessions.begin(CPU, "fp32")])
         thread = threading.Thread(target=one)
         thread.start()
         thread.join()
-    assert isinstance(outcomes[0], BusyError)
-    assert "\n" not in str(outcomes[0])
-    assert str(os.getpid()) in str(outcomes[0])
+    assert isinstance(ends[0], BusyError)
+    assert "\n" not in str(ends[0])
+    assert str(os.getpid()) in str(ends[0])
     one()
-    assert outcomes[1].weights.sha256
+    assert ends[1].weights.sha256
 
 
 def test_a_broken_trace_is_no_hindrance(make_run, tmp_path):
@@ -290,11 +293,13 @@ def test_who_tidies_up_the_locks_ends_no_training(make_run, tmp_path, monkeypatc
 def test_a_checkpoint_with_broken_values_is_named(make_run, tmp_path, values):
     from safetensors.torch import load_file, save_file
 
+    from thriftylib.training.checkpoint import FORMAT
+
     run = make_run()
     places = {"results": tmp_path, "checkpoints": tmp_path / "c", "progress": False, "threads": 1}
     train(run, budget=0.0, **places)
     path = next(tmp_path.glob("c/*.safetensors"))
-    save_file(load_file(path), path, {"format": "thrifty checkpoint 2", "run": run.id, "values": values})
+    save_file(load_file(path), path, {"format": FORMAT, "run": run.id, "values": values})
     with pytest.raises(CheckpointError, match="delete it to start this run anew") as caught:
         train(run, **places)
     assert "\n" not in str(caught.value)

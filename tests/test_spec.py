@@ -18,6 +18,7 @@ from thriftylib.cost import Cost, linear
 from thriftylib.datasets.facts import DATASETS
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.options import MethodOptions, NetworkOptions, Strict, find
+from thriftylib.paths import results_dir
 from thriftylib.spec import Augment, Constant, Data, Named, OneCycle, Plateau, Recipe, Run, Steps, parse_seeds
 
 
@@ -78,7 +79,7 @@ def changed(path: str, value) -> dict:
 # --- strategies
 
 positive = st.floats(1e-6, 1e6)
-share = st.floats(0, 1, exclude_max=True)
+fraction = st.floats(0, 1, exclude_max=True)
 schedules = st.one_of(
     st.builds(
         Plateau,
@@ -88,7 +89,7 @@ schedules = st.one_of(
         min_learning_rate=st.floats(0, 1),
     ),
     st.builds(Steps, milestones=st.sets(st.integers(1, 99), min_size=1).map(lambda found: tuple(sorted(found)))),
-    st.builds(OneCycle, warmup=share, anneal=st.sampled_from(["cosine", "linear"]), final=share),
+    st.builds(OneCycle, warmup=fraction, anneal=st.sampled_from(["cosine", "linear"]), final_factor=fraction),
     st.builds(Constant),
 )
 augments = st.builds(
@@ -110,11 +111,11 @@ recipes = st.builds(
     nesterov=st.booleans(),
     weight_decay=st.floats(0, 1),
     weight_decay_on=st.sampled_from(["all", "weights"]),
-    label_smoothing=share,
+    label_smoothing=fraction,
     schedule=schedules,
     augment=augments,
 )
-data = st.builds(Data, name=st.sampled_from(sorted(DATASETS)), label_noise=share)
+data = st.builds(Data, name=st.sampled_from(sorted(DATASETS)), label_noise=fraction)
 options = st.fixed_dictionaries(
     {},
     optional={
@@ -201,6 +202,30 @@ def test_the_id_is_the_same_on_every_machine():
         assert done.stdout.strip() == FIXED_ID
 
 
+COMMITTED = sorted(results_dir().glob("runs/*.json"))
+
+
+def test_no_committed_run_changes_its_id():
+    assert COMMITTED
+    for path in COMMITTED:
+        written = json.loads(path.read_text("utf-8"))["run"]
+        run = Run.recorded(written)
+        assert run.id == path.stem
+        assert json.loads(run.canonical()) == written
+
+
+def test_a_schedule_is_read_under_its_old_name_and_written_so():
+    old, new = OneCycle.model_validate({"final": 0.1}), OneCycle(final_factor=0.1)
+    assert old == new
+    assert new.model_dump()["final"] == 0.1
+    assert (
+        '"final":0.1' in Run.model_validate(changed("recipe.schedule", {"kind": "one-cycle", "final": 0.1})).canonical()
+    )
+    for wrong in ({"final": 1.0}, {"final_factor": 1.0}, {"final": 0.1, "final_factor": 0.1}):
+        with pytest.raises(SpecError, match="OneCycle.*final"):
+            OneCycle.model_validate(wrong)
+
+
 def test_spec_imports_no_torch():
     code = "import sys, thriftylib.spec, thriftylib.options, thriftylib.cost; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -237,7 +262,7 @@ FAULTS = [
     ("recipe.epochs", None, ["Recipe.epochs = None", "valid integer"]),
     ("recipe.epochs", 2, ["milestones end at 2", "below epochs = 2"]),
     ("recipe.batch_size", 0, ["Recipe.batch_size = 0", "greater than or equal to 1"]),
-    ("recipe.batch_size", 50_001, ["recipe.batch_size = 50001", "50000 training images of cifar10"]),
+    ("recipe.batch_size", 50_001, ["recipe.batch_size = 50001", "cifar10 has 50000 training images"]),
     ("recipe.learning_rate", 0, ["Recipe.learning_rate = 0", "greater than 0"]),
     ("recipe.learning_rate", float("nan"), ["Recipe.learning_rate = nan"]),
     ("recipe.learning_rate", float("inf"), ["Recipe.learning_rate = inf", "finite"]),
@@ -300,7 +325,7 @@ def test_nesterov_needs_momentum():
 
 def test_batches_must_fit_what_is_left_for_training():
     content = changed("data", {"name": "digits", "train_images": 150, "validation_images": 51})
-    with pytest.raises(SpecError, match="99 training images of digits"):
+    with pytest.raises(SpecError, match="digits has 99 training images"):
         Run.model_validate(content)
 
 

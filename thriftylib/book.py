@@ -16,6 +16,7 @@ from thriftylib.paths import project_root
 _TAIL = 40  # lines of the builder's output that an error shows
 _IN_SCRIPT = re.compile(r"""["'](https?://[^"']+\.(?:m?js|css|json|woff2?)(?:[?#][^"']*)?)["']""")
 _NOISE = re.compile(r"\x1b\[[0-9;]*m")
+_NOT_FETCHED = ("author", "canonical", "index", "next", "prev", "search")  # relations of <link> that only point
 
 
 def build(output: Path | None = None, *, local: Path | None = None) -> Path:
@@ -48,13 +49,12 @@ def build(output: Path | None = None, *, local: Path | None = None) -> Path:
 
 
 class _Page(HTMLParser):
-    """The anchors of a page, and every address that it names."""
+    """The anchors of a page, what a reader may follow and what a browser fetches by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__()
-        self.anchors: set[str] = set()
-        self.links: list[str] = []  # what a reader may follow
-        self.loads: list[str] = []  # what a browser fetches by itself
+        self.anchors, self.links, self.loads = set(), [], []
+        self.feed(path.read_text("utf-8"))
 
     def handle_data(self, data: str) -> None:
         if self.cdata_elem == "script":
@@ -64,23 +64,10 @@ class _Page(HTMLParser):
         values = {key: value for key, value in attrs if value is not None}
         self.anchors.update(values[key] for key in ("id", "name") if key in values)
         if "href" in values:
-            fetched = tag == "link" and values.get("rel") not in (
-                "author",
-                "canonical",
-                "index",
-                "next",
-                "prev",
-                "search",
-            )
+            fetched = tag == "link" and values.get("rel") not in _NOT_FETCHED
             (self.loads if fetched else self.links).append(values["href"])
         self.loads += [values[key] for key in ("src", "poster", "data") if key in values and tag != "param"]
         self.loads += [part.split()[0] for part in values.get("srcset", "").split(",") if part.strip()]
-
-
-def _read(path: Path) -> _Page:
-    page = _Page()
-    page.feed(path.read_text("utf-8"))
-    return page
 
 
 def check_links(html: Path) -> list[str]:
@@ -88,24 +75,23 @@ def check_links(html: Path) -> list[str]:
 
     Links to other sites are not followed. An empty list: all is well.
     """
-    pages = {path.resolve(): _read(path) for path in sorted(html.rglob("*.html")) if "_static" not in path.parts}
+    pages = {path.resolve(): _Page(path) for path in html.rglob("*.html") if "_static" not in path.parts}
     if not pages:
         raise ThriftyError(f"{html}: holds no pages; build the book first")
-    faults = []
+    faults = set()
     for path, page in pages.items():
-        where = path.relative_to(html.resolve())
-        for address in page.loads:
-            if urlsplit(address).scheme in ("http", "https") or address.startswith("//"):
-                faults.append(f"{where}: loads {address} from the network")
-        for address in (*page.links, *page.loads):
+        name = path.relative_to(html.resolve())
+        for address in page.loads + page.links:
             parts = urlsplit(address)
             if parts.scheme or parts.netloc:
+                if address in page.loads and (parts.scheme in ("http", "https") or address.startswith("//")):
+                    faults.add(f"{name}: loads {address} from the network")
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if target.is_dir():
                 target /= "index.html"
             if not target.exists():
-                faults.append(f"{where}: {address} leads nowhere")
+                faults.add(f"{name}: {address} leads nowhere")
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
-                faults.append(f"{where}: {address} names an anchor that is not there")
-    return sorted(set(faults))
+                faults.add(f"{name}: {address} names an anchor that is not there")
+    return sorted(faults)

@@ -6,7 +6,7 @@ How we count (the book's page "How we count" shows the same with examples):
 - a **kernel parameter** is one in a convolution's kernel or a linear layer (its bias included): what is left of the
   parameters without batch norms and the convolutions' biases, as the DACNN authors seem to count;
 - a **MAC** is one multiplication with its addition in a convolution or linear layer, counted at *every* use, for one
-  image; biases, activations, poolings, sums and batch norm count nothing;
+  image; biases, activations, pooling layers, sums and batch norm count nothing;
 - ``ptflops_macs`` is the count of the ptflops tool, which the ThriftyNet authors quote: the same plus 2 per element of
   each batch norm's output;
 - **activation bytes** are the outputs of convolutions, batch norms and linear layers of one image: what training keeps
@@ -24,7 +24,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Term:
-    """One layer's share of the cost, all of its uses together, for one image."""
+    """One layer's part of the cost, all of its uses together, for one image."""
 
     name: str
     parameters: int
@@ -41,42 +41,40 @@ class Cost:
 
     terms: tuple[Term, ...]
 
-    @property
-    def parameters(self) -> int:
-        """Trained numbers, shared ones once."""
-        return sum(term.parameters for term in self.terms)
-
-    @property
-    def kernel_parameters(self) -> int:
-        """The parameters without those of batch norms and without the convolutions' biases."""
-        return sum(term.kernels for term in self.terms)
+    def _sum(self, *names: str) -> int:
+        return sum(getattr(term, name) for term in self.terms for name in names)
 
     def part(self, prefix: str) -> Cost:
         """The cost of the layers whose names begin with ``prefix``."""
         return Cost(tuple(term for term in self.terms if term.name.startswith(prefix)))
 
     @property
+    def parameters(self) -> int:
+        """Trained numbers, shared ones once."""
+        return self._sum("parameters")
+
+    @property
+    def kernel_parameters(self) -> int:
+        """The parameters without those of batch norms and without the convolutions' biases."""
+        return self._sum("kernels")
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of one image's forward pass."""
-        return sum(term.macs for term in self.terms)
+        return self._sum("macs")
 
     @property
     def ptflops_macs(self) -> int:
         """MACs as ptflops counts them: batch norm adds 2 per element."""
-        return self.macs + sum(term.norm_macs for term in self.terms)
+        return self._sum("macs", "norm_macs")
 
-    @property
-    def activations(self) -> int:
-        """Numbers that training keeps for one image."""
-        return sum(term.activations for term in self.terms)
+    def weight_bytes(self) -> int:
+        """Bytes of the stored network: parameters and batch-norm statistics in fp32."""
+        return 4 * self._sum("parameters", "buffers")
 
-    def weight_bytes(self, bytes_per_number: int = 4) -> int:
-        """Bytes of the stored network: parameters and batch-norm statistics (fp32 unless told otherwise)."""
-        return bytes_per_number * sum(term.parameters + term.buffers for term in self.terms)
-
-    def activation_bytes(self, bytes_per_number: int = 4) -> int:
-        """Bytes of one image's activations (fp32 unless told otherwise)."""
-        return bytes_per_number * self.activations
+    def activation_bytes(self) -> int:
+        """Bytes of one image's activations in fp32."""
+        return 4 * self._sum("activations")
 
 
 def conv(
@@ -97,15 +95,9 @@ def conv(
 
 def batch_norm(name: str, features: int, sizes: Sequence[Size], *, affine: bool = True, shared: bool = False) -> Term:
     """Batch norms over ``features`` channels, one per size (or a single shared one used at every size)."""
-    copies = 1 if shared else len(sizes)
+    numbers = 2 * features * (1 if shared else len(sizes))
     elements = features * sum(height * width for height, width in sizes)
-    return Term(
-        name,
-        2 * features * affine * copies,
-        norm_macs=2 * elements,
-        activations=elements,
-        buffers=2 * features * copies,
-    )
+    return Term(name, numbers * affine, norm_macs=2 * elements, activations=elements, buffers=numbers)
 
 
 def linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Term:

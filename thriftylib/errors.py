@@ -17,7 +17,7 @@ class DataError(ThriftyError):
 
 
 class RecordError(ThriftyError):
-    """A record, claim or weight file that is corrupt, foreign or at odds with itself: names the file and the fault."""
+    """A record, claim or weight file that is corrupt, foreign or inconsistent: names the file and the fault."""
 
 
 class DiedError(ThriftyError):

@@ -65,11 +65,12 @@ class Method:
     def epoch_starts(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> None:
         """Before the first step of ``epoch`` (from 0): reset momentum, narrow layers with their optimiser state, ...
 
-        :func:`thriftylib.narrowing.narrow` narrows a layer; a checkpoint knows the shapes by itself.
+        :func:`thriftylib.narrowing.narrow` narrows a layer. A checkpoint keeps shapes and the optimiser's groups by
+        itself; a parameter that is added to the optimiser must be the network's.
         """
 
     def after_step(self, network: nn.Module, optimizer: Optimizer, learning_rate: float) -> None:
-        """After each optimiser step, with the rate it used: a proximal step on the weights, ..."""
+        """After each optimiser step, with the learning rate it used: a proximal step on the weights, ..."""
 
     def epoch_ends(self, network: nn.Module, optimizer: Optimizer, epoch: int, sample: Sample) -> Mapping[str, float]:
         """After the epoch's evaluation: numbers for the record's own series (neurons alive, cosines of gradients, ...).

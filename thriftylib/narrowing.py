@@ -37,7 +37,9 @@ def narrow(
     Raises:
         SpecError: nothing is kept, an index is not there, or the layer cannot be narrowed so.
     """
-    width = _width(module, axis)
+    if axis not in ("outputs", "inputs"):
+        raise SpecError(f"axis = {axis!r}: must be 'outputs' or 'inputs'")
+    width = getattr(module, _sizes(module)[axis])
     index = _indices(module, axis, keep, width)
     layers = [(module, axis), *((reader, "inputs") for reader in readers)]
     if len(layers) > 1 and axis != "outputs":
@@ -48,9 +50,7 @@ def narrow(
 
 
 def fit(network: nn.Module, shapes: Mapping[str, Shape]) -> None:
-    """Give parameters and buffers of ``network`` (by their names in ``state_dict``) other shapes; values are undefined.
-
-    So a network that was narrowed is built again: its weights are loaded afterwards.
+    """Give tensors of ``network`` (by their names in ``state_dict``) other shapes, for weights that are loaded next.
 
     Raises:
         SpecError: there is no such tensor.
@@ -78,15 +78,14 @@ def different_shapes(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[
     return {name: tuple(x.shape) for name, x in tensors.items() if x.shape != own[name].shape}
 
 
-def _width(module: nn.Module, axis: str) -> int:
-    if axis not in ("outputs", "inputs"):
-        raise SpecError(f"axis = {axis!r}: must be 'outputs' or 'inputs'")
+def _sizes(module: nn.Module) -> dict[str, str]:
+    """The attributes of a layer that say its outputs and inputs."""
     if isinstance(module, nn.Conv2d):
-        return module.out_channels if axis == "outputs" else module.in_channels
+        return {"outputs": "out_channels", "inputs": "in_channels"}
     if isinstance(module, nn.Linear):
-        return module.out_features if axis == "outputs" else module.in_features
+        return {"outputs": "out_features", "inputs": "in_features"}
     if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-        return module.num_features
+        return {"outputs": "num_features", "inputs": "num_features"}
     raise SpecError(f"{type(module).__name__}: only Conv2d, Linear and batch norms can be narrowed")
 
 
@@ -95,17 +94,15 @@ def _indices(module: nn.Module, axis: str, keep: Sequence[int] | Tensor, width: 
         index = torch.as_tensor(keep)
     except (TypeError, ValueError, RuntimeError):
         raise SpecError(f"keep = {keep!r}: must be indices or a mask") from None
-    if index.dim() != 1 or index.is_floating_point() or index.is_complex():
-        if index.numel():
-            raise SpecError(f"keep = {index.tolist()}: must be indices or a mask, in one dimension")
-        index = index.flatten().long()
-    if index.dtype == torch.bool:
-        if index.shape != (width,):
-            raise SpecError(f"keep: a mask of {tuple(index.shape)} does not fit the {width} {axis} of {module}")
-        index = index.nonzero().flatten()
-    index = index.to("cpu", torch.int64)
-    if not len(index):
+    if not index.numel():
         raise SpecError(f"keep: would remove all {width} {axis} of {module}; at least one must stay")
+    if index.dim() != 1 or index.is_floating_point() or index.is_complex():
+        raise SpecError(f"keep = {index.tolist()}: must be indices or a mask, in one dimension")
+    if index.dtype == torch.bool:
+        if len(index) != width:
+            raise SpecError(f"keep: a mask of {tuple(index.shape)} does not fit the {width} {axis} of {module}")
+        return _indices(module, axis, index.nonzero().flatten(), width)
+    index = index.to("cpu", torch.int64)
     if index.min() < 0 or index.max() >= width or len(index.unique()) < len(index):
         raise SpecError(
             f"keep = {index.tolist()}: must be different numbers from 0 to {width - 1}, the {axis} of {module}"
@@ -115,7 +112,7 @@ def _indices(module: nn.Module, axis: str, keep: Sequence[int] | Tensor, width: 
 
 def _own_index(module: nn.Module, axis: str, index: Tensor, width: int) -> Tensor:
     """``index`` among ``width`` outputs as the layer's own, which may be several inputs of a linear layer for each."""
-    own = _width(module, axis)
+    own = getattr(module, _sizes(module)[axis])
     each, rest = divmod(own, width)
     if rest or (each > 1 and not isinstance(module, nn.Linear)):
         raise SpecError(f"{module} has {own} {axis}: they do not read {width} outputs")
@@ -130,35 +127,25 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 def _narrow(optimizer: Optimizer | None, module: nn.Module, axis: str, index: Tensor) -> None:
     along_inputs = axis == "inputs" and isinstance(module, nn.Conv2d | nn.Linear) and not _is_depthwise(module)
-    for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-        if tensor.dim() and (name == "weight" or not along_inputs):
-            _select(optimizer, module, name, int(along_inputs), index)
-    _describe(module)
-
-
-def _select(optimizer: Optimizer | None, module: nn.Module, name: str, dim: int, index: Tensor) -> None:
-    old = getattr(module, name)
 
     def kept(tensor: Tensor) -> Tensor:
-        part = tensor.detach().index_select(dim, index.to(tensor.device))
+        part = tensor.detach().index_select(int(along_inputs), index.to(tensor.device))
         # In the very strides that a resumed training has: with others come other instructions, and other last bits.
-        return torch.empty_like(part, memory_format=_memory_format(tensor)).copy_(part)
+        last = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+        same = tensor.stride() == torch.empty_like(tensor, device="meta", memory_format=last).stride()
+        order = last if same else torch.contiguous_format
+        return torch.empty_like(part, memory_format=order).copy_(part)
 
-    new = _replace(optimizer, module, name, kept(old))
-    if optimizer is not None and old in optimizer.state:
-        state = optimizer.state.pop(old)
-        optimizer.state[new] = {
-            key: kept(value) if isinstance(value, Tensor) and value.shape == old.shape else value
-            for key, value in state.items()
-        }
-
-
-def _memory_format(tensor: Tensor) -> torch.memory_format:
-    if tensor.dim() == 4:
-        last = torch.empty(tensor.shape, device="meta", memory_format=torch.channels_last)
-        if tensor.stride() == last.stride():
-            return torch.channels_last
-    return torch.contiguous_format
+    for name, old in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        if old.dim() and (name == "weight" or not along_inputs):
+            new = _replace(optimizer, module, name, kept(old))
+            if optimizer is not None and old in optimizer.state:
+                state = optimizer.state.pop(old)
+                optimizer.state[new] = {
+                    key: kept(value) if isinstance(value, Tensor) and value.shape == old.shape else value
+                    for key, value in state.items()
+                }
+    _describe(module)
 
 
 def _replace(optimizer: Optimizer | None, module: nn.Module, name: str, value: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from thriftylib.cost import Cost
+    from thriftylib.method import Method
 
 ImageShape = tuple[int, int, int]
 """(C, H, W) of one image."""
@@ -34,7 +35,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def _one_line(cls: type[BaseModel], error: ValidationError) -> str:
     errors = error.errors(include_url=False)
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])  # a typo lacks a field too
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(map(str, first["loc"]))
     subject = f"{cls.__name__}.{place}" if place else cls.__name__
     if first["type"] == "extra_forbidden":
         return f"{cls.__name__}: unknown key {place!r}" + suggest(place, cls.model_fields)
@@ -75,7 +76,7 @@ class NetworkOptions(Strict):
         super().__init_subclass__(**kwargs)
         if network is not None:
             cls.network = network
-            NetworkOptions.known[network] = cls
+            cls.known[network] = cls
 
     def resolve(self, image_shape: ImageShape, classes: int) -> Self:
         """These options with everything derived filled in (a parameter budget turned into a width, say).
@@ -96,10 +97,7 @@ class NetworkOptions(Strict):
 
 
 class MethodOptions(Strict):
-    """How a paper changes training; subclass with ``class X(MethodOptions, method="name")`` to register it.
-
-    ``start`` returns the object whose hooks the engine calls: see :class:`thriftylib.method.Method`.
-    """
+    """How a paper changes training; subclass with ``class X(MethodOptions, method="name")`` to register it."""
 
     method: ClassVar[str]
     known: ClassVar[dict[str, type[MethodOptions]]] = {}
@@ -108,10 +106,10 @@ class MethodOptions(Strict):
         super().__init_subclass__(**kwargs)
         if method is not None:
             cls.method = method
-            MethodOptions.known[method] = cls
+            cls.known[method] = cls
 
-    def start(self) -> Any:
-        """A fresh :class:`thriftylib.method.Method` for one run."""
+    def start(self) -> Method:
+        """The object whose hooks the engine calls, made afresh for one run."""
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Where the project's files lie and how they are written. No torch."""
+"""Where the project's files are and how they are written. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def project_root() -> Path:
     """The checkout: the nearest folder above the working directory, or above this package, that holds ``data/claims``.
 
     Raises:
-        ThriftyError: neither lies in a checkout.
+        ThriftyError: neither is in a checkout.
     """
     for start in (Path.cwd(), Path(__file__).resolve().parent):
         for folder in (start, *start.parents):

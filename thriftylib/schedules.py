@@ -5,31 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from thriftylib.spec import Constant, OneCycle, Plateau, Recipe, Steps
+from thriftylib.spec import OneCycle, Plateau, Recipe, Steps
 
-_THRESHOLD, _LEAST_CHANGE = 1e-4, 1e-8  # PyTorch's defaults: relative improvement, smallest step of the rate
+_THRESHOLD, _MIN_CHANGE = 1e-4, 1e-8  # PyTorch's defaults: relative improvement, smallest change of the learning rate
 
 
 def learning_rate(
     recipe: Recipe, epoch: int, step: int, steps_per_epoch: int, monitored: Sequence[float | None]
 ) -> float:
-    """The rate of step ``step`` (from 0) in ``epoch`` (from 0).
+    """The learning rate of step ``step`` (from 0) in ``epoch`` (from 0).
 
     ``monitored`` holds the plateau's quantity for every finished epoch; other schedules ignore it.
     """
-    schedule = recipe.schedule
+    schedule, peak = recipe.schedule, recipe.learning_rate
     match schedule:
-        case Constant():
-            return recipe.learning_rate
         case Steps():
-            passed = sum(milestone <= epoch for milestone in schedule.milestones)
-            return recipe.learning_rate * schedule.factor**passed
+            return peak * schedule.factor ** sum(milestone <= epoch for milestone in schedule.milestones)
         case Plateau():
-            return _after_plateaus(schedule, recipe.learning_rate, monitored)
+            return _after_plateaus(schedule, peak, monitored)
         case OneCycle():
-            return recipe.learning_rate * _cycle(
-                schedule, epoch * steps_per_epoch + step, recipe.epochs * steps_per_epoch
-            )
+            return peak * _cycle(schedule, epoch * steps_per_epoch + step, recipe.epochs * steps_per_epoch)
+    return peak
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:
@@ -39,13 +35,13 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 
 def _cycle(schedule: OneCycle, step: int, steps: int) -> float:
-    """The share of the peak rate at ``step`` of ``steps``: above 0 at the first, just above ``final`` at the last."""
+    """The factor at ``step`` of ``steps``: above 0 at the first, just above ``final_factor`` at the last."""
     warmup = round(schedule.warmup * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(1, steps - warmup)
     fall = (1 + math.cos(math.pi * done)) / 2 if schedule.anneal == "cosine" else 1 - done
-    return schedule.final + (1 - schedule.final) * fall
+    return schedule.final_factor + (1 - schedule.final_factor) * fall
 
 
 def _after_plateaus(schedule: Plateau, rate: float, monitored: Sequence[float | None]) -> float:
@@ -58,5 +54,5 @@ def _after_plateaus(schedule: Plateau, rate: float, monitored: Sequence[float | 
             bad += 1
         if bad > schedule.patience:
             lowered, bad = max(rate * schedule.factor, schedule.min_learning_rate), 0
-            rate = lowered if rate - lowered > _LEAST_CHANGE else rate
+            rate = lowered if rate - lowered > _MIN_CHANGE else rate
     return rate

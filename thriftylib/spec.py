@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, ValidationInfo, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 
 from thriftylib.datasets.facts import DatasetInfo, dataset_info
 from thriftylib.errors import SpecError
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 Milestones = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 
 
 class Plateau(Strict):
-    """Multiply the rate by ``factor`` when ``monitor`` has not improved for more than ``patience`` epochs.
+    """Multiply the learning rate by ``factor`` when ``monitor`` has not improved for more than ``patience`` epochs.
 
     As in ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with its default relative threshold of 1e-4.
     """
@@ -37,7 +38,7 @@ class Plateau(Strict):
 
 
 class Steps(Strict):
-    """Multiply the rate by ``factor`` at the start of each epoch in ``milestones`` (counted from 0)."""
+    """Multiply the learning rate by ``factor`` at the start of each epoch in ``milestones`` (counted from 0)."""
 
     kind: Literal["steps"] = "steps"
     milestones: Milestones
@@ -51,16 +52,21 @@ class Steps(Strict):
 
 
 class OneCycle(Strict):
-    """Linear warm-up over the first ``warmup`` share of all steps, then cosine (or linear) to ``final`` x the rate."""
+    """Linear warm-up over the fraction ``warmup`` of all steps, then down to ``final_factor`` x the learning rate."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     kind: Literal["one-cycle"] = "one-cycle"
-    warmup: Share = 0.2
+    warmup: Fraction = 0.2
     anneal: Literal["cosine", "linear"] = "cosine"
-    final: Share = 0.0
+    # Records call it "final", and a run's id is the hash of that text.
+    final_factor: Fraction = Field(
+        0.0, validation_alias=AliasChoices("final_factor", "final"), serialization_alias="final"
+    )
 
 
 class Constant(Strict):
-    """The rate never changes."""
+    """The learning rate never changes."""
 
     kind: Literal["constant"] = "constant"
 
@@ -100,11 +106,11 @@ class Recipe(Strict):
     epochs: Count
     batch_size: Count
     learning_rate: Positive  # the peak, where the schedule warms up
-    momentum: Share = 0.9
+    momentum: Fraction = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     weight_decay_on: Literal["all", "weights"] = "all"  # "weights": convolutions and linear layers, no 1-d parameter
-    label_smoothing: Share = 0.0
+    label_smoothing: Fraction = 0.0
     schedule: Schedule
     augment: Augment = Augment()
 
@@ -125,7 +131,7 @@ class Data(Strict):
     train_images: Count | None = None  # the first N of a fixed class-balanced order; None: all
     test_images: Count | None = None  # likewise of the test set
     validation_images: Annotated[int, Field(ge=0)] = 0  # carved from the training images by a fixed seed
-    label_noise: Share = 0.0  # share of training labels replaced by a uniformly drawn class, by the run's seed
+    label_noise: Fraction = 0.0  # of training labels replaced by a uniformly drawn class, by the run's seed
 
     @property
     def info(self) -> DatasetInfo:
@@ -162,11 +168,8 @@ class Named(Strict):
 class Run(Strict):
     """One training: network + data + recipe + seed (and a method, where a paper changes training itself).
 
-    Without a recipe it is *measure only*: nothing is trained, and what its method measures is its outcome (of the data
-    alone, where the network is ``none``).
-
-    Options are checked by the class that the network's paper registers, and stored complete, so the id says everything.
-    ``Run.recorded`` reads a run back without importing the papers: its id proves that nothing changed.
+    Without a recipe it is *measure only*: nothing is trained, and what its method measures is its outcome. Options are
+    checked by the class that the network's paper registers, and stored complete, so the id says everything.
 
     Raises:
         SpecError: names the field, the value and what is allowed.
@@ -187,15 +190,10 @@ class Run(Strict):
             return values
         values = dict(values)
         if values.get("network") is not None and values.get("data") is not None:
-            network, data = _named(values["network"]), values["data"]
-            data = data if isinstance(data, Data) else Data.model_validate(data)
-            options = find(NetworkOptions, network.name).model_validate(network.options)
-            resolved = options.resolve(data.info.image_shape, len(data.info.classes))
-            values["network"] = Named(name=network.name, options=resolved.model_dump(mode="json"))
+            data = Data.model_validate(values["data"])
+            values["network"] = _named(NetworkOptions, values["network"], data.info)
         if values.get("method") is not None:
-            method = _named(values["method"])
-            options = find(MethodOptions, method.name).model_validate(method.options)
-            values["method"] = Named(name=method.name, options=options.model_dump(mode="json"))
+            values["method"] = _named(MethodOptions, values["method"])
         return values
 
     @model_validator(mode="after")
@@ -206,19 +204,17 @@ class Run(Strict):
             return self
         if self.network.name == NO_NETWORK:
             raise SpecError(f"network = {NO_NETWORK!r}: cannot be trained; it goes with recipe = None (measure only)")
-        if self.recipe.batch_size > self.data.training_images:
-            raise SpecError(
-                f"recipe.batch_size = {self.recipe.batch_size}: larger than the data set "
-                f"({self.data.training_images} training images of {self.data.name})"
-            )
-        schedule = self.recipe.schedule
-        if isinstance(schedule, Plateau) and schedule.monitor == "validation_loss" and not self.data.validation_images:
+        batch, images = self.recipe.batch_size, self.data.training_images
+        if batch > images:
+            raise SpecError(f"recipe.batch_size = {batch}: {self.data.name} has {images} training images")
+        monitor = getattr(self.recipe.schedule, "monitor", None)
+        if monitor == "validation_loss" and not self.data.validation_images:
             raise SpecError("recipe.schedule.monitor = 'validation_loss': needs data.validation_images >= 1")
         return self
 
     @classmethod
     def recorded(cls, data: dict[str, Any]) -> Self:
-        """The run of a record, as it was written; no paper is imported."""
+        """The run of a record, as it was written; no paper is imported, since the id proves that nothing changed."""
         return cls.model_validate(data, context={"recorded": True})
 
     def canonical(self) -> str:
@@ -243,13 +239,11 @@ class Run(Strict):
     @property
     def cost(self) -> Cost:
         """What the network costs for one image of the data, in closed form (imports its paper, and so torch)."""
-        info = self.data.info
-        return self.options.cost(info.image_shape, len(info.classes))
+        return self.options.cost(self.data.info.image_shape, len(self.data.info.classes))
 
     def build(self) -> nn.Module:
         """The network for the data's images and classes, with weights drawn by PyTorch's own generator."""
-        info = self.data.info
-        return self.options.build(info.image_shape, len(info.classes))
+        return self.options.build(self.data.info.image_shape, len(self.data.info.classes))
 
     @property
     def epochs(self) -> int:
@@ -269,8 +263,13 @@ class Run(Strict):
         return hash(self.canonical())
 
 
-def _named(value: Any) -> Named:
-    return value if isinstance(value, Named) else Named.model_validate(value)
+def _named(kind: type[NetworkOptions] | type[MethodOptions], value: Any, info: DatasetInfo | None = None) -> Named:
+    """A network or method with all of its options; those of a network are resolved for the images of ``info``."""
+    named = Named.model_validate(value)
+    options = find(kind, named.name).model_validate(named.options)
+    if info is not None:
+        options = options.resolve(info.image_shape, len(info.classes))
+    return Named(name=named.name, options=options.model_dump(mode="json"))
 
 
 def parse_seeds(text: str | int) -> list[int]:
@@ -281,10 +280,10 @@ def parse_seeds(text: str | int) -> list[int]:
     """
     seeds: list[int] = []
     for part in str(text).split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        if not (match := re.fullmatch(r"\s*([0-9]+)(?:-([0-9]+))?\s*", part)):
             raise SpecError(f"seeds = {text!r}: must be numbers and ranges such as '0', '0,3' or '0-4'")
-        seeds += range(int(first), int(last if dash else first) + 1)
-    if len(set(seeds)) != len(seeds):
-        raise SpecError(f"seeds = {text!r}: names a seed twice")
+        first, last = int(match[1]), int(match[2] or match[1])
+        seeds += range(first, last + 1) or [-1]
+    if len(set(seeds)) != len(seeds) or -1 in seeds:
+        raise SpecError(f"seeds = {text!r}: names a seed twice, or a range that is empty")
     return seeds

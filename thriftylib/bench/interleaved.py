@@ -30,7 +30,7 @@ from thriftylib.datasets.load import Dataset, Split
 from thriftylib.errors import ThriftyError
 from thriftylib.spec import Run
 from thriftylib.training.device import Precision, device_name, keep_freed_memory
-from thriftylib.training.progress import Report
+from thriftylib.training.progress import Progress
 from thriftylib.training.provenance import provenance, versions
 from thriftylib.training.trainer import Trainer
 
@@ -222,7 +222,7 @@ def plain_training(run: Run, network: nn.Module) -> Iterator[None]:
 def our_training(run: Run, precision: Precision = "fp32") -> Iterator[None]:
     """Our engine."""
     training = trainer(run, precision)
-    report = Report(run, training.steps, 0, shown=False)
+    report = Progress(run, training.steps, 0, shown=False)
     while True:
         training.step(report)
         yield

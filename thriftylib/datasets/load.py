@@ -51,17 +51,13 @@ def load(
 ) -> Dataset:
     """Read a data set, check every file, and put it on ``device`` as uint8.
 
-    - ``train_images`` / ``test_images`` N: the first N images of a fixed class-balanced order (each class comes once
-      before any comes twice, as long as it has images left), kept in their official order; so the first 100 are among
-      the first 200, and all of them are the data set itself.
-    - ``validation_images`` N: taken away from those training images by a fixed seed, each class in proportion to its
-      share.
-    - ``label_noise`` share: that share of the labels of the training images that are left (rounded to whole images) is
-      replaced by a class drawn uniformly, which may be the true one. The run's ``seed`` decides, and nothing else here
-      depends on it. Validation and test labels stay clean.
+    - ``train_images``, ``test_images``: the first N images of a fixed order in which the classes take turns while they
+      last, so that subsets are balanced and nested; the images keep their official order.
+    - ``validation_images``: taken away from those training images by a fixed seed, in proportion to the classes.
+    - ``label_noise``: this fraction of the remaining training labels is drawn anew, uniformly over the classes, by the
+      run's ``seed``. Validation and test labels stay clean.
 
-    Our own fixed cuts are made by numpy's ``RandomState``, whose numbers are frozen for ever, so that they are the
-    same on every machine.
+    Our own cuts come from numpy's ``RandomState``, whose numbers are frozen, so they are the same on every machine.
 
     Args:
         data: which set and which part of it.
@@ -74,24 +70,21 @@ def load(
         DataError: files are missing, corrupt or truncated; one line names them and says how to get them.
     """
     info = data.info
-    train, test = _arrays(info, data_root(root), download)
+    train, test = _read(info, data_root(root), download)
     if data.train_images is not None:
-        train = _take(train, _first(train[1], data.train_images, "training subset", balanced=True))
+        train, _ = _cut(train, data.train_images, "training subset", balanced=True)
     if data.test_images is not None:
-        test = _take(test, _first(test[1], data.test_images, "test subset", balanced=True))
+        test, _ = _cut(test, data.test_images, "test subset", balanced=True)
     validation = None
     if data.validation_images:
-        chosen = _first(train[1], data.validation_images, "validation", balanced=False)
-        validation, train = _take(train, chosen), _take(train, ~chosen)
-    images, labels = train
+        validation, train = _cut(train, data.validation_images, "validation")
+    train, test, validation = (part and Split(*map(torch.from_numpy, part)) for part in (train, test, validation))
     if data.label_noise:
-        labels = _with_noise(labels, data.label_noise, len(info.classes), seed)
-    return Dataset(
-        info,
-        _to_device((images, labels), device),
-        _to_device(test, device),
-        None if validation is None else _to_device(validation, device),
-    )
+        noisy = stream("cpu", seed, "label noise")
+        replaced = torch.randperm(len(train), generator=noisy)[: round(data.label_noise * len(train))]
+        train.labels[replaced] = torch.randint(len(info.classes), (len(replaced),), generator=noisy)
+    splits = (part and Split(part.images.to(device), part.labels.to(device)) for part in (train, test, validation))
+    return Dataset(info, *splits)
 
 
 def normalise(images: Tensor, info: DatasetInfo, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -99,44 +92,38 @@ def normalise(images: Tensor, info: DatasetInfo, dtype: torch.dtype = torch.floa
 
     Computed in fp32 as one multiplication and addition, and only then rounded to ``dtype``.
     """
-    scale, shift = _constants(info, images.device)
+    scale, shift = _scale_and_shift(info, images.device)
     return images.to(torch.float32).mul_(scale).add_(shift).to(dtype)
 
 
 @functools.lru_cache
-def _constants(info: DatasetInfo, device: torch.device) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(info: DatasetInfo, device: torch.device) -> tuple[Tensor, Tensor]:
     """1 / (255 std) and -mean / std, (C, 1, 1): kept, since each copy to a GPU would wait for it."""
     mean, std = torch.tensor(info.mean, dtype=torch.float64), torch.tensor(info.std, dtype=torch.float64)
-    scale, shift = 1 / (255 * std), -mean / std
-    return tuple(values.to(torch.float32).view(-1, 1, 1).to(device) for values in (scale, shift))
+    return tuple(x.to(torch.float32).view(-1, 1, 1).to(device) for x in (1 / (255 * std), -mean / std))
 
 
-def _arrays(info: DatasetInfo, root: Path, download: bool) -> tuple[Arrays, Arrays]:
+def _read(info: DatasetInfo, root: Path, download: bool) -> tuple[Arrays, Arrays]:
     if info.name == "digits":
-        pool = _digits()
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()  # 17 levels, 0 to 16, spread over 0 to 255
+        train = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None], digits.target.astype(np.int64)
     else:
         if download and not releases.present(info.name, root):
             releases.download(info.name, root)
-        pool, test = releases.read(info, root)
-    if info.name not in _OWN_SPLITS:
-        return pool, test
-    chosen = _first(pool[1], info.test, info.name, balanced=False)
-    return _take(pool, ~chosen), _take(pool, chosen)
+        train, test = releases.read(info, root)
+    if info.name in _OWN_SPLITS:
+        test, train = _cut(train, info.test, info.name)
+    return train, test
 
 
-def _digits() -> Arrays:
-    """scikit-learn's 1,797 digits; their 17 levels, 0 to 16, spread over 0 to 255."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None], digits.target.astype(np.int64)
-
-
-def _first(labels: np.ndarray, count: int, name: str, *, balanced: bool) -> np.ndarray:
-    """A mask of the first ``count`` images of a fixed random order in which the classes take turns.
+def _cut(part: Arrays, count: int, name: str, *, balanced: bool = False) -> tuple[Arrays, Arrays]:
+    """The first ``count`` images of a fixed random order in which the classes take turns, and the others.
 
     ``balanced``: in turns of equal length while they last; else in proportion to the size of each class.
     """
+    images, labels = part
     order = np.random.RandomState(stream_seed(0, name) % 2**32).permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     sizes = np.bincount(labels)
@@ -145,20 +132,4 @@ def _first(labels: np.ndarray, count: int, name: str, *, balanced: bool) -> np.n
     turn[by_class] = place if balanced else (place + 0.5) / np.repeat(sizes, sizes)
     chosen = np.zeros(len(labels), bool)
     chosen[order[np.argsort(turn[order], kind="stable")[:count]]] = True
-    return chosen
-
-
-def _take(part: Arrays, chosen: np.ndarray) -> Arrays:
-    return part[0][chosen], part[1][chosen]
-
-
-def _with_noise(labels: np.ndarray, share: float, classes: int, seed: int) -> np.ndarray:
-    generator = stream("cpu", seed, "label noise")
-    replaced = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
-    noisy = torch.from_numpy(labels).clone()
-    noisy[replaced] = torch.randint(classes, (len(replaced),), generator=generator)
-    return noisy.numpy()
-
-
-def _to_device(part: Arrays, device: torch.device | str) -> Split:
-    return Split(*(torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in part))
+    return (images[chosen], labels[chosen]), (images[~chosen], labels[~chosen])

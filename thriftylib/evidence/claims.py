@@ -13,7 +13,7 @@ from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence import quantities
 from thriftylib.evidence.quantities import Finite, Quantity
 from thriftylib.options import Strict
-from thriftylib.spec import Data, Run, Share
+from thriftylib.spec import Data, Fraction, Run
 
 Relation = Literal["value", "greater", "equal", "no gain"]
 Mark = Literal["ABSTRACT", "PAPER TEXT", "FIGURE", "AUTHORS' LOG", "AUTHORS' CODE", "SECOND-HAND", "COUNTED"]
@@ -41,7 +41,7 @@ class Setting(Strict):
     recipes: dict[str, Annotated[int, Field(ge=1)]] = {}
     options: dict[str, JsonValue] = {}
     any_of: Annotated[list[dict[str, JsonValue]] | None, Field(min_length=1)] = None
-    label_noise: Share = 0.0
+    label_noise: Fraction = 0.0
     method: Text | None = None
     method_options: dict[str, JsonValue] = {}
     derived: bool = False

@@ -183,7 +183,7 @@ def _measure(
     import torch
 
     from thriftylib.training.device import keep_freed_memory
-    from thriftylib.training.progress import Report
+    from thriftylib.training.progress import Progress
     from thriftylib.training.trainer import Trainer
 
     device = torch.device(device_name)
@@ -195,7 +195,7 @@ def _measure(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             run = Run.recorded(content).model_copy(update={"parent": None})
             trainer = Trainer(run, _random_images(run, device), device, precision)
-            report = Report(run, trainer.steps * run.epochs, 0, shown=False)
+            report = Progress(run, trainer.steps * run.epochs, 0, shown=False)
 
             def timed(what, *arguments) -> float:
                 started = time.perf_counter()

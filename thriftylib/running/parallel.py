@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from thriftylib.errors import BusyError, DiedError, ThriftyError
 from thriftylib.spec import Run
-from thriftylib.training.signals import collect_signals, starting_deaf_to_interrupts
+from thriftylib.training.signals import collect_signals, start_ignoring_interrupts
 
 Stop = Literal["budget", "signal", "busy"]
 """Why runs are missing in the end; ``busy``: other processes train all that are."""
@@ -129,7 +129,7 @@ def _start(run: Run, arguments: dict[str, Any], deadline: float | None) -> _Trai
     context = multiprocessing.get_context("spawn")
     answer, end = context.Pipe(duplex=False)
     process = context.Process(target=_train, args=(end, run.model_dump(mode="json"), arguments, deadline))
-    with starting_deaf_to_interrupts():  # this process acts on Ctrl-C and asks the others
+    with start_ignoring_interrupts():  # this process acts on Ctrl-C and asks the others
         process.start()
     end.close()
     return _Training(run, process, answer)

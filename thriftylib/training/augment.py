@@ -17,11 +17,10 @@ from thriftylib.spec import Augment
 
 
 def augment(images: Tensor, spec: Augment, generator: torch.Generator, fill: Sequence[int]) -> Tensor:
-    """Crop, flip, AutoAugment and cutout, in this order, as ``spec`` asks.
+    """Crop, flip, AutoAugment and cutout, in this order, as ``spec`` asks; mixup and cutmix follow in :func:`mix`.
 
     Args:
         images: uint8 (N, C, H, W); left as they are.
-        spec: what is done; mixup and cutmix follow in :func:`mix`.
         generator: on the images' device; the same state gives the same images.
         fill: value 0..255 per channel inside a cutout, the data set's mean (0 after normalisation).
 
@@ -45,10 +44,7 @@ def augment(images: Tensor, spec: Augment, generator: torch.Generator, fill: Seq
 
 
 def crop_and_flip(images: Tensor, pad: int, generator: torch.Generator, *, reflect: bool, flip: bool) -> Tensor:
-    """Pad by ``pad`` pixels on each side, cut out the old size at a uniform place; mirror half of the images.
-
-    As torchvision's ``RandomCrop((H, W), padding=pad, padding_mode="constant" or "reflect")`` and then
-    ``RandomHorizontalFlip()``, in one gather for the batch.
+    """torchvision's ``RandomCrop((H, W), padding=pad)`` (zeros or reflection), then ``RandomHorizontalFlip()``.
 
     Raises:
         SpecError: a reflection reaches beyond the image.
@@ -64,9 +60,12 @@ def crop_and_flip(images: Tensor, pad: int, generator: torch.Generator, *, refle
     if flip:
         mirrored = torch.randint(2, (count, 1), generator=generator, device=device).bool()
         columns = torch.where(mirrored, width - 1 - columns, columns)
+    # One gather cuts and mirrors the whole batch.
     rows, columns = top + torch.arange(height, device=device), left + columns
-    if reflect:
-        rows, columns = _reflected(rows - pad, height), _reflected(columns - pad, width)
+    if reflect:  # without repeating the edge
+        rows, columns = (
+            size - 1 - (size - 1 - (index - pad).abs()).abs() for index, size in ((rows, height), (columns, width))
+        )
     else:
         images = F.pad(images, (pad,) * 4)
     pixels = rows[:, :, None] * images.shape[3] + columns[:, None, :]
@@ -74,40 +73,37 @@ def crop_and_flip(images: Tensor, pad: int, generator: torch.Generator, *, refle
     return picked.unflatten(2, (height, width))
 
 
-def _reflected(index: Tensor, size: int) -> Tensor:
-    """Positions -size < index < 2 * size - 1, mirrored into 0..size - 1 without repeating the edge."""
-    return size - 1 - (size - 1 - index.abs()).abs()
-
-
 def cutout(images: Tensor, side: int, generator: torch.Generator, fill: Sequence[int]) -> Tensor:
-    """Cover a square of ``side`` pixels whose centre is any pixel of the image, so that part of it may lie outside.
+    """Cover a square of ``side`` pixels whose centre is any pixel of the image, so that part of it may be outside.
 
     DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout" (2017), section 3.2;
     ``fill`` is the data set's mean, as they have 0 after normalisation.
     """
-    count, channels, height, width = images.shape
-    top = torch.randint(height, (count, 1), generator=generator, device=images.device) - side // 2
-    left = torch.randint(width, (count, 1), generator=generator, device=images.device) - side // 2
-    value = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(1, channels, 1, 1)
+    top, left = (
+        torch.randint(size, (len(images), 1), generator=generator, device=images.device) - side // 2
+        for size in images.shape[2:]
+    )
+    value = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(1, -1, 1, 1)
     return torch.where(_boxes(images, top, top + side, left, left + side), value, images)
 
 
 def cutout_defect(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     """The cutout of the ThriftyNet authors' code (``common/dataaugment.py``), with its defects.
 
-    The left edge is set to the top edge wherever it was not negative, while the right edge stays: the rectangles lie on
+    The left edge is set to the top edge wherever it was not negative, while the right edge stays: the rectangles are on
     the diagonal or on the left border, and may be empty. No draw reaches the last row or column. The value is the
     image's own mean over all its pixels and channels, truncated.
 
     Raises:
         SpecError: ``side`` leaves no position to draw, where the authors' code fails too.
     """
-    count, _, height, width = images.shape
+    height, width = images.shape[2:]
     if min(height, width) - side <= -(side // 2):
         raise SpecError(f"augment.cutout = {side}: too large for the authors' cutout of {height}x{width} images")
-    device = images.device
-    top = torch.randint(-(side // 2), height - side, (count, 1), generator=generator, device=device)
-    left = torch.randint(-(side // 2), width - side, (count, 1), generator=generator, device=device)
+    top, left = (
+        torch.randint(-(side // 2), size - side, (len(images), 1), generator=generator, device=images.device)
+        for size in (height, width)
+    )
     bottom, right = top + side, left + side
     top = top.clamp(min=0)
     left = torch.where(left < 0, 0, top)
@@ -117,19 +113,17 @@ def cutout_defect(images: Tensor, side: int, generator: torch.Generator) -> Tens
 
 def _boxes(images: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """A mask, (N, 1, H, W), of the rows top..bottom - 1 and columns left..right - 1; edges are (N, 1) or 0-d."""
-    row = torch.arange(images.shape[2], device=images.device)
-    column = torch.arange(images.shape[3], device=images.device)
+    row, column = (torch.arange(size, device=images.device) for size in images.shape[2:])
     rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
     return (rows[..., :, None] & columns[..., None, :]).view(-1, 1, *images.shape[2:])
 
 
 def mix(images: Tensor, labels: Tensor, spec: Augment, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Mixup or cutmix of each image with its predecessor in the batch, with one lambda for the batch.
+    """Mixup or cutmix of each image with its predecessor in the batch, with one lambda ~ Beta(alpha, alpha).
 
-    Zhang et al., "mixup" (2018), and Yun et al., "CutMix" (2019), as torchvision's ``v2.MixUp`` and ``v2.CutMix`` do
-    it: lambda ~ Beta(alpha, alpha), partner = the batch rolled by one, which is a random one because batches are
-    shuffled (the authors' code permutes the batch instead). The loss is
-    ``lambda * loss(logits, labels) + (1 - lambda) * loss(logits, partner labels)``. Every batch is mixed.
+    Zhang et al., "mixup" (2018), and Yun et al., "CutMix" (2019), as torchvision's ``v2.MixUp`` and ``v2.CutMix``: the
+    batch is rolled by one, which is random because batches are shuffled (the authors' code permutes it). The loss is
+    ``lam * loss(logits, labels) + (1 - lam) * loss(logits, partner labels)``. Every batch is mixed.
 
     Args:
         images: floats (N, C, H, W); left as they are.
@@ -138,32 +132,25 @@ def mix(images: Tensor, labels: Tensor, spec: Augment, generator: torch.Generato
         generator: on the images' device.
 
     Returns:
-        Mixed images, partner labels (N,), and lambda, 0-d on the device: the weight of an image's own label (for cutmix
-        the share of the pixels outside the box); 1 without mixing.
+        Mixed images, partner labels (N,), and ``lam``, 0-d on the device: the weight of an image's own label (for
+        cutmix the fraction of pixels outside the box); 1 without mixing.
     """
+    device = images.device
     if not (spec.mixup or spec.cutmix):
-        return images, labels, torch.ones((), device=images.device)
-    own = _beta(spec.mixup or spec.cutmix, generator, images.device)
-    partners = images.roll(1, 0)
-    if spec.mixup:
-        mixed = torch.lerp(partners, images, own.to(images.dtype))
-    else:
-        height, width = images.shape[2:]
-        half = 0.5 * torch.sqrt(1 - own)
-        row = torch.randint(height, (), generator=generator, device=images.device)
-        column = torch.randint(width, (), generator=generator, device=images.device)
-        half_height, half_width = (half * height).long(), (half * width).long()
-        box = _boxes(images, row - half_height, row + half_height, column - half_width, column + half_width)
-        mixed = torch.where(box, partners, images)
-        own = 1 - box.float().mean()
-    return mixed, labels.roll(1, 0), own
-
-
-def _beta(alpha: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """One draw of Beta(alpha, alpha), 0-d, without waiting for the device.
-
-    From two gammas, as ``torch.distributions`` makes it, which takes no generator.
-    """
-    gammas = torch._standard_gamma(torch.full((2,), alpha, device=device), generator=generator)
+        return images, labels, torch.ones((), device=device)
+    # From two gammas, as torch.distributions draws a Beta, which takes no generator; nothing waits for the device.
+    gammas = torch._standard_gamma(torch.full((2,), spec.mixup or spec.cutmix, device=device), generator=generator)
     gammas = gammas.clamp(min=torch.finfo(gammas.dtype).tiny)  # a small alpha underflows: 0 / 0
-    return gammas[0] / gammas.sum()
+    lam, partners = gammas[0] / gammas.sum(), images.roll(1, 0)
+    if spec.mixup:
+        mixed = torch.lerp(partners, images, lam.to(images.dtype))
+    else:
+        half = 0.5 * torch.sqrt(1 - lam)
+        edges = []
+        for size in images.shape[2:]:
+            centre = torch.randint(size, (), generator=generator, device=device)
+            edges += [centre - (half * size).long(), centre + (half * size).long()]
+        box = _boxes(images, *edges)
+        mixed = torch.where(box, partners, images)
+        lam = 1 - box.float().mean()
+    return mixed, labels.roll(1, 0), lam

@@ -1,11 +1,11 @@
-"""Count a built network as it stands: what :mod:`thriftylib.cost` says in closed form, of a network of any shape."""
+"""Count a built network: what :mod:`thriftylib.cost` says in closed form, of a network of any shape."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from thriftylib.errors import SpecError
@@ -26,23 +26,17 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
+        output = result[0] if "batch_norm" in name else result
         if name == "convolution":
-            weight = args[1]
-            self.macs += result.numel() * weight[0].numel()
-            self.activations += result.numel()
+            self.macs += output.numel() * args[1][0].numel()
         elif name in ("mm", "addmm", "bmm", "baddbmm"):
-            left = args[1] if name in ("addmm", "baddbmm") else args[0]
-            self.macs += result.numel() * left.shape[-1]
-            self.activations += result.numel()
+            self.macs += output.numel() * args[1 if "add" in name else 0].shape[-1]
         elif "batch_norm" in name:
-            self.norm_elements += result[0].numel()
-            self.activations += result[0].numel()
+            self.norm_elements += output.numel()
+        else:
+            return result
+        self.activations += output.numel()
         return result
-
-
-def parameters(network: nn.Module) -> int:
-    """Trained numbers of a network, shared ones once."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @torch.no_grad()
@@ -59,12 +53,13 @@ def count(network: nn.Module, image_shape: ImageShape) -> Counted:
             network.eval()(image)
     finally:
         network.train(training)
-    stored = [value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")]
+    stored = [x for name, x in network.state_dict().items() if not name.endswith("num_batches_tracked")]
+    distinct = {x.data_ptr() if x.numel() else id(x): x.numel() for x in stored}  # one may have several names
     return Counted(
-        parameters=parameters(network),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         macs=counted.macs,
         ptflops_macs=counted.macs + 2 * counted.norm_elements,
-        weight_bytes=_FP32 * sum(_distinct(stored)),
+        weight_bytes=_FP32 * sum(distinct.values()),
         activation_bytes=_FP32 * counted.activations,
     )
 
@@ -75,16 +70,15 @@ def check_cost(run: Run, network: nn.Module) -> None:
     Raises:
         SpecError: they differ; shows both.
     """
-    said, built = Counted.of(run.cost), count(network, run.data.info.image_shape)
-    for name in Counted.model_fields:
-        closed, counted = getattr(said, name), getattr(built, name)
-        if closed != counted:
-            raise SpecError(
-                f"network {run.network.name}: cost() says {closed:,} {name}, the built network has {counted:,}; "
-                "mend cost() or build()"
-            )
+    if difference := first_difference(Counted.of(run.cost), count(network, run.data.info.image_shape)):
+        name, closed, built = difference
+        raise SpecError(
+            f"network {run.network.name}: cost() says {closed:,} {name}, the built network has {built:,}; "
+            "mend cost() or build()"
+        )
 
 
-def _distinct(tensors: list[Tensor]) -> list[int]:
-    """The elements of each tensor, of one that is stored under several names once."""
-    return list({tensor.data_ptr() if tensor.numel() else id(tensor): tensor.numel() for tensor in tensors}.values())
+def first_difference(one: Counted, other: Counted) -> tuple[str, int, int] | None:
+    """The first cost that differs, by name, with both values."""
+    pairs = ((name, getattr(one, name), getattr(other, name)) for name in Counted.model_fields)
+    return next(((name, x, y) for name, x, y in pairs if x != y), None)

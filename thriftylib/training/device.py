@@ -40,12 +40,10 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     """
     if name not in ("auto", "fp32", "bf16"):
         raise ThriftyError(f"precision = {name!r}: must be auto, fp32 or bf16")
-    if name == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
-    return name
+    return name if name != "auto" else "bf16" if device.type == "cuda" else "fp32"
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """bf16 for convolutions and activations where asked for; batch norm keeps fp32 statistics by itself.
 
     No cache of cast weights: with it, the gradients of a kernel that is used many times would be summed in bf16.
@@ -54,7 +52,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def device_name(device: torch.device) -> str:
-    """The device as its maker calls it, such as "NVIDIA H200", or the processor with its architecture."""
+    """The device as its maker calls it, such as "NVIDIA H200", or the processor with "(CPU)"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -68,7 +66,7 @@ def device_name(device: torch.device) -> str:
 def keep_freed_memory() -> None:
     """Let glibc keep what this process frees, up to 32 MiB a block, instead of handing it back to the system.
 
-    Maps of a batch are allocated and freed in each step. Given back, their pages must be mapped and cleared anew, which
+    Each step allocates and frees a batch's feature maps. Given back, their pages must be mapped and cleared anew, which
     took up to a quarter of a small network's step. Without glibc nothing is done.
     """
     if platform.libc_ver()[0] == "glibc":

@@ -1,4 +1,7 @@
-"""How any network is trained: the one loop behind every record.
+"""How any network is trained: the one loop behind every record, from the data to the record.
+
+:func:`train` reads from top to bottom: lock, data, network, epochs, checkpoints, the kept network, the record. One step
+and one epoch are :class:`thriftylib.training.trainer.Trainer`'s.
 
 The order of images, their augmentation and every other random number come from streams named by run, epoch and batch
 (:mod:`thriftylib.training.streams`), and the learning rate from the finished epochs alone. So a checkpoint holds
@@ -15,30 +18,28 @@ from typing import Literal
 
 import torch
 
-from thriftylib.datasets.load import Dataset, load
+from thriftylib.datasets.load import load
 from thriftylib.errors import CheckpointError
 from thriftylib.evidence.records import Record, Session, load_record, record_path, save_record
-from thriftylib.evidence.series import SERIES
-from thriftylib.method import Parent
 from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Run
 from thriftylib.training import fast_path
 from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
-from thriftylib.training.finishing import find_parent, keep, make_record, save_weights, weights_of
-from thriftylib.training.measured import plain
-from thriftylib.training.progress import Report
+from thriftylib.training.finishing import find_parent, keep, make_record, save_weights
+from thriftylib.training.hooks import as_network, as_numbers
+from thriftylib.training.progress import Progress
 from thriftylib.training.provenance import provenance
-from thriftylib.training.sessions import Trace, alone, begin, differences, served_by, with_lost_work
+from thriftylib.training.sessions import Trace, alone, begin, differences, with_lost_work
 from thriftylib.training.signals import collect_signals
-from thriftylib.training.trainer import Trainer, is_network, start
+from thriftylib.training.trainer import Trainer, build
 
 provenance()  # now: a commit made later, while this process trains, is not the code that it has loaded
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A finished run's record; or none yet, and a checkpoint to go on from.
+class Trained:
+    """What a call of :func:`train` came to: a finished run's record; or none yet, and a checkpoint to go on from.
 
     ``stopped`` is also "signal" where one came while a finished training was counted and measured.
     """
@@ -60,7 +61,7 @@ def train(
     threads: int | None = None,
     progress: bool = True,
     checkpoint_every: float = 120.0,
-) -> Outcome:
+) -> Trained:
     """Train one run to its end, or until the budget or a signal stops it; goes on from a checkpoint if there is one.
 
     A run without a recipe is measured only.
@@ -84,78 +85,90 @@ def train(
         ThriftyError: the data, the device or the parent's weights cannot be used.
     """
     deadline = None if budget is None else time.monotonic() + budget
-    chosen = choose_device(device)
+    where = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    if chosen.type == "cpu":
+    if where.type == "cpu":
         keep_freed_memory()
-    session = begin(chosen, choose_precision(precision, chosen))
-    dataset = load(run.data, root=data, device=chosen, seed=run.seed)
-    places = [(results, weights or results / "weights"), (results_dir(), weights_dir())]
-    devices = [chosen] if chosen.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), collect_signals() as received, alone(results, run.id) as trace:
+    session = begin(where, choose_precision(precision, where))
+    dataset = load(run.data, root=data, device=where, seed=run.seed)
+    generators = torch.random.fork_rng(devices=[where] if where.type == "cuda" else [])
+    with generators, collect_signals() as signals, alone(results, run.id) as trace:
         if (path := record_path(results, run.id)).exists():  # another process has just finished it
-            return Outcome(load_record(path))
-        parent = find_parent(run, places) if run.parent else None
+            return Trained(load_record(path))
+        folders = [(results, weights or results / "weights"), (results_dir(), weights_dir())]
+        parent = find_parent(run, folders) if run.parent else None
         if run.recipe is None:
-            record = _measure(run, dataset, chosen, parent, session, results)
-            return Outcome(record, "signal" if received else None)
-        trainer = Trainer(run, dataset, chosen, session.precision, parent)
-        session = served_by(session, trainer.network)
+            began = time.monotonic()
+            method, network = build(run, parent)
+            network = network.to(where, memory_format=torch.channels_last).eval()
+            measured = as_numbers("measure", method.measure(network, dataset), lists=True)
+            session = session.model_copy(update={"seconds": time.monotonic() - began})
+            record = make_record(run, [session], measured)
+            save_record(record, results)
+            return Trained(record, "signal" if signals else None)
+
+        # The network, prepared by its method, at its first step or where a checkpoint left it.
+        trainer = Trainer(run, dataset, where, session.precision, parent)
         path = checkpoint_path(checkpoints, run.id) if checkpoints else None
-        before = _resume(trainer, path, trace)
-        carried = trainer.seconds
-        trace.describe([*before, session])
+        earlier = _resume(trainer, path, trace)
+        resumed_at = trainer.seconds
+        session = session.model_copy(update={"fast": fast_path.describe(trainer.network)})
+        trace.describe([*earlier, session])
 
         def sessions() -> list[Session]:
-            return [*before, session.model_copy(update={"seconds": trainer.seconds - carried})]
+            return [*earlier, session.model_copy(update={"seconds": trainer.seconds - resumed_at})]
 
         def save() -> float:
-            values = {"sessions": [each.model_dump(mode="json") for each in sessions()], "saved": time.time()}
-            tensors, own = trainer.state()
-            save_checkpoint(path, run.id, tensors, own | values)
+            tensors, values = trainer.state()
+            values |= {"sessions": [each.model_dump(mode="json") for each in sessions()], "saved": time.time()}
+            save_checkpoint(path, run.id, tensors, values)
             return time.monotonic()
 
-        saved = time.monotonic()
-        with Report(run, trainer.steps * run.recipe.epochs, trainer.position, shown=progress) as report:
-            if chosen.type == "cpu" and (missing := fast_path.hint(trainer.network)):
-                report.say(missing)
-            if before and (changed := differences(before[-1], session)):
-                report.say(f"goes on elsewhere than it stopped: {changed}")
+        # All epochs, step by step; each epoch ends with an evaluation.
+        with Progress(run, trainer.steps * run.epochs, trainer.position, shown=progress) as shown:
+            if where.type == "cpu" and (hint := fast_path.hint(trainer.network)):
+                shown.say(hint)
+            if earlier and (changed := differences(earlier[-1], session)):
+                shown.say(f"goes on elsewhere than it stopped: {changed}")
+            saved = time.monotonic()
             while not trainer.finished:
-                trainer.step(report)
+                trainer.step(shown)
                 trace.beat()
                 now = time.monotonic()
-                stopped = "signal" if received else "budget" if deadline and now >= deadline else None
+                stopped = "signal" if signals else "budget" if deadline and now >= deadline else None
                 if path and not trainer.finished and (stopped or now - saved >= checkpoint_every):
                     saved = save()
                 if stopped and not trainer.finished:
-                    report.say(f"stopped by {stopped} in epoch {trainer.epoch + 1}/{run.recipe.epochs}; {_next(path)}")
+                    then = "the same command goes on from its checkpoint" if path else "it starts anew: no checkpoints"
+                    shown.say(f"stopped by {stopped} in epoch {trainer.epoch + 1}/{run.epochs}; {then}")
                     trace.lost = path is None
-                    return Outcome(None, stopped)
+                    return Trained(None, stopped)
         if path:
             save()  # should the method fail at its end, the training is not lost
+
+        # What is kept: the network as its method finishes it, its weights, its accuracy, its measured numbers.
         began = time.monotonic()
         network = fast_path.restore(trainer.network).eval()
-        network = is_network("finish", trainer.method.finish(network, dataset))
-        tensors = weights_of(network)
-        kept = keep(run, network, dataset, chosen, session.precision)
-        measured = plain("measure", trainer.method.measure(network.eval(), dataset), lists=True)
+        network = as_network("finish", trainer.method.finish(network, dataset))
+        tensors = {name: x.detach().cpu().contiguous().clone() for name, x in network.state_dict().items()}
+        kept = keep(run, network, dataset, where, session.precision)
+        measured = as_numbers("measure", trainer.method.measure(network.eval(), dataset), lists=True)
         trainer.other_seconds += time.monotonic() - began
         record = make_record(
             run,
-            trainer.series,
+            sessions(),
+            measured,
+            series=trainer.series,
             diverged=trainer.diverged,
             images_per_second=trainer.images_per_second,
-            sessions=sessions(),
             weights=save_weights(tensors, weights, run.id) if weights else None,
             kept=kept,
-            measured=measured,
         )
         save_record(record, results)
         if path:
             path.unlink(missing_ok=True)
-        return Outcome(record, "signal" if received else None)
+        return Trained(record, "signal" if signals else None)
 
 
 def _resume(trainer: Trainer, path: Path | None, trace: Trace) -> list[Session]:
@@ -169,22 +182,3 @@ def _resume(trainer: Trainer, path: Path | None, trace: Trace) -> list[Session]:
         return with_lost_work(sessions, values["saved"], trace)
     except KeyError as error:
         raise CheckpointError(f"{path}: lacks {error}; delete it to start this run anew") from None
-
-
-def _measure(
-    run: Run, dataset: Dataset, device: torch.device, parent: Parent | None, session: Session, results: Path
-) -> Record:
-    """A run without a recipe: what its method measures of the prepared network, or of the data alone."""
-    began = time.monotonic()
-    method, network = start(run, parent)
-    network = network.to(device, memory_format=torch.channels_last).eval()
-    measured = plain("measure", method.measure(network, dataset), lists=True)
-    session = session.model_copy(update={"seconds": time.monotonic() - began})
-    series = dict.fromkeys(SERIES, ())
-    record = make_record(run, series, diverged=False, images_per_second=0.0, sessions=[session], measured=measured)
-    save_record(record, results)
-    return record
-
-
-def _next(path: Path | None) -> str:
-    return "the same command goes on from its checkpoint" if path else "without a checkpoint folder it starts anew"

@@ -1,4 +1,4 @@
-"""From a finished training to what is kept of it: the kept network, the record and the weights."""
+"""From a finished training to what is kept of it: the kept network, its weights and the record."""
 
 from __future__ import annotations
 
@@ -15,35 +15,56 @@ from torch import Tensor, nn
 from thriftylib.datasets.load import Dataset
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence.records import Counted, Kept, Record, Session, Weights, load_records
-from thriftylib.evidence.series import points
+from thriftylib.evidence.series import SERIES, points
 from thriftylib.method import Parent
-from thriftylib.narrowing import different_shapes, fit
+from thriftylib.narrowing import Shape, different_shapes, fit
 from thriftylib.paths import write_atomically
 from thriftylib.spec import Run
-from thriftylib.training.counting import count
+from thriftylib.training.counting import count, first_difference
 from thriftylib.training.device import Precision
 from thriftylib.training.evaluation import as_input, evaluate
-from thriftylib.training.measured import Numbers
+from thriftylib.training.hooks import Numbers
+
+
+def keep(run: Run, network: nn.Module, dataset: Dataset, device: torch.device, precision: Precision) -> Kept:
+    """Count and evaluate the network that a run leaves, built again from its shapes and loaded as a reader would."""
+    built, shapes = _build(run, network.state_dict())
+    network = (network if shapes is None else built).to(device, memory_format=torch.channels_last).eval()
+    with torch.no_grad():
+        logits, classes = network(as_input(dataset.test.images[:1], dataset, "fp32")), len(dataset.info.classes)
+    if logits.shape != (1, classes):
+        raise SpecError(
+            f"finish: the network answers an image by {tuple(logits.shape)[1:]} numbers: must be {classes} logits"
+        )
+    loss, accuracy = evaluate(network, dataset.test, dataset, device, precision)
+    validation = dataset.validation and evaluate(network, dataset.validation, dataset, device, precision)[1]
+    return Kept(
+        **count(network, dataset.info.image_shape).model_dump(),
+        test_accuracy=accuracy,
+        test_loss=_finite(loss),
+        validation_accuracy=validation,
+        shapes=shapes,
+    )
 
 
 def make_record(
     run: Run,
-    series: Mapping[str, Sequence[float]],
-    *,
-    diverged: bool,
-    images_per_second: float,
     sessions: Sequence[Session],
+    measured: Numbers,
+    *,
+    series: Mapping[str, list[float]] | None = None,
+    diverged: bool = False,
+    images_per_second: float = 0.0,
     weights: Weights | None = None,
     kept: Kept | None = None,
-    measured: Numbers | None = None,
 ) -> Record:
     """The record of a finished run: all that a verdict, a figure or a doubter may ask.
 
-    ``seconds`` of each session are those that the result holds.
+    ``seconds`` of each session are those that the result holds. A run that measures only has no series.
     """
-    sessions = [each.model_copy(update={"seconds": round(each.seconds, 3)}) for each in sessions]
+    sessions = [session.model_copy(update={"seconds": round(session.seconds, 3)}) for session in sessions]
     last = sessions[-1]
-    finite = {name: [_finite(x) for x in values] for name, values in series.items()}
+    finite = {name: _finite(values) for name, values in (series or {name: [] for name in SERIES}).items()}
     best, final = points(finite)
     # A network that never gave a finite test loss has learned nothing, however finite its training loss is.
     lost = bool(finite["test_loss"]) and all(loss is None for loss in finite["test_loss"])
@@ -59,96 +80,20 @@ def make_record(
         cost=Counted.of(run.cost),
         images_per_second=round(images_per_second, 1),
         seconds=round(math.fsum(session.seconds for session in sessions), 1),
-        device=last.device,
-        precision=last.precision,
-        threads=last.threads,
-        versions=last.versions,
-        commit=last.commit,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         sittings=len(sessions),
         weights=weights,
         kept=kept,
-        measured={
-            name: [_finite(x) for x in value] if isinstance(value, list) else _finite(value)
-            for name, value in (measured or {}).items()
-        },
+        measured={name: _finite(value) for name, value in measured.items()},
         sessions=tuple(sessions),
+        **{name: getattr(last, name) for name in ("device", "precision", "threads", "versions", "commit")},
     )
 
 
-def keep(run: Run, network: nn.Module, dataset: Dataset, device: torch.device, precision: Precision) -> Kept:
-    """Count and evaluate the network that a run leaves, built again from its shapes and loaded as a reader would."""
-    tensors = network.state_dict()
-    built = run.build()
-    shapes = different_shapes(built, tensors)
-    if shapes is not None:
-        fit(built, shapes)
-        built.load_state_dict(tensors)
-        network = built
-    network = network.to(device, memory_format=torch.channels_last).eval()
-    _check_logits(network, dataset)
-    loss, accuracy = evaluate(network, dataset.test, dataset, device, precision)
-    validation = dataset.validation and evaluate(network, dataset.validation, dataset, device, precision)[1]
-    return Kept(
-        **count(network, dataset.info.image_shape).model_dump(),
-        test_accuracy=accuracy,
-        test_loss=_finite(loss),
-        validation_accuracy=validation,
-        shapes=shapes,
-    )
-
-
-@torch.no_grad()
-def _check_logits(network: nn.Module, dataset: Dataset) -> None:
-    image = as_input(dataset.test.images[:1], dataset, "fp32")
-    shape, classes = network(image).shape, len(dataset.info.classes)
-    if shape != (1, classes):
-        raise SpecError(f"finish: the network answers an image by {tuple(shape)[1:]} numbers: must be {classes} logits")
-
-
-def rebuild(record: Record, folder: Path) -> nn.Module:
-    """A record's kept network with its weights, from the record and the weight file alone.
-
-    Raises:
-        RecordError: there are no such weights, or the kept network has other layers than the run's own.
-    """
-    tensors = _read_weights(record, folder)
-    network = record.run.build()
-    if record.kept is not None and record.kept.shapes is None:
-        raise RecordError(f"record {record.id}: the kept network has other layers than the run's own: not rebuilt")
-    shapes = record.kept.shapes if record.kept else {}
-    if (stored := different_shapes(network, tensors)) is None:
-        raise RecordError(f"record {record.id}: its weight file holds other layers than its network")
-    if stored != shapes:
-        name = min(name for name in stored.keys() | shapes.keys() if stored.get(name) != shapes.get(name))
-        raise RecordError(
-            f"record {record.id}: kept.shapes says {_shape(shapes.get(name))} of {name}, its weight file "
-            f"{_shape(stored.get(name))}"
-        )
-    fit(network, shapes)
-    network.load_state_dict(tensors)
-    if record.kept is not None:
-        counted = count(network, record.run.data.info.image_shape)
-        for name in Counted.model_fields:
-            if getattr(counted, name) != getattr(record.kept, name):
-                raise RecordError(
-                    f"record {record.id}: kept.{name} = {getattr(record.kept, name)}, the network counts "
-                    f"{getattr(counted, name)}"
-                )
-    return network
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "the run's own shape" if shape is None else str(list(shape))
-
-
-def _finite(x: float | None) -> float | None:
-    return x if x is not None and math.isfinite(x) else None
-
-
-def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """The network's weights and statistics as they are now, on the CPU: what later changes it does not change them."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+def _finite(x: float | list[float]) -> float | None | list[float | None]:
+    if isinstance(x, list):
+        return [_finite(each) for each in x]
+    return x if math.isfinite(x) else None
 
 
 def save_weights(tensors: Mapping[str, Tensor], folder: Path, run_id: str) -> Weights:
@@ -159,16 +104,16 @@ def save_weights(tensors: Mapping[str, Tensor], folder: Path, run_id: str) -> We
     return Weights(file=path.name, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 
-def find_parent(run: Run, places: Iterable[tuple[Path, Path]]) -> Parent:
+def find_parent(run: Run, folders: Iterable[tuple[Path, Path]]) -> Parent:
     """The finished run, of the same seed, from whose weights ``run`` starts.
 
     Args:
-        places: folders of records (``runs/<id>.json``), each with its folder of weights.
+        folders: of records (``runs/<id>.json``), each with its folder of weights.
 
     Raises:
         RecordError: no such record has weights, or they are not those that it names.
     """
-    for results, weights in places:
+    for results, weights in folders:
         for record in load_records(results / "runs"):
             if (record.run.configuration, record.run.seed) == (run.parent, run.seed) and record.weights:
                 return Parent(record, _read_weights(record, weights))
@@ -178,13 +123,45 @@ def find_parent(run: Run, places: Iterable[tuple[Path, Path]]) -> Parent:
     )
 
 
+def rebuild(record: Record, folder: Path) -> nn.Module:
+    """A record's kept network with its weights, from the record and the weight file alone.
+
+    Raises:
+        RecordError: there are no such weights, or the kept network has other layers than the run's own.
+    """
+    network, stored = _build(record.run, _read_weights(record, folder))
+    shapes = record.kept.shapes if record.kept else {}
+    if shapes is None:
+        raise RecordError(f"record {record.id}: the kept network has other layers than the run's own: not rebuilt")
+    if stored is None:
+        raise RecordError(f"record {record.id}: its weight file holds other layers than its network")
+    if stored != shapes:
+        name = min(name for name in stored.keys() | shapes.keys() if stored.get(name) != shapes.get(name))
+        said, found = (each.get(name, "the run's own shape") for each in (shapes, stored))
+        raise RecordError(f"record {record.id}: kept.shapes says {said} of {name}, its weight file {found}")
+    counted = count(network, record.run.data.info.image_shape)
+    if record.kept and (difference := first_difference(record.kept, counted)):
+        name, said, found = difference
+        raise RecordError(f"record {record.id}: kept.{name} = {said}, the network counts {found}")
+    return network
+
+
+def _build(run: Run, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Shape] | None]:
+    """A run's network with these weights, and the shapes in which they differ; None: its layers are others."""
+    network = run.build()
+    shapes = different_shapes(network, tensors)
+    if shapes is not None:
+        fit(network, shapes)
+        network.load_state_dict(dict(tensors))
+    return network, shapes
+
+
 def _read_weights(record: Record, folder: Path) -> dict[str, Tensor]:
     if record.weights is None:
         raise RecordError(f"record {record.id}: names no weight file")
     path = folder / record.weights.file
     if not path.is_file():
         raise RecordError(f"{path}: missing, though record {record.id} names it")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != record.weights.sha256:
+    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != record.weights.sha256:
         raise RecordError(f"{path}: SHA-256 is {found}, record {record.id} says {record.weights.sha256}")
     return load_file(path)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import time
 from multiprocessing import parent_process
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from typing import Any, Self
 
 from thriftylib.spec import Run
 
@@ -23,63 +19,48 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
 
 
-class Report:
+class Progress:
     """Progress of one run on standard error; ``shown=False`` says nothing."""
 
     def __init__(self, run: Run, steps: int, done: int, *, shown: bool = True) -> None:
-        self.run, self.steps, self.done, self.shown = run, steps, done, shown
-        self.started, self.first = time.monotonic(), done
+        from rich import progress  # here: the command line needs duration() alone
+        from rich.console import Console
+
+        self.run, self.shown = run, shown
         self.title = f"{run.network.name} {run.id} seed {run.seed}"
-        self.console = Console(stderr=True)
-        # Of trainings side by side, none may draw over the others' lines.
-        self.live = shown and self.console.is_terminal and parent_process() is None
-        self.shown_at = 0.0
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[now]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.live,
+        console = Console(stderr=True)
+        # Of trainings in parallel, none may draw over the others' lines.
+        live = shown and console.is_terminal and parent_process() is None
+        self.bar = progress.Progress(
+            *progress.Progress.get_default_columns(), console=console, disable=not live, refresh_per_second=2
         )
-        self.task = self.bar.add_task(self.title, total=steps, completed=done, now="")
+        self.task = self.bar.add_task(self.title, total=steps, completed=done)
+        self.steps, self.first, self.started = steps, done, time.monotonic()
 
     def __enter__(self) -> Self:
         self.bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: Any) -> None:
         self.bar.stop()
 
-    @property
-    def due(self) -> bool:
-        """Whether the bar wants numbers now: reading them makes a GPU wait, so only twice a second."""
-        return self.live and time.monotonic() - self.shown_at > 0.5
+    def step(self, done: int) -> None:
+        """Show how many steps are done."""
+        self.bar.update(self.task, completed=done)
 
-    def step(self, epoch: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Show the running epoch."""
-        self.shown_at = time.monotonic()
-        now = f"epoch {epoch + 1}/{self.run.recipe.epochs} loss {loss:.3f} train {accuracy:.1f} %"
-        now += f" {images_per_second:.0f} images/s"
-        self.bar.update(self.task, completed=self.done, now=now)
-
-    def epoch(self, epoch: int, numbers: dict[str, float], images_per_second: float) -> None:
-        """One line for a finished epoch."""
-        if not self.shown:
-            return
-        spent = time.monotonic() - self.started
-        left = spent / max(1, self.done - self.first) * (self.steps - self.done)
-        line = (
-            f"{self.title} epoch {epoch + 1}/{self.run.recipe.epochs} loss {numbers['train_loss']:.4f} "
+    def epoch(self, done: int, numbers: dict[str, float], images_per_second: float) -> None:
+        """One line for the epoch that ends with the step ``done``."""
+        left = (time.monotonic() - self.started) / max(1, done - self.first) * (self.steps - done)
+        self._print(
+            f" epoch {done * self.run.epochs // self.steps}/{self.run.epochs} loss {numbers['train_loss']:.4f} "
             f"train {numbers['train_accuracy']:.2f} % test {numbers['test_accuracy']:.2f} % "
-            f"rate {numbers['learning_rate']:.4g} {images_per_second:.0f} images/s, {duration(left)} left"
+            f"learning rate {numbers['learning_rate']:.4g} {images_per_second:.0f} images/s, {duration(left)} left"
         )
-        self.console.print(line, highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         """A line of its own."""
+        self._print(f": {line}")
+
+    def _print(self, text: str) -> None:
         if self.shown:
-            self.console.print(f"{self.title}: {line}", highlight=False, soft_wrap=True)
+            self.bar.console.print(f"{self.title}{text}", highlight=False, soft_wrap=True)

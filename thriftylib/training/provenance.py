@@ -28,38 +28,29 @@ def provenance(folder: Path = PACKAGE) -> Provenance:
     says nothing of this code, nor do the working folder or git's environment variables. Code that is neither tracked
     nor ignored counts as a difference, as changed code does.
     """
-    tracked = _git(folder, "ls-files", "--error-unmatch", "--", "__init__.py")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {"LC_ALL": "C"}
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, env=clean, check=False)
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", "--", "__init__.py")
+    except OSError:
+        return Provenance(None, "git is not installed")
+    if "dubious ownership" in tracked.stderr:
+        return Provenance(None, "the git repository belongs to another user (git's safe.directory)")
     if tracked.returncode:
-        why = tracked.stderr.strip().splitlines()
-        return Provenance(None, _reason(why[0]) if why else "no git repository tracks the package")
-    head = _git(folder, "rev-parse", "--verify", "HEAD")
+        return Provenance(None, "no git repository tracks the package")
+    head = git("rev-parse", "--verify", "HEAD")
     if head.returncode:
         return Provenance(None, "the git repository has no commit yet")
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", ".")
+    changed = git("status", "--porcelain", "--untracked-files=all", "--", ".")
     return Provenance(head.stdout.strip() + ("+" if changed.returncode or changed.stdout.strip() else ""), "")
 
 
 @cache
 def versions() -> dict[str, str]:
     """What the numbers are made with."""
-    packages = {name: version(name) for name in ("torch", "torchvision", "thriftylib")}
-    return {"python": platform.python_version(), **packages}
-
-
-def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {"LC_ALL": "C"}
-    try:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, env=clean, check=False
-        )
-    except OSError:
-        return subprocess.CompletedProcess(words, 127, "", "git: not installed")
-
-
-def _reason(said: str) -> str:
-    """Git's own words without a path of this machine."""
-    if "not installed" in said:
-        return "git is not installed"
-    if "dubious ownership" in said:
-        return "the git repository belongs to another user (git's safe.directory)"
-    return "no git repository tracks the package"
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "torchvision", "thriftylib")
+    }

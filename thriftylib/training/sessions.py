@@ -19,18 +19,16 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
 from thriftylib.errors import BusyError, ThriftyError
 from thriftylib.evidence.consistency import check_utc
 from thriftylib.evidence.records import Session
 from thriftylib.paths import write_atomically
-from thriftylib.training import fast_path
 from thriftylib.training.device import Precision, device_name
 from thriftylib.training.provenance import provenance, versions
 
 _BEAT = 1.0  # seconds between two touches
-_COMPARED = ("commit", "device", "threads", "versions", "fast")
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, ThriftyError)
 
 
 def begin(device: torch.device, precision: Precision) -> Session:
@@ -47,23 +45,13 @@ def begin(device: torch.device, precision: Precision) -> Session:
     )
 
 
-def served_by(session: Session, network: nn.Module) -> Session:
-    """The session with the fast path that serves its network."""
-    return session.model_copy(update={"fast": fast_path.describe(network)})
-
-
-def differences(before: Session, now: Session) -> str | None:
-    """What of code and machine changed between two sessions, in one line; None: nothing."""
-    changed = [name for name in _COMPARED if getattr(before, name) != getattr(now, name)]
-    if not changed:
-        return None
-    return "; ".join(f"{name} was {_text(getattr(before, name))}, is {_text(getattr(now, name))}" for name in changed)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{name} {number}" for name, number in sorted(value.items()))
-    return "none" if value is None else str(value)
+def differences(before: Session, now: Session) -> str:
+    """What of code and machine changed between two sessions, in one line; empty: nothing."""
+    pairs = {
+        name: (getattr(before, name), getattr(now, name))
+        for name in ("commit", "device", "threads", "versions", "fast")
+    }
+    return "; ".join(f"{name} was {old}, is {new}" for name, (old, new) in pairs.items() if old != new)
 
 
 @dataclass
@@ -89,9 +77,17 @@ class Trace:
             with suppress(OSError):  # somebody tidied up: no reason to stop
                 os.utime(self.path)
 
-    def clear(self) -> None:
-        """Nothing is lost: the work is in a checkpoint or a record."""
-        self.path.unlink(missing_ok=True)
+    def read(self) -> str:
+        """Take over what an earlier session left; returns the process that it names."""
+        try:
+            content = json.loads(self.path.read_text("utf-8"))
+            sessions = [Session.model_validate(each) for each in content["sessions"]]
+            for session in sessions:
+                check_utc("started", session.started)
+            self.killed, self.last_seen = sessions, self.path.stat().st_mtime
+            return f"process {content['process']['pid']} on {content['process']['host']}"
+        except _UNREADABLE:
+            return "another process"
 
 
 @contextmanager
@@ -102,46 +98,28 @@ def alone(folder: Path, run_id: str) -> Iterator[Trace]:
         BusyError: another process has it; names the process.
         ThriftyError: nothing can be written there.
     """
-    place = folder / "locks"
-    trace = Trace(place / f"{run_id}.json")
-    lock = FileLock(place / f"{run_id}.lock")
+    locks = folder / "locks"
+    trace = Trace(locks / f"{run_id}.json")
+    lock = FileLock(locks / f"{run_id}.lock")
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        locks.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(
-            f"run {run_id}: {_holder(trace.path)} is training it in {folder}; wait for it, or give another folder"
+            f"run {run_id}: {trace.read()} is training it in {folder}; wait for it, or give another folder"
         ) from None
     except OSError as error:
-        raise ThriftyError(f"{place}: cannot be written ({error.strerror}); give another folder for results") from None
+        raise ThriftyError(f"{locks}: cannot be written ({error.strerror}); give another folder for results") from None
     try:
-        trace.killed, trace.last_seen = _left_behind(trace.path)
+        trace.read()
         trace.describe(trace.killed)  # who trains from now on
         if trace.killed:
             os.utime(trace.path, (trace.last_seen, trace.last_seen))
         yield trace
         if not trace.lost:
-            trace.clear()
+            trace.path.unlink(missing_ok=True)
     finally:
         lock.release()
-
-
-def _holder(path: Path) -> str:
-    try:
-        process = json.loads(path.read_text("utf-8"))["process"]
-        return f"process {process['pid']} on {process['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def _left_behind(path: Path) -> tuple[list[Session], float]:
-    try:
-        sessions = [Session.model_validate(each) for each in json.loads(path.read_text("utf-8"))["sessions"]]
-        for session in sessions:
-            check_utc("started", session.started)
-        return sessions, path.stat().st_mtime
-    except (OSError, ValueError, KeyError, TypeError, ThriftyError):
-        return [], 0.0
 
 
 def with_lost_work(sessions: Sequence[Session], saved: float, trace: Trace) -> list[Session]:
@@ -149,15 +127,13 @@ def with_lost_work(sessions: Sequence[Session], saved: float, trace: Trace) -> l
 
     A session that the checkpoint does not know gave nothing to it: all of its time is lost.
     """
-    if not trace.killed:
-        return list(sessions)
     held = {session.started: session.seconds for session in sessions}
     found = []
     for session in trace.killed:
         lost = session.lost_seconds + (0.0 if session.started in held else session.seconds)
+        if session is trace.killed[-1]:
+            since = saved if session.started in held else datetime.fromisoformat(session.started).timestamp()
+            lost += max(0.0, trace.last_seen - since)
         seconds = held.get(session.started, 0.0)
         found.append(session.model_copy(update={"seconds": seconds, "lost_seconds": round(lost, 1)}))
-    last = found[-1]
-    since = saved if last.started in held else datetime.fromisoformat(last.started).timestamp()
-    lost = round(last.lost_seconds + max(0.0, trace.last_seen - since), 1)
-    return [*found[:-1], last.model_copy(update={"lost_seconds": lost})]
+    return found or list(sessions)

@@ -13,21 +13,20 @@ from multiprocessing import parent_process
 def collect_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying in the middle of a step.
 
-    A second one acts as usual; but it is ignored in a process of a training side by side, which may get one signal from
-    outside, as part of its group, and one more from the process that started it.
+    A second one acts as usual. But a process of a parallel training ignores it: it may get one signal from outside, as
+    part of its group, and one more from the process that started it.
     """
     received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    watched = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in watched}
 
     def note(number: int, _frame: object) -> None:
         received.append(number)
         signal.signal(number, signal.SIG_IGN if parent_process() else before[number])
 
-    for number in watched:
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
         signal.signal(number, note)
     try:
         yield received
@@ -37,7 +36,7 @@ def collect_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def starting_deaf_to_interrupts() -> Iterator[None]:
+def start_ignoring_interrupts() -> Iterator[None]:
     """A process started inside ignores Ctrl-C, which reaches every process of a terminal, until it says otherwise."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -15,32 +15,56 @@ from thriftylib.method import Method, Parent
 from thriftylib.narrowing import different_shapes, fit
 from thriftylib.options import MethodOptions, NetworkOptions, find
 from thriftylib.schedules import learning_rate, steps_per_epoch
-from thriftylib.spec import Plateau, Recipe, Run
+from thriftylib.spec import Recipe, Run
 from thriftylib.training import fast_path
 from thriftylib.training.augment import augment, mix
 from thriftylib.training.counting import check_cost
 from thriftylib.training.device import Precision, autocast
 from thriftylib.training.evaluation import as_input, evaluate, right
-from thriftylib.training.measured import plain
-from thriftylib.training.progress import Report
+from thriftylib.training.hooks import as_network, as_numbers
+from thriftylib.training.progress import Progress
 from thriftylib.training.streams import seed_layers, stream, stream_seed
+
+_COUNTERS = ("epoch", "batch", "train_seconds", "other_seconds", "diverged")
+
+
+def build(run: Run, parent: Parent | None) -> tuple[Method, nn.Module]:
+    """A run's method, and its network as the method prepares it: on the CPU, where a seed gives the same first weights.
+
+    Raises:
+        SpecError: the network costs something else than its closed form says.
+    """
+    method = find(MethodOptions, run.method.name).model_validate(run.method.options).start() if run.method else Method()
+    torch.manual_seed(stream_seed(run.seed, "weights"))
+    network = run.build()
+    check_cost(run, network)
+    return method, as_network("prepare", method.prepare(network, parent))
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """SGD as the recipe says; "weights" excludes everything but convolution and linear kernels from decay."""
+    weights = {m.weight for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    decayed = [p for p in network.parameters() if recipe.weight_decay_on == "all" or p in weights]
+    others = [p for p in network.parameters() if recipe.weight_decay_on == "weights" and p not in weights]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+    )
 
 
 class Trainer:
     """One training as a state that moves by steps; everything that a checkpoint must hold is in :meth:`state`."""
 
     def __init__(
-        self,
-        run: Run,
-        dataset: Dataset,
-        device: torch.device,
-        precision: Precision,
-        parent: Parent | None = None,
+        self, run: Run, dataset: Dataset, device: torch.device, precision: Precision, parent: Parent | None = None
     ) -> None:
         self.run, self.recipe, self.dataset, self.device, self.precision = run, run.recipe, dataset, device, precision
-        self.method, network = start(run, parent)
+        self.method, network = build(run, parent)
         self._adopt(network)
-        self.steps = steps_per_epoch(len(dataset.train.labels), self.recipe.batch_size)
+        self.steps = steps_per_epoch(len(dataset.train), self.recipe.batch_size)
         self.fill = [round(255 * mean) for mean in dataset.info.mean]
         self.epoch, self.batch = 0, 0
         self.series: dict[str, list[float]] = {}
@@ -49,21 +73,27 @@ class Trainer:
         self._start_epoch()
 
     def _adopt(self, network: nn.Module) -> None:
-        """Take a network into training: device, memory format, fast kernels, optimiser."""
+        """Take a network into training: device, memory format, fast paths, optimiser."""
         self.network = network.to(self.device, memory_format=torch.channels_last)
         asked = find(NetworkOptions, self.run.network.name).fast
         fast_path.accelerate(self.network, asked, self.precision)
         self.optimizer = make_optimizer(self.network, self.recipe)
-        if self.recipe.momentum:
-            # Zero before the first step changes no value. Left to SGD, a buffer would take its gradient's strides, but
-            # its parameter's after a checkpoint: other instructions, and so perhaps other last bits.
-            for parameter in self.network.parameters():
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        self._start_momentum()
+
+    def _start_momentum(self) -> None:
+        """Zeros, which change no value, where there is no momentum yet.
+
+        Left to SGD, a buffer would take its gradient's strides, but its parameter's after a checkpoint: with other
+        strides come other instructions, and so perhaps other last bits.
+        """
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                self.optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
     def _start_epoch(self) -> None:
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of loss and of correct answers
         shuffle = stream("cpu", self.run.seed, "order", self.epoch)
-        self.order = torch.randperm(len(self.dataset.train.labels), generator=shuffle).to(self.device)
+        self.order = torch.randperm(len(self.dataset.train), generator=shuffle).to(self.device)
 
     @property
     def position(self) -> int:
@@ -83,36 +113,33 @@ class Trainer:
     @property
     def images_per_second(self) -> float:
         """Training images per second of training time, evaluation left out."""
-        images = self.epoch * len(self.dataset.train.labels) + self.batch * self.recipe.batch_size
+        images = self.epoch * len(self.dataset.train) + self.batch * self.recipe.batch_size
         return images / max(self.train_seconds, 1e-9)
 
-    def step(self, report: Report) -> None:
+    def step(self, progress: Progress) -> None:
         """One optimiser step, and the epoch's evaluation after its last."""
         started = time.monotonic()
         if self.batch == 0:
             self.method.epoch_starts(self.network, self.optimizer, self.epoch)
-        rate = learning_rate(self.recipe, self.epoch, self.batch, self.steps, self._monitored())
+            self._start_momentum()
+        monitored = self.series.get(getattr(self.recipe.schedule, "monitor", ""), [])
+        lr = learning_rate(self.recipe, self.epoch, self.batch, self.steps, monitored)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        index = self.order[self.batch * self.recipe.batch_size : (self.batch + 1) * self.recipe.batch_size]
+            group["lr"] = lr
         with fast_path.sharing(self.network):
-            self._learn(index)
-        self.method.after_step(self.network, self.optimizer, rate)
+            self._train_step(self.order[self.batch * self.recipe.batch_size :][: self.recipe.batch_size])
+        self.method.after_step(self.network, self.optimizer, lr)
         self.batch += 1
-        report.done = self.position
-        last = self.batch == self.steps
-        if last or report.due:
-            seen = min(self.batch * self.recipe.batch_size, len(self.order))
+        progress.step(self.position)
+        if last := self.batch == self.steps:
             loss, correct = self.sums.tolist()  # waits for a GPU
-            self.train_seconds += time.monotonic() - started
-            loss, accuracy = loss / seen, 100 * correct / seen
-            report.step(self.epoch, loss, accuracy, self.images_per_second)
-            if last:
-                self._end_epoch(loss, accuracy, rate, report)
-        else:
-            self.train_seconds += time.monotonic() - started
+        self.train_seconds += time.monotonic() - started
+        if last:
+            seen = min(self.batch * self.recipe.batch_size, len(self.order))
+            numbers = {"train_loss": loss / seen, "train_accuracy": 100 * correct / seen, "learning_rate": lr}
+            self._end_epoch(numbers, progress)
 
-    def _learn(self, index: Tensor) -> None:
+    def _train_step(self, index: Tensor) -> None:
         loss, correct = self._loss(index, self.epoch, self.batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -127,85 +154,80 @@ class Trainer:
         pixels = self.dataset.train.images.index_select(0, index)  # copies whole images, where [index] goes by pixels
         pixels = augment(pixels, self.recipe.augment, generator, self.fill)
         images = as_input(pixels, self.dataset, self.precision)
-        images, partners, share = mix(images, labels, self.recipe.augment, generator)
+        images, partners, lam = mix(images, labels, self.recipe.augment, generator)
         self.network.train()
         with autocast(self.device, self.precision):
             logits = self.network(images)
         logits = logits.float()
-        smoothing = self.recipe.label_smoothing
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        answers = logits.detach()
-        correct = right(answers, labels).sum().double()
+
+        def of(targets: Tensor) -> tuple[Tensor, Tensor]:
+            loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+            return loss, right(logits.detach(), targets).sum().double()
+
+        loss, correct = of(labels)
         if self.recipe.augment.mixup or self.recipe.augment.cutmix:
-            loss = share * loss + (1 - share) * F.cross_entropy(logits, partners, label_smoothing=smoothing)
-            correct = share * correct + (1 - share) * right(answers, partners).sum().double()
+            other_loss, other_correct = of(partners)
+            loss, correct = lam * loss + (1 - lam) * other_loss, lam * correct + (1 - lam) * other_correct
         return loss, correct
 
     def _sample(self, number: int) -> Tensor:
         buffers = [buffer.clone() for buffer in self.network.buffers()]
         names = ("sample", self.epoch, number)
-        drawn = torch.randint(
-            len(self.order), (self.recipe.batch_size,), generator=stream("cpu", self.run.seed, *names)
-        )
-        loss = self._loss(drawn.to(self.device), *names)[0]
+        generator = stream("cpu", self.run.seed, *names)
+        drawn = torch.randint(len(self.order), (self.recipe.batch_size,), generator=generator)
+        loss, _ = self._loss(drawn.to(self.device), *names)
         for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+            buffer.data.copy_(before)  # unseen by autograd, whose backward pass needs no running statistics
         return loss
 
-    def _monitored(self) -> list[float]:
-        schedule = self.recipe.schedule
-        return self.series.get(schedule.monitor, []) if isinstance(schedule, Plateau) else []
-
-    def _end_epoch(self, loss: float, accuracy: float, rate: float, report: Report) -> None:
+    def _end_epoch(self, numbers: dict[str, float], progress: Progress) -> None:
         started = time.monotonic()
-        numbers = {"train_loss": loss, "train_accuracy": accuracy, "learning_rate": rate}
         if self.dataset.validation is not None:
             numbers["validation_loss"], numbers["validation_accuracy"] = self.evaluate(self.dataset.validation)
         numbers["test_loss"], numbers["test_accuracy"] = self.evaluate(self.dataset.test)
-        own = self.method.epoch_ends(self.network, self.optimizer, self.epoch, self._sample)
-        self._note(numbers, plain("epoch_ends", own))
+        own = as_numbers("epoch_ends", self.method.epoch_ends(self.network, self.optimizer, self.epoch, self._sample))
         self.other_seconds += time.monotonic() - started
         numbers["seconds"] = self.seconds - sum(self.series.get("seconds", []))
-        for name, value in numbers.items():
+        if taken := sorted(own.keys() & numbers.keys()):
+            raise SpecError(f"epoch_ends: {taken[0]!r} is a series of the engine's own: give yours another name")
+        if self.epoch and (odd := own.keys() ^ (self.series.keys() - numbers.keys())):
+            raise SpecError(f"epoch_ends: {min(odd)!r} is not there in every epoch: each series needs a value in each")
+        for name, value in (numbers | own).items():
             self.series.setdefault(name, []).append(value)
-        self.diverged = not math.isfinite(loss)
+        self.diverged = not math.isfinite(numbers["train_loss"])
         self.epoch, self.batch = self.epoch + 1, 0
-        report.epoch(self.epoch - 1, numbers, self.images_per_second)
+        progress.epoch(self.position, numbers, self.images_per_second)
         if not self.finished:
             self._start_epoch()
-
-    def _note(self, numbers: dict[str, float], own: dict[str, float]) -> None:
-        """Add a method's own series, which must be the same in every epoch."""
-        if taken := sorted(own.keys() & {*numbers, "seconds"}):
-            raise SpecError(f"epoch_ends: {taken[0]!r} is a series of the engine's own: give yours another name")
-        known = self.series.keys() - numbers.keys() - {"seconds"}
-        if self.epoch and known != own.keys():
-            name = min(known ^ own.keys())
-            raise SpecError(f"epoch_ends: {name!r} is not there in every epoch: each series needs a value in each")
-        numbers |= own
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Mean cross-entropy and accuracy in percent."""
         return evaluate(self.network, split, self.dataset, self.device, self.precision)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
-        """What a checkpoint holds: weights, momentum and running sums; counters, series and the method's own values."""
+        """What a checkpoint holds: weights, momentum and running sums; counters, series and the method's own values.
+
+        Raises:
+            SpecError: the method gave the optimiser a parameter that is not the network's.
+        """
         tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
+        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        for parameter, name in names.items():
             momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
             if momentum is not None:
                 tensors[f"momentum/{name}"] = momentum
-        tensors["sums"] = self.sums
+        groups = self.optimizer.param_groups
+        if any(parameter not in names for group in groups for parameter in group["params"]):
+            raise SpecError("the optimiser has a parameter that is not the network's: register it in the network")
         method_tensors, method_values = self.method.state()
-        tensors |= {f"method/{name}": tensor for name, tensor in method_tensors.items()}
-        values = {name: getattr(self, name) for name in COUNTERS}
+        tensors |= {f"method/{name}": tensor for name, tensor in method_tensors.items()} | {"sums": self.sums}
+        values = {name: getattr(self, name) for name in _COUNTERS}
         values |= {"series": self.series, "method": method_values, "precision": self.precision}
-        # A method may change how parameters are trained: freeze some, or take decay from them.
+        # A method may change how parameters are trained: freeze some, take decay from them, add a group.
         values["groups"] = [
-            {key: value for key, value in group.items() if key not in ("params", "lr")}
-            for group in self.optimizer.param_groups
+            {**group, "params": [names[parameter] for parameter in group["params"]]} for group in groups
         ]
-        values["frozen"] = [name for name, parameter in self.network.named_parameters() if not parameter.requires_grad]
+        values["frozen"] = [name for parameter, name in names.items() if not parameter.requires_grad]
         return tensors, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
@@ -231,55 +253,16 @@ class Trainer:
         self._adopt(network)
         self.network.load_state_dict(weights)
         parameters = dict(self.network.named_parameters())
+        self.optimizer.param_groups.clear()
+        for group in values["groups"]:
+            self.optimizer.add_param_group({**group, "params": [parameters[name] for name in group["params"]]})
+        self._start_momentum()
         for name, momentum in under("momentum/").items():
             self.optimizer.state[parameters[name]]["momentum_buffer"].copy_(momentum)
-        for group, settings in zip(self.optimizer.param_groups, values["groups"], strict=True):
-            group.update(settings)
         for name in values["frozen"]:
             parameters[name].requires_grad_(False)
-        for name in COUNTERS:
+        for name in _COUNTERS:
             setattr(self, name, values[name])
         self.series = values["series"]
         self._start_epoch()
         self.sums.copy_(tensors["sums"])
-
-
-COUNTERS = ("epoch", "batch", "train_seconds", "other_seconds", "diverged")
-
-
-def start(run: Run, parent: Parent | None) -> tuple[Method, nn.Module]:
-    """A run's method, and its network as the method prepares it: on the CPU, where a seed gives the same first weights.
-
-    Raises:
-        SpecError: the network costs something else than its closed form says.
-    """
-    method = find(MethodOptions, run.method.name).model_validate(run.method.options).start() if run.method else Method()
-    torch.manual_seed(stream_seed(run.seed, "weights"))
-    network = run.build()
-    check_cost(run, network)
-    return method, is_network("prepare", method.prepare(network, parent))
-
-
-def is_network(hook: str, value: object) -> nn.Module:
-    """``value``, which a hook returned.
-
-    Raises:
-        SpecError: it is no network.
-    """
-    if not isinstance(value, nn.Module):
-        raise SpecError(f"{hook} = {type(value).__name__}: must return a network (nn.Module)")
-    return value
-
-
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD as the recipe says; "weights" keeps decay off everything but convolution and linear kernels."""
-    weights = {m.weight for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    decayed = [p for p in network.parameters() if recipe.weight_decay_on == "all" or p in weights]
-    others = [p for p in network.parameters() if recipe.weight_decay_on == "weights" and p not in weights]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-    )
