@@ -16,7 +16,7 @@ from thriftylib.experiments import experiment
 from thriftylib.running import execute
 from thriftylib.running import parallel as side_by_side
 from thriftylib.running.execute import OutputFolders, train_missing
-from thriftylib.running.parallel import Queue
+from thriftylib.running.queue import Queue
 from thriftylib.training import engine
 from thriftylib.training.engine import Outcome
 

@@ -1,6 +1,6 @@
 """The papers' figures, tables and statements as grids of runs.
 
-``experiments/<paper>*.py`` belongs to ``papers/<paper>.py`` and is found by its name.
+``experiments/<paper>.py`` and ``experiments/<paper>_*.py`` belong to ``papers/<paper>.py`` and are found by their names.
 """
 
 import importlib
@@ -9,9 +9,9 @@ import pkgutil
 from thriftylib import papers
 from thriftylib.experiments.base import EXPERIMENTS, PRESETS, Configuration, Experiment, experiment
 
-_PAPERS = {module.name for module in pkgutil.iter_modules(papers.__path__)}
+_PAPERS = papers.names()
 for _module in pkgutil.iter_modules(__path__):
-    if _module.name.partition("_")[0] in _PAPERS:
+    if any(_module.name == paper or _module.name.startswith(f"{paper}_") for paper in _PAPERS):
         importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["EXPERIMENTS", "PRESETS", "Configuration", "Experiment", "experiment"]

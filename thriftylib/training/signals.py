@@ -37,7 +37,7 @@ def collect_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def starting_deaf_to_interrupts() -> Iterator[None]:
+def start_ignoring_interrupts() -> Iterator[None]:
     """A process started inside ignores Ctrl-C, which reaches every process of a terminal, until it says otherwise."""
     if threading.current_thread() is not threading.main_thread():
         yield
