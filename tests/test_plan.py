@@ -12,9 +12,9 @@ from made_up import run as made_up_run
 from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.records import load_records
 from thriftylib.experiments import EXPERIMENTS, experiment
+from thriftylib.experiments.base import Configuration
 from thriftylib.paths import claims_dir, results_dir
 from thriftylib.running.estimates import Conditions, Estimate, Estimator
-from thriftylib.experiments.base import Configuration
 from thriftylib.running.folders import OutputFolders
 from thriftylib.running.plan import Pending, Plan, fraction_done, plan
 from thriftylib.running.worth import Ledger, RunKey

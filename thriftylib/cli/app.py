@@ -1,12 +1,19 @@
-"""The command group: how mistakes end, how tables and JSON are printed, and the options that several commands share."""
+"""The command group: how commands are found, how mistakes end, what is printed, and options that several share.
+
+A command is a module of this folder with a function of its name (``list_`` where Python has the name). It is imported
+when it is called or help is asked for, so it imports what it works with inside its functions.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,9 +23,70 @@ from typer.core import TyperGroup
 
 from thriftylib.errors import DiedError, ThriftyError
 
+if TYPE_CHECKING:
+    from thriftylib.evidence.claims_files import Loaded
+
 FAILED = 1
 MISTAKE = 2
 STOPPED = 3
+
+
+class Commands(TyperGroup):
+    """The commands; a mistake ends in one line on standard error and exit code 2 (a dead process: 1), no traceback."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        modules = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+        self.commands = dict.fromkeys(name for name in modules if name not in ("app", "__main__"))
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+        if cmd_name in self.commands and self.commands[cmd_name] is None:
+            module = importlib.import_module(f"thriftylib.cli.{cmd_name}")
+            single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+            single.command(cmd_name)(getattr(module, cmd_name, None) or getattr(module, f"{cmd_name}_"))
+            self.commands[cmd_name] = typer.main.get_command(single)
+        return self.commands.get(cmd_name)
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ThriftyError as error:
+            say(f"thrifty: {error}")
+            raise typer.Exit(FAILED if isinstance(error, DiedError) else MISTAKE) from None
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
+)
+
+
+@app.callback()
+def _thrifty() -> None:
+    """Papers on parameter-thrifty CNNs, put to the test: what they claim, what came out, and how to rerun it.
+
+    Exit codes: 0 done, 1 something failed, 2 a mistake in the call, 3 stopped early (the same command goes on).
+    """
+
+
+class Precision(StrEnum):
+    """What ``--precision`` may be."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
+Budget = Annotated[str | None, typer.Option(help="Stop cleanly after this time, such as 90s, 9m or 1h30m.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="Folder of the data sets; else THRIFTY_DATA, else a cache folder.")
+]
+Results = Annotated[Path | None, typer.Option(help="Folder of the records; else data/results.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of records, weights and checkpoints; else local/.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Of a CPU, for a run; last digits depend on it.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs trained at once, on one device; pays for small networks.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU.")]
 
 
 def out() -> Console:
@@ -32,47 +100,14 @@ def say(line: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(escape(line))
 
 
-class Commands(TyperGroup):
-    """Ends a mistake in one line on standard error and exit code 2 (a dead process: 1), without a traceback."""
-
-    def invoke(self, ctx: typer.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ThriftyError as error:
-            say(f"thrifty: {error}")
-            raise typer.Exit(FAILED if isinstance(error, DiedError) else MISTAKE) from None
-
-
-app = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    help="Papers on parameter-thrifty CNNs, put to the test: what they claim, what came out, and how to rerun it.\n\n"
-    "Exit codes: 0 done, 1 something failed, 2 a mistake in the call, 3 stopped early (the same command goes on).",
-)
-
-
-class Precision(StrEnum):
-    """What ``--precision`` may be."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
-Seeds = Annotated[str, typer.Option(help="Seeds such as 0, 0,3 or 0-4.")]
-Budget = Annotated[str | None, typer.Option(help="Stop cleanly after this time, such as 90s, 9m or 1h30m.")]
-Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
-DataFolder = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the data sets; else THRIFTY_DATA, else a cache folder.")
-]
-Where = Annotated[
-    list[str] | None,
-    typer.Option("--where", "-w", metavar="LABEL=V1,V2", help="Only cells whose label has one of the values."),
-]
+@contextmanager
+def readable(loaded: Loaded) -> Iterator[Loaded]:
+    """``loaded``, with a line for each claims file that cannot be read; the command then fails at its end."""
+    for fault in loaded.faults.values():
+        say(fault)
+    yield loaded
+    if loaded.faults:
+        raise typer.Exit(FAILED)
 
 
 def print_json(value: Any) -> None:
@@ -80,15 +115,23 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
+def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool = False, title: str | None = None) -> None:
+    """Rows with the same keys, as a table or as JSON."""
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(list(rows[0]), [list(row.values()) for row in rows], title)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
     """A table with numbers to the right; None is an empty cell."""
-    rows = [list(row) for row in rows]
+    rows = list(rows)
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int | float | None) for row in rows)
         table.add_column(column, justify="right" if numeric and rows else "left", overflow="fold", no_wrap=numeric)
     for row in rows:
-        table.add_row(*(_text(value) for value in row))
+        table.add_row(*map(_text, row))
     out().print(table)
 
 
@@ -111,10 +154,10 @@ def parse_value(text: str, words: Sequence[Any] = ()) -> Any:
         return text
     if "," in text and text[0] not in "[{":
         return tuple(parse_value(part, words) for part in text.split(",") if part)
-    if text.lower() in ("true", "false", "none"):
-        return {"true": True, "false": False, "none": None}[text.lower()]
     try:
-        return json.loads(text)
+        return json.loads(
+            {"none": "null"}.get(text.lower(), text.lower() if text.lower() in ("true", "false") else text)
+        )
     except json.JSONDecodeError:
         return text
 
@@ -134,9 +177,3 @@ def parse_pairs(texts: Iterable[str], what: str) -> dict[str, str]:
             raise ThriftyError(f"{what} {key}: is given twice")
         pairs[key] = value
     return pairs
-
-
-def parse_where(texts: Sequence[str] | None) -> Mapping[str, Sequence[Any]]:
-    """``["filters=32,64"]`` -> {"filters": (32, 64)}."""
-    values = {key: parse_value(text, ["none"]) for key, text in parse_pairs(texts or (), "--where").items()}
-    return {key: value if isinstance(value, tuple) else (value,) for key, value in values.items()}

@@ -64,7 +64,9 @@ def representatives(runs: Iterable[Run], conditions: Conditions) -> list[tuple[R
     for run in runs:
         if run.recipe is not None:
             seconds = modelled_epoch(run, conditions.machine) * run.epochs
-            shortest[family(run)] = min(shortest.get(family(run), (math.inf, run)), (seconds, run), key=lambda it: it[0])
+            shortest[family(run)] = min(
+                shortest.get(family(run), (math.inf, run)), (seconds, run), key=lambda it: it[0]
+            )
     found = [(run, seconds / (run.epochs * _steps(run))) for seconds, run in shortest.values()]
     return sorted(found, key=lambda pair: pair[1])
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from thriftylib.errors import BusyError, CheckpointError, DiedError, ThriftyError
 from thriftylib.evidence.records import Record
-from thriftylib.running.folders import OutputFolders, known_records, parse_budget
+from thriftylib.running.folders import OutputFolders, known_records
 from thriftylib.running.queue import Queue, orphans, parents_first
 from thriftylib.spec import Run
 from thriftylib.training.signals import collect_signals, start_ignoring_interrupts

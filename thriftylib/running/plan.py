@@ -196,7 +196,9 @@ class _Order:
             rates |= {bundle: self._rate(bundle) for bundle in bundles if touched_by[bundle] & changed}
         place = {seed: number for number, seed in enumerate(self.seeds)}
         rest = self.waiting.values()
-        ordered += sorted(rest, key=lambda one: (not one.configuration.claims, place[one.run.seed], one.estimate.seconds))
+        ordered += sorted(
+            rest, key=lambda one: (not one.configuration.claims, place[one.run.seed], one.estimate.seconds)
+        )
         by_run = {pending.run.id: pending for pending in ordered}
         return [by_run[run.id] for run in parents_first(pending.run for pending in ordered)]
 
