@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ from made_up import OPTIONS, claim, run
 
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence.claims import matches
-from thriftylib.evidence.claims_files import load_claims, load_claims_file, load_claims_files
+from thriftylib.evidence.claims_files import load_claims, load_claims_file, load_claims_files, locate
 from thriftylib.evidence.counts import count_claims, load_counts
 from thriftylib.evidence.verdicts import judge
 from thriftylib.papers.thriftynet import ThriftyNetOptions
@@ -44,7 +45,7 @@ def test_complete():
         "log-parameters": 11,
         "log-time": 16,
     }
-    assert len(SHEET.unread) == 9
+    assert len(SHEET.unavailable) == 9
 
 
 @pytest.mark.parametrize(
@@ -332,17 +333,17 @@ def test_a_group_is_expanded(tmp_path):
     ("old", "new", "fault"),
     [
         ("unit:", "units:", "unknown key 'units' in group 'a'; did you mean 'unit'?"),
-        ("title:", "titel:", "unknown key 'titel' in the file"),
-        ("title: A paper", "", "ClaimsFile.title"),
+        ("title:", "titel:", "File: unknown key 'titel'; did you mean 'title'?"),
+        ("title: A paper", "", "File.title: is required"),
         ("groups:", "groups:\ngroups:", "the key 'groups' is there twice"),
         ("mark: AUTHORS' LOG", "mark: AUTHORS' LOG\n    mark: FIGURE", "the key 'mark' is there twice"),
         ("[two,", "[one,", "claim paper/a/one: is there twice"),
         ("[two,", "[Two Words,", "Claim.id"),
-        ("[two, 64, 80.0]", "[two, 64]", "a row of group 'a' must be a list of 3 values"),
+        ("[two, 64, 80.0]", "[two, 64]", "a row must be a list of 3 values, one for each column"),
         ("80.0]", "many]", "claim paper/a/two: Claim.value = 'many'"),
         ("80.0]", ".nan]", "claim paper/a/two: Claim.value = nan"),
         ("80.0]", "180.0]", "must be percent"),
-        ("options.filters, value]", "option.filters, value]", "unknown key 'option.filters' in columns of group 'a'"),
+        ("options.filters, value]", "option.filters, value]", "unknown key 'option.filters' in claim paper/a/one"),
         ("{value} %", "{valeu} %", "statement: 'valeu' is no field or option of it"),
         ("{value} %", "{value %", "claim paper/a/one: statement: "),
         ("{value} %", "{} %", "claim paper/a/one: statement: "),
@@ -377,11 +378,11 @@ def test_a_group_is_expanded(tmp_path):
         ),
         ("confidence: high", "confidence: high\n    runs: 3\n    values: [75.0, 75.0]", "values has 2 runs"),
         ("- group: a", "- group: a\n   - b", "is not YAML"),
-        ("groups:", "groups: 3\nunread:", "groups of the file must be a list"),
-        ("rows:", "rows: 3\n    reading:", "rows of group 'a' must be a list"),
-        ("      - [one, 32, 75.0]", "      - one", "a row of group 'a' must be a list"),
-        ("columns: [id,", "columns: [2,", "columns of group 'a'"),
-        ("claims:\n", "claims:\n      - 5\n", "a claim of group 'a' must be a mapping"),
+        ("groups:", "groups: 3\nunavailable:", "File.groups = 3: should be a valid list"),
+        ("rows:", "rows: 3\n    reading:", "Group.rows = 3: should be a valid list"),
+        ("      - [one, 32, 75.0]", "      - one", "a row must be a list of 3 values, one for each column: 'one'"),
+        ("columns: [id,", "columns: [2,", "Group.columns.0 = 2: should be a valid string"),
+        ("claims:\n", "claims:\n      - 5\n", "Group.claims.0 = 5: should be a valid dictionary"),
     ],
 )
 def test_a_wrong_file(tmp_path, old, new, fault):
@@ -422,13 +423,13 @@ def test_replications_are_no_claims(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
-        ("by: Others", "author: Others", "unknown key 'author' in an entry of replications"),
+        ("by: Others", "author: Others", "Replication: unknown key 'author'"),
         ("    recipe: theirs\n", "", "Replication.recipe: is required"),
-        ("value, spread]", "value, sd]", "unknown key 'sd' in columns of an entry of replications"),
-        ("43.8, 0.67]", "43.8]", "a row of an entry of replications must be a list of 4 values"),
+        ("value, spread]", "value, sd]", "Result: unknown key 'sd'"),
+        ("43.8, 0.67]", "43.8]", "a row must be a list of 4 values, one for each column"),
         ("0.67", "-0.67", "spread = -0.67"),
         ("43.8", "many", "value = 'many'"),
-        ("    rows:\n", "    rows: 5\n    remark:\n", "rows of an entry of replications must be a list"),
+        ("    rows:\n", "    rows: 5\n    remark:\n", "Table.rows = 5: should be a valid list"),
     ],
 )
 def test_a_wrong_replication(tmp_path, old, new, fault):
@@ -439,7 +440,7 @@ def test_a_wrong_replication(tmp_path, old, new, fault):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "5", "title: [", "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", "5", "title: [", "\x00", "title: A paper\ngroups: [5]"])
 def test_not_a_sheet(tmp_path, text):
     with pytest.raises(RecordError, match=r"paper\.yaml"):
         load(tmp_path, text)
@@ -453,6 +454,46 @@ def test_folders(tmp_path):
     (tmp_path / "paper.yaml").write_text(GROUP)
     assert len(load_claims(tmp_path)) == 3
     assert list(load_claims_files(tmp_path)) == ["paper"]
+    assert load_claims(tmp_path).faults == load_claims_files(tmp_path).faults == {}
+
+
+def test_a_bad_file_is_named_and_blocks_no_other(tmp_path):
+    (tmp_path / "a_paper-2.yaml").write_text(GROUP)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(GROUP.replace("80.0]", "many]"))
+    (tmp_path / "worse.yaml").write_text("title: [")
+    assert list(load_claims_files(tmp_path)) == ["a_paper-2"]
+    assert list(load_claims(tmp_path)) == ["a_paper-2/a/one", "a_paper-2/a/two", "a_paper-2/a/three"]
+    faults = load_claims(tmp_path).faults
+    assert faults == load_claims_files(tmp_path).faults
+    assert list(faults) == ["bad", "worse"]
+    assert faults["bad"].startswith(f"{bad}:20: claim bad/a/two: Claim.value = 'many': ")
+    assert re.search(r"worse\.yaml:\d: is not YAML", faults["worse"])
+
+
+def test_each_claim_has_its_line(tmp_path):
+    path = tmp_path / "paper.yaml"
+    path.write_text(GROUP)
+    assert locate(path) == {"paper/a/one": 19, "paper/a/two": 20, "paper/a/three": 22}
+    assert SHEET.lines == locate(claims_dir() / "thriftynet.yaml")
+    assert SHEET.lines.keys() == SHEET.claims.keys() | SHEET.counted.keys()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("unit:", "units:", 4),
+        ("title:", "titel:", 2),
+        ("mark: AUTHORS' LOG", "mark: AUTHORS' LOG\n    mark: FIGURE", 4),
+        ("[two,", "[one,", 20),
+        ("[two, 64, 80.0]", "[two, 64]", 20),
+        ("value: 85.0", "value: 185.0", 22),
+        ("id: three", "di: three", 22),
+    ],
+)
+def test_a_fault_has_its_line(tmp_path, old, new, line):
+    with pytest.raises(RecordError, match=rf"^{re.escape(str(tmp_path))}/paper\.yaml:{line}: "):
+        load(tmp_path, GROUP.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,14 @@ def test_every_page_says_how_much_of_it_is_tested(page, name):
 def test_numbers_of_the_pages():
     evidence = Evidence.load(claims_dir(), results_dir())
     assert lookup("count:every paper:trained", evidence) == f"{COMMITTED.trained:,}"
-    papers = [evidence.coverage[name] for name in evidence.sheets]
+    papers = [evidence.coverage[name] for name in evidence.files]
     for field in ("claims", "untestable", "counted", "trainable", "trained"):
         assert sum(getattr(paper, field) for paper in papers) == getattr(COMMITTED, field)
 
 
 def test_a_measured_number_has_its_key():
     made = record(run(), measured={"batch_statistics_accuracy": 22.6189, "cosines": [0.1, 0.2]})
-    evidence = Evidence(sheets={}, records=[made])
+    evidence = Evidence(files={}, records=[made])
     assert lookup(f"record:{made.id}:batch_statistics_accuracy", evidence) == "22.62"
     with pytest.raises(RecordError, match="unknown field 'cosines'"):
         lookup(f"record:{made.id}:cosines", evidence)

@@ -11,17 +11,18 @@ from made_up import OPTIONS, claim, record, run
 from scipy import stats
 
 from thriftylib.errors import RecordError, ThriftyError
-from thriftylib.evidence import differences, intervals
+from thriftylib.evidence import intervals
 from thriftylib.evidence.claims import Claim, Spread, matches
 from thriftylib.evidence.claims_files import ClaimsFile, load_claims
-from thriftylib.evidence.differences import compare_difference, subtract
+from thriftylib.evidence.intervals import compare, subtract
 from thriftylib.evidence.numbers import Evidence, lookup
 from thriftylib.evidence.records import load_records
 from thriftylib.evidence.statuses import Verdict
 from thriftylib.evidence.tables import command, scoreboard
 from thriftylib.evidence.verdicts import judge
-from thriftylib.paths import claims_dir, results_dir
+from thriftylib.paths import claims_dir, project_root, results_dir
 
+PAGE = " ".join((project_root() / "book" / "protocols.md").read_text("utf-8").split())
 STEPS = (-0.2, 0.0, 0.2, -0.1, 0.1)  # mean 0
 WIDE = {**OPTIONS, "filters": 64}
 NUDGE = 1e-6
@@ -69,7 +70,7 @@ def status(stated: Claim, records: list) -> str:
 def word(stated: Claim, centre: float) -> str:
     """What numbers are called: they may lie nearer to a threshold than ten thousand test images can."""
     found = subtract({seed: 60.0 + centre + step for seed, step in enumerate(STEPS)}, dict.fromkeys(range(5), 60.0))
-    return compare_difference(stated, found).status
+    return compare(stated, found).status
 
 
 # --- the interval
@@ -407,20 +408,19 @@ def test_it_stands_among_the_others():
 
 def test_its_numbers():
     stated = difference(id="made-up/group/two")
-    sheet = ClaimsFile(paper="made-up", title="Made up", claims={stated.id: stated}, counted={}, unread=())
-    evidence = Evidence(sheets={"made-up": sheet}, records=around(1.0))
+    sheet = ClaimsFile(paper="made-up", title="Made up", claims={stated.id: stated}, counted={}, unavailable=())
+    evidence = Evidence(files={"made-up": sheet}, records=around(1.0))
     found = {key: lookup(f"claim:made-up/group/two:{key}", evidence) for key in ("value", "ours", "low", "high", "n")}
     assert found == {"value": "1.5", "ours": "1.00", "low": f"{1 - HALF:.2f}", "high": f"{1 + HALF:.2f}", "n": "5"}
 
 
-def test_the_docstring_tells_the_constants():
-    text = " ".join(differences.__doc__.split())
-    assert "from three runs of each side on" in text
-    assert "or fewer than three runs of a side" in text
+def test_the_page_tells_the_constants():
+    assert "from three runs of each side on" in PAGE
+    assert "or fewer than three runs of a side" in PAGE
     assert intervals.SEEDS == 3
-    assert "with the 90 % interval of two independent samples" in text
+    assert "with the 90 % interval of two independent samples" in PAGE
     assert intervals.LEVEL == 0.95
-    assert "close is half the claimed gain" in text
+    assert "close is half the claimed gain" in PAGE
     assert "interval" in Verdict.__doc__
 
 
@@ -441,7 +441,6 @@ def test_equal_seeds_are_no_reason_to_pair():
     for one, other in pairs:
         seeds = [dict(enumerate(side)) for side in (one, other)]
         wider += subtract(*seeds, paired=True).half > subtract(*seeds).half
-    text = " ".join(differences.__doc__.split())
     told = f"by {min(correlations):.2f} to {max(correlations):.2f}, {statistics.fmean(correlations):.2f} in the mean"
-    assert told in text
-    assert f"the paired interval is wider in {('none', 'one', 'two', 'three')[wider]} of six" in text
+    assert told in PAGE
+    assert f"the paired interval is wider in {('none', 'one', 'two', 'three')[wider]} of six" in PAGE

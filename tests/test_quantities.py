@@ -123,8 +123,8 @@ def test_a_file_declares_its_own(tmp_path):
     few, gap = claims["paper/a/few"], claims["paper/a/gap"]
     assert (few.definition.source, few.definition.closeness(100.0), few.is_counted) == ("measured", 5.0, False)
     assert gap.is_difference
-    assert [spread.deviation for spread in gap.known_side_spreads] == [2.0, 2.0]
-    assert [spread.deviation for spread in claims["paper/a/gap-stated"].known_side_spreads] == [3.0, 4.0]
+    assert [spread.deviation for spread in gap.reported_spreads] == [2.0, 2.0]
+    assert [spread.deviation for spread in claims["paper/a/gap-stated"].reported_spreads] == [3.0, 4.0]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_file_declares_its_own(tmp_path):
         ("{relative: 0.05}", "{}", "close: must give absolute, relative or both"),
         ("{relative: 0.05}", "{relative: 5}", "Close.relative = 5"),
         ("better: lower", "best: lower", "unknown key 'best'; did you mean 'better'?"),
-        ("quantities:\n  - ", "quantities:\n  ", "quantities of the file must be a list"),
+        ("quantities:\n  - ", "quantities:\n  ", "File.quantities = "),
         ("statistic: mean over runs", "statistic: best epoch of one run", "does not go with neurons"),
         ("    experiment: e\n", "", "lacks experiment"),
         ("spreads: [3.0, 4.0]", "side_spreads: [3.0, 4.0]", "unknown key 'side_spreads'"),

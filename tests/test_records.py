@@ -16,7 +16,7 @@ from made_up import from_series, record, run
 from thriftylib.bench.record import BenchRecord, load_bench, save_bench
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence import records
-from thriftylib.evidence.counts import Count, load_counts, save_counts
+from thriftylib.evidence.counts import NetworkCount, load_counts, save_counts
 from thriftylib.evidence.records import Record, load_record, load_records, save_record
 from thriftylib.evidence.series import points
 from thriftylib.paths import results_dir, weights_dir
@@ -311,11 +311,11 @@ COUNT = {
 
 def test_counts(tmp_path):
     assert load_counts(tmp_path) == []
-    count = Count(**COUNT)
+    count = NetworkCount(**COUNT)
     path = save_counts([count], tmp_path)
     assert load_counts(tmp_path) == [count]
     path.write_text(path.read_text().replace('"parameters": 9', '"parameters": 9.5'))
-    with pytest.raises(RecordError, match=r"counts\.json: Count\.parameters = 9\.5"):
+    with pytest.raises(RecordError, match=r"counts\.json: NetworkCount\.parameters = 9\.5"):
         load_counts(tmp_path)
 
 

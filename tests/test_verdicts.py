@@ -11,15 +11,16 @@ from scipy import stats
 
 from thriftylib.bench.record import BenchRecord
 from thriftylib.errors import RecordError
-from thriftylib.evidence import claims, intervals, quantities, verdicts
+from thriftylib.evidence import claims, intervals, quantities
 from thriftylib.evidence.claims import Claim, matches
-from thriftylib.evidence.claims_files import ClaimsFile, Unread, load_claims
-from thriftylib.evidence.counts import Count
+from thriftylib.evidence.claims_files import ClaimsFile, Unavailable, load_claims
+from thriftylib.evidence.counts import NetworkCount
+from thriftylib.evidence.intervals import compare, estimate
 from thriftylib.evidence.numbers import Evidence, lookup
 from thriftylib.evidence.statuses import STATUSES, Verdict
 from thriftylib.evidence.tables import RECORDS, SCOREBOARD, command, records_frame, scoreboard
-from thriftylib.evidence.verdicts import compare, judge
-from thriftylib.paths import claims_dir
+from thriftylib.evidence.verdicts import judge
+from thriftylib.paths import claims_dir, project_root
 from thriftylib.spec import Run
 
 SPREAD = (-0.2, 0.0, 0.2, -0.1, 0.1)  # mean 0
@@ -41,7 +42,7 @@ def status(stated: Claim, records: list) -> str:
 
 def word(stated: Claim, centre: float, spread=SPREAD) -> str:
     """What numbers are called: they may lie nearer to a threshold than ten thousand test images can."""
-    return compare(stated, [centre + step for step in spread]).status
+    return compare(stated, estimate([centre + step for step in spread])).status
 
 
 def half_width(ours, theirs_sd: float | None, theirs_n: int) -> float:
@@ -234,9 +235,9 @@ def test_the_best_run_is_the_lowest_where_lower_is_better():
     row = quantities.Quantity.model_validate({**lower, "chance": None, "perfect": 0.0, "limits": None})
     stated = claim(statistic=BEST["statistic"], value=90.0)
     stated = stated.model_copy(update={"quantity": "test_loss", "declared": row})
-    assert compare(stated, [95.0, 91.0, 89.9, 93.0, 94.0]).ours == 89.9
-    assert compare(stated, [95.0, 91.0, 89.9, 93.0, 94.0]).status == "reproduced"
-    assert compare(stated, [95.0, 91.0, 90.1, 93.0, 94.0]).status == "not reproduced"
+    assert compare(stated, estimate(values := [95.0, 91.0, 89.9, 93.0, 94.0]), values).ours == 89.9
+    assert compare(stated, estimate(values := [95.0, 91.0, 89.9, 93.0, 94.0]), values).status == "reproduced"
+    assert compare(stated, estimate(values := [95.0, 91.0, 90.1, 93.0, 94.0]), values).status == "not reproduced"
 
 
 # --- which records count
@@ -428,21 +429,23 @@ def test_a_reading_that_was_changed_is_told_with_the_verdict():
         assert judge(stated, records).reason.endswith(". First it missed, then the file was read.")
     frame = scoreboard({stated.id: stated}, seeds(90.0))
     assert frame["reading_changed"].item() == stated.reading_changed
-    evidence = Evidence(sheets={"made-up": sheet_of(stated)}, records=seeds(90.0))
+    evidence = Evidence(files={"made-up": sheet_of(stated)}, records=seeds(90.0))
     assert lookup(f"claim:{stated.id}:reading_changed", evidence) == stated.reading_changed
 
 
 def sheet_of(*claims: Claim) -> ClaimsFile:
-    return ClaimsFile(paper="made-up", title="Made up", claims={one.id: one for one in claims}, counted={}, unread=())
+    return ClaimsFile(
+        paper="made-up", title="Made up", claims={one.id: one for one in claims}, counted={}, unavailable=()
+    )
 
 
 # --- counts
 
 
-def count(**more) -> Count:
+def count(**more) -> NetworkCount:
     fields = {"network": "made-up", "dataset": "cifar10", "asked": {"n_params": 40_000}, "options": OPTIONS}
     fields |= {"parameters": 3042, "kernel_parameters": 3000, "macs": 1, "ptflops_macs": 7_546_000, "weight_bytes": 4}
-    return Count(**{**fields, **more})
+    return NetworkCount(**{**fields, **more})
 
 
 def counted(**more) -> Claim:
@@ -561,13 +564,13 @@ def test_records_frame():
 # --- numbers by key
 
 EVIDENCE = Evidence(
-    sheets={
+    files={
         "made-up": ClaimsFile(
             paper="made-up",
             title="Made up",
             claims=CLAIMS,
             counted={},
-            unread=(Unread(paper="made-up", figure="a", what="b", why="c"),),
+            unavailable=(Unavailable(paper="made-up", figure="a", what="b", why="c"),),
         )
     },
     records=seeds(89.95, 90.0, 90.05, final=88.0),
@@ -625,7 +628,7 @@ FIRST = EVIDENCE.records[0].id
         ("count:scoreboard:claims", "4"),
         ("count:scoreboard:tested", "3"),
         ("count:records:all", "3"),
-        ("count:unread:all", "1"),
+        ("count:unavailable:all", "1"),
         ("runs:cifar10:deviation", "0.05"),
         ("runs:cifar10:freedom", "2"),
         ("bench:train:fp32:ratio", "2.5"),
@@ -671,8 +674,8 @@ def test_lookup_reads_the_committed_evidence():
     assert int(lookup("count:scoreboard:claims")) == len(load_claims(claims_dir()))
 
 
-def test_the_docstring_tells_the_constants_and_every_word():
-    text = " ".join(verdicts.__doc__.split())
+def test_the_page_tells_the_constants_and_every_word():
+    text = " ".join((project_root() / "book" / "protocols.md").read_text("utf-8").split())
     assert all(f"*{word}*" in text for word in STATUSES)
     assert "at least 3 seeds" in text
     assert "with fewer than 3 seeds always undecided" in text

@@ -33,7 +33,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def _one_line(cls: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])  # a typo lacks a field too
     place = ".".join(str(part) for part in first["loc"])
     subject = f"{cls.__name__}.{place}" if place else cls.__name__
     if first["type"] == "extra_forbidden":

@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from thriftylib.evidence import tables
-from thriftylib.evidence.claims_files import ClaimsFile, Replication, Unread
-from thriftylib.evidence.counts import Count
+from thriftylib.evidence.claims_files import ClaimsFile, Replication, Unavailable
+from thriftylib.evidence.counts import NetworkCount
 from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Counted, Record
 from thriftylib.evidence.simulation import ErrorRates
@@ -33,7 +33,7 @@ MARKS = {
 SORTABLE = {"claimed": "Claimed", "ours": "Ours", "spread": "Spread", "n": "n", "verdict": "Verdict", "cost": "Cost"}
 
 
-def scoreboard(sheets: Mapping[str, ClaimsFile], records: Sequence[Record], counts: Sequence[Count]) -> str:
+def scoreboard(sheets: Mapping[str, ClaimsFile], records: Sequence[Record], counts: Sequence[NetworkCount]) -> str:
     """Every claim with its verdict, grouped by the figure that states it; scoreboard.js filters, sorts and folds it."""
     claims = {key: claim for sheet in sheets.values() for key, claim in sheet.claims.items()}
     rows = list(tables.scoreboard(claims, records, counts).astype(object).itertuples(index=False))
@@ -227,7 +227,7 @@ def html_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers
     return f'<div class="table-scroll" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
-def unread(items: Sequence[Unread]) -> str:
+def unread(items: Sequence[Unavailable]) -> str:
     """What a paper shows and could not be read, with what is known of it."""
     rows = [(item.figure, item.what, item.why, item.known) for item in items]
     return html_table(("Where", "What", "Why it is missing", "What is known"), rows)

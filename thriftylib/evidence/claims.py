@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -30,25 +31,21 @@ Statistic = Literal[
 ]
 """What of the runs is stated; "mean over runs" and "one run" go with what has no epochs."""
 SEEDS = 3
-"""Runs on each side of ours from which on a strong word may be said."""
+"""Runs on each reproduced side from which on a strong word may be said."""
 BEST_OF = 5
 """Runs that "the best run" is taken over where the claim does not state them: as many as the papers repeat."""
 
 Text = Annotated[str, Field(min_length=1)]
-Values = Annotated[tuple[float, ...], Field(strict=False)]
+Amount = Annotated[float, Field(ge=0)]
 
 
 class Setting(Strict):
     """Which runs answer a claim: all that it says must agree, and the options that it leaves out may be anything.
 
     ``recipes`` gives each recipe that counts as the claim's own, with its epochs; counts need none, and without any a
-    run that is measure only answers. ``any_of`` lists alternatives, sets of options of which one must agree.
-    ``label_noise`` is the share of wrong training labels, ``method_options`` are to the method what ``options`` are to
-    the network, and ``derived`` says whether the run starts from another run's weights. A run with noisy labels, of a
-    method or derived answers a claim that says so and no other.
-
-    Raises:
-        SpecError: a field is missing, unknown, of the wrong type or impossible.
+    run that is measure only answers. ``any_of`` lists alternatives, sets of options of which one must agree. A run with
+    noisy labels (``label_noise``: the fraction of wrong ones), of a method, or that starts from another run's weights
+    (``derived``) answers a claim that says so and no other.
     """
 
     network: Text
@@ -69,8 +66,7 @@ class Setting(Strict):
 
     def has_options(self, options: dict[str, JsonValue]) -> bool:
         """Whether a network's options agree with this setting's."""
-        alternatives = self.any_of or [{}]
-        return _agree(self.options, options) and any(_agree(choice, options) for choice in alternatives)
+        return _agree(self.options, options) and any(_agree(choice, options) for choice in self.any_of or [{}])
 
     def fits(self, run: Run) -> bool:
         """Whether a run agrees in network, data, method and origin; its recipe may be another."""
@@ -89,21 +85,15 @@ class Setting(Strict):
         return next((place for place, choice in enumerate(self.any_of or []) if _agree(choice, options)), 0)
 
     def has_recipe(self, run: Run) -> bool:
-        """Whether a run follows the recipe, to its last epoch: a shortened recipe of the same name is another one.
-
-        A run that is measure only follows a setting without recipes.
-        """
-        if run.recipe is None:
-            return not self.recipes
-        return self.recipes.get(run.recipe_name) == run.epochs
+        """Whether a run follows the recipe, to its last epoch: a shortened recipe of the same name is another one."""
+        return self.recipes.get(run.recipe_name) == run.epochs if run.recipe else not self.recipes
 
 
-def _agree(wanted: dict[str, JsonValue], options: dict[str, JsonValue]) -> bool:
-    return all(name in options and _same(value, options[name]) for name, value in wanted.items())
-
-
-def _same(wanted: JsonValue, value: JsonValue) -> bool:
-    return wanted == value and isinstance(wanted, bool) == isinstance(value, bool)
+def _agree(asked: dict[str, JsonValue], options: dict[str, JsonValue]) -> bool:
+    return all(
+        name in options and options[name] == value and isinstance(options[name], bool) == isinstance(value, bool)
+        for name, value in asked.items()
+    )
 
 
 class Spread(Strict):
@@ -116,29 +106,29 @@ class Spread(Strict):
 class Claim(Strict):
     """One number that a paper states.
 
-    ``value`` and ``spread`` (the paper's own standard deviation over its ``runs``, as it stands there) are in ``unit``;
+    ``value`` and ``spread`` (the paper's own standard deviation over its ``runs``, as printed) are in ``unit``;
     ``population_spread`` says that it is the population's deviation (squares divided by the runs) and not the sample's
     (by the runs less one). ``values`` are the single runs where they are known. ``at`` is the place on the figure's x
     axis, where no setting gives it. ``error`` is how far the reading, or the rounding, may be off. ``reading`` says
-    what of the setting is our inference, ``reading_changed`` in which order it came to be where it was changed after
+    what of the setting is inferred by us, ``reading_changed`` in which order it came to be where it was changed after
     results were seen. ``not_testable`` says why no run of ours can decide it.
 
     Of a count, ``inferred_from_itself`` says that the setting was inferred from the claimed number, and
     ``build_unknown`` that how the authors built a network of it is not known.
 
-    Two networks are compared by ``setting`` and ``against``. The ``prune_ratio`` is the share of the kernel parameters
-    of ``against`` that ``setting`` does without. A difference is that of ``setting`` less that of ``against``;
-    ``relation`` says what of it is claimed (see :mod:`thriftylib.evidence.differences`), with a ``margin`` where it is
-    equality or no gain. ``spreads`` are the paper's deviations of both sides over its ``runs``; where they are not
-    given, those of the claims about each side are taken. ``paired`` says what two runs of one seed share beyond the
-    order of their images, where they do: their differences are then judged pair by pair.
+    Two networks are compared by ``setting`` and ``against``. The ``prune_ratio`` is the percentage of the kernel
+    parameters of ``against`` that ``setting`` does without. A difference is that of ``setting`` less that of
+    ``against``; ``relation`` says what of it is claimed, with a ``margin`` where it is equality or no gain. ``spreads``
+    are the paper's deviations of both sides over its ``runs``; where they are not given, those of the claims about each
+    side are taken (``side_spreads``). ``paired`` says what two runs of one seed share beyond the order of their images,
+    where they do: their differences are then judged pair by pair.
 
     Raises:
         SpecError: a field is missing, unknown, of the wrong type or impossible.
-        RecordError: the claim is at odds with itself.
+        RecordError: the claim is inconsistent.
     """
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+){2}$")]
+    id: Annotated[str, Field(pattern=r"^[a-z0-9_-]+(/[a-z0-9-]+){2}$")]
     paper: Text
     figure: Text
     statement: Text
@@ -149,12 +139,10 @@ class Claim(Strict):
     error: Annotated[float, Field(gt=0)] | Literal["exact"]
     statistic: Statistic
     runs: Annotated[int, Field(ge=1)] | None = None
-    spread: Annotated[float, Field(ge=0)] | None = None
+    spread: Amount | None = None
     population_spread: bool = False
-    values: Values = ()
-    spreads: (
-        Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(strict=False, min_length=2, max_length=2)] | None
-    ) = None
+    values: Annotated[tuple[float, ...], Field(strict=False)] = ()
+    spreads: Annotated[tuple[Amount, ...], Field(strict=False, min_length=2, max_length=2)] | None = None
     paired: Text | None = None
     at: float | None = None
     mark: Mark
@@ -171,17 +159,8 @@ class Claim(Strict):
     margin: Annotated[float, Field(gt=0)] | None = None
     experiment: Text | None = None
     not_testable: Text | None = None
-    declared: Quantity | None = None
-    """The row of a quantity that the claims file declares itself."""
+    declared: Quantity | None = None  # the row of a quantity that the claims file declares itself
     side_spreads: tuple[Spread | None, Spread | None] = (None, None)
-    """The spreads of the claims about each side of a comparison, as far as they are known."""
-
-    @property
-    def known_side_spreads(self) -> tuple[Spread | None, Spread | None]:
-        """The paper's spreads of both sides of a comparison: the claim's own ``spreads``, else those of the sides."""
-        if self.spreads is None:
-            return self.side_spreads
-        return tuple(Spread(deviation=self.as_sample(each), runs=self.runs) for each in self.spreads)
 
     @property
     def definition(self) -> Quantity:
@@ -205,7 +184,7 @@ class Claim(Strict):
 
     @property
     def seeds_needed(self) -> int:
-        """Runs on each side of ours from which on a strong word may be said; of the best of several all that count."""
+        """Reproduced runs of each side from which on a strong word may be said; of the best of several all of them."""
         return max(SEEDS, self.runs or BEST_OF) if self.is_best_of else SEEDS
 
     @property
@@ -218,10 +197,9 @@ class Claim(Strict):
         """The paper's sample deviation over its runs, from ``spread`` or ``values``; None where it is not known."""
         if self.spread is None:
             return statistics.stdev(self.values) if len(self.values) > 1 else None
-        return self.as_sample(self.spread)
+        return self._as_sample(self.spread)
 
-    def as_sample(self, spread: float) -> float:
-        """A deviation as the paper states it, as the sample's."""
+    def _as_sample(self, spread: float) -> float:
         return spread * math.sqrt(self.runs / (self.runs - 1)) if self.population_spread else spread
 
     @property
@@ -235,84 +213,83 @@ class Claim(Strict):
         return self.deviation if self.spread is None else self.spread
 
     @property
+    def reported_spreads(self) -> tuple[Spread | None, ...]:
+        """The paper's spread of each side."""
+        if not self.is_difference:
+            return (self.known_spread,)
+        if self.spreads is None:
+            return self.side_spreads
+        return tuple(Spread(deviation=self._as_sample(each), runs=self.runs) for each in self.spreads)
+
+    @property
     def sides(self) -> tuple[Setting, ...]:
         """The settings whose runs or counts answer the claim: one, two for a comparison, none where none is known."""
         return tuple(side for side in (self.setting, self.against) if side is not None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.id.split("/")[0] != self.paper:
-            raise RecordError(f"claim {self.id}: must begin with its paper, {self.paper!r}")
         try:
-            row = self.definition
+            fault = next(self._faults(), None)
         except RecordError as error:
-            raise RecordError(f"claim {self.id}: {error}") from None
-        if self.unit != row.unit:
-            raise RecordError(f"claim {self.id}: unit = {self.unit!r}: must be {row.unit!r}")
-        if row.limits and not row.limits[0] <= self.value <= row.limits[1]:
-            what = "percent, " if row.unit == "%" else ""
-            reach = f"{row.limits[0]:g} to {row.limits[1]:g}"
-            raise RecordError(f"claim {self.id}: value = {self.value}: must be {what}{reach}")
-        if self.statistic not in quantities.STATISTICS[row.source]:
-            raise RecordError(f"claim {self.id}: statistic = {self.statistic!r}: does not go with {self.quantity}")
-        if self.mark == "FIGURE" and self.error == "exact":
-            raise RecordError(f"claim {self.id}: error = 'exact': a number read from a figure has a reading error")
-        if self.mark == "SECOND-HAND" and self.confidence != "low":
-            raise RecordError(f"claim {self.id}: confidence = {self.confidence!r}: of a SECOND-HAND number it is 'low'")
-        if (self.inferred_from_itself or self.build_unknown) and not self.is_counted:
-            raise RecordError(f"claim {self.id}: inferred_from_itself and build_unknown: are said of counts alone")
-        self._check_runs()
-        self._check_comparison()
-        self._check_testable()
+            fault = str(error)
+        if fault is not None:
+            raise RecordError(f"claim {self.id}: {fault}")
         return self
 
-    def _check_testable(self) -> None:
-        if self.not_testable is not None:
-            return
-        row = self.definition
-        if row.source == "none":
-            raise RecordError(f"claim {self.id}: {self.quantity} cannot be tested; not_testable must say why")
-        needed: dict[str, Any] = {"setting": self.setting}
-        if row.compares:
-            needed |= {"against": self.against}
-        if row.is_difference:
-            needed |= {"relation": self.relation}
-        if row.source == "series":
-            needed |= {"setting.recipes": bool(self.sides) and all(side.recipes for side in self.sides)}
-        if row.needs_runs:
-            needed |= {"experiment": self.experiment}
-        if missing := [name for name, value in needed.items() if not value]:
-            raise RecordError(f"claim {self.id}: lacks {', '.join(missing)}, or not_testable with the reason")
-
-    def _check_comparison(self) -> None:
-        row = self.definition
-        if self.against is not None and (not row.compares or self.against == self.setting):
-            raise RecordError(f"claim {self.id}: against: must be another setting, of a difference or a prune_ratio")
-        if row.is_difference and (self.bound != "equals" or self.spread is not None or self.values):
-            raise RecordError(f"claim {self.id}: bound, spread and values: do not go with {self.quantity}")
-        if self.relation is not None and not row.is_difference:
-            raise RecordError(f"claim {self.id}: relation = {self.relation!r}: needs a difference as its quantity")
-        if (self.margin is not None) != (self.relation in ("equal", "no gain")):
-            raise RecordError(f"claim {self.id}: margin = {self.margin}: 'equal' and 'no gain' need one, no other does")
-        if self.paired is not None and not row.is_difference:
-            raise RecordError(f"claim {self.id}: paired: needs a difference as its quantity")
-        if self.spreads is not None and (not row.is_difference or (self.runs or 0) < 2):
-            raise RecordError(f"claim {self.id}: spreads: need a difference as its quantity, and runs >= 2")
-
-    def _check_runs(self) -> None:
+    def _faults(self) -> Iterator[str]:
+        row, error = self.definition, self.reading_error + 0.006  # two decimals
+        if self.id.split("/")[0] != self.paper:
+            yield f"must begin with its paper, {self.paper!r}"
+        if self.unit != row.unit:
+            yield f"unit = {self.unit!r}: must be {row.unit!r}"
+        if row.limits and not row.limits[0] <= self.value <= row.limits[1]:
+            percent = "percent, " if row.unit == "%" else ""
+            yield f"value = {self.value}: must be {percent}{row.limits[0]:g} to {row.limits[1]:g}"
+        if self.statistic not in quantities.STATISTICS[row.source]:
+            yield f"statistic = {self.statistic!r}: does not go with {self.quantity}"
+        if self.mark == "FIGURE" and self.error == "exact":
+            yield "error = 'exact': a number read from a figure has a reading error"
+        if self.mark == "SECOND-HAND" and self.confidence != "low":
+            yield f"confidence = {self.confidence!r}: of a SECOND-HAND number it is 'low'"
+        if (self.inferred_from_itself or self.build_unknown) and not self.is_counted:
+            yield "inferred_from_itself and build_unknown: are said of counts alone"
+        # the paper's runs
         if self.spread is not None and (self.runs or 0) < 2:
-            raise RecordError(f"claim {self.id}: spread = {self.spread}: needs runs >= 2")
+            yield f"spread = {self.spread}: needs runs >= 2"
         if self.spread is None and self.spreads is None and self.population_spread:
-            raise RecordError(f"claim {self.id}: population_spread = True: needs spread or spreads")
-        if not self.values:
-            return
-        if len(self.values) != self.runs:
-            raise RecordError(f"claim {self.id}: values has {len(self.values)} runs: runs = {self.runs}")
-        room = self.reading_error + 0.006  # two decimals
-        if abs(statistics.fmean(self.values) - self.value) > room:
-            raise RecordError(f"claim {self.id}: value = {self.value}: the mean of values is another")
-        if self.spread is not None and abs(statistics.stdev(self.values) - self.deviation) > room:
-            raise RecordError(f"claim {self.id}: spread = {self.spread}: the deviation of values is another")
+            yield "population_spread = True: needs spread or spreads"
+        if self.values and len(self.values) != self.runs:
+            yield f"values has {len(self.values)} runs: runs = {self.runs}"
+        if self.values and abs(statistics.fmean(self.values) - self.value) > error:
+            yield f"value = {self.value}: the mean of values is another"
+        if self.values and self.spread is not None and abs(statistics.stdev(self.values) - self.deviation) > error:
+            yield f"spread = {self.spread}: the deviation of values is another"
+        # comparisons
+        if self.against is not None and (not row.compares or self.against == self.setting):
+            yield "against: must be another setting, of a difference or a prune_ratio"
+        if row.is_difference and (self.bound != "equals" or self.spread is not None or self.values):
+            yield f"bound, spread and values: do not go with {self.quantity}"
+        if self.relation is not None and not row.is_difference:
+            yield f"relation = {self.relation!r}: needs a difference as its quantity"
+        if (self.margin is not None) != (self.relation in ("equal", "no gain")):
+            yield f"margin = {self.margin}: 'equal' and 'no gain' need one, no other does"
+        if self.paired is not None and not row.is_difference:
+            yield "paired: needs a difference as its quantity"
+        if self.spreads is not None and (not row.is_difference or (self.runs or 0) < 2):
+            yield "spreads: need a difference as its quantity, and runs >= 2"
+        # what a test needs
+        if self.not_testable is None and row.source == "none":
+            yield f"{self.quantity} cannot be tested; not_testable must say why"
+        needed = {
+            "setting": self.setting,
+            "against": self.against or not row.compares,
+            "relation": self.relation or not row.is_difference,
+            "setting.recipes": row.source != "series" or (self.sides and all(side.recipes for side in self.sides)),
+            "experiment": self.experiment or not row.needs_runs,
+        }
+        missing = [name for name, given in needed.items() if not given]
+        if self.not_testable is None and missing:
+            yield f"lacks {', '.join(missing)}, or not_testable with the reason"
 
 
 def matches(claim: Claim, run: Run) -> bool:

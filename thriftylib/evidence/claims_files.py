@@ -1,25 +1,24 @@
-"""Sheets: all that we read of a paper, one YAML file each under ``data/claims``. No torch.
+"""Claims files: all that we read of a paper, one YAML file each under ``data/claims``. No torch.
 
 A file holds the paper's ``title``, its ``groups`` of claims, the numbers that only we ``counted`` (checks of our own
 arithmetic, never shown as claims), what others measured (``replications``: beside the claims, never one and never
-judged), what could not be read (``unread``) and the ``quantities`` that it declares itself (rows of
+judged), what is ``unavailable`` to us and the ``quantities`` that it declares itself (rows of
 :class:`thriftylib.evidence.quantities.Quantity`, such as ``{name: neurons, unit: "", source: measured, better: lower,
-close: {relative: 0.05}}``). A group gives the fields that its claims
-share; each of its ``claims`` adds its own, and ``columns`` with ``rows`` does the same as a table, where a column named
-``options.x`` is the setting's option x. ``{...}`` in a statement stands for a field or an option of the claim. A number
-that is not in the file is not a claim.
+close: {relative: 0.05}}``). A group gives the fields that its claims share; each of its ``claims`` adds its own, and
+``columns`` with ``rows`` does the same as a table, where a column named ``options.x`` is the setting's option x.
+``{...}`` in a statement stands for a field or an option of the claim. A number that is not in the file is not a claim.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence import quantities
@@ -27,12 +26,15 @@ from thriftylib.evidence.claims import Claim, Setting, Spread, Text
 from thriftylib.evidence.quantities import Quantity
 from thriftylib.options import Strict, suggest
 
-_MADE_HERE = {"paper", "declared", "side_spreads"}
-"""Fields of a claim that no file gives."""
+_OWN = set(Claim.model_fields) - {"paper", "declared", "side_spreads"}
+"""The fields of a claim that a file gives."""
+Item = TypeVar("Item")
+Place = list[str | int]
+"""Where something is in a file: ``["groups", 0, "rows", 2]``."""
 
 
-class Unread(Strict):
-    """Something that the paper shows and that could not be read: named, so that its absence is not taken for a zero."""
+class Unavailable(Strict):
+    """Something that the paper shows and that we could not read: named, so that its absence is not taken for a zero."""
 
     paper: Text
     figure: Text
@@ -61,171 +63,222 @@ class Replication(Strict):
     unit: str
     results: Annotated[tuple[Result, ...], Field(strict=False, min_length=1)]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_table(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if "rows" not in data:
+            return data
+        table = Table.model_validate({key: data[key] for key in ("columns", "rows") if key in data})
+        fields = {key: value for key, value in data.items() if key not in ("columns", "rows")}
+        return {**fields, "results": [table.named(row) for row in table.rows]}
+
 
 class ClaimsFile(Strict):
-    """All that one paper's file says."""
+    """All that one paper's file says; ``lines``: the line, from 1, on which each claim begins."""
 
     paper: Text
     title: Text
     claims: dict[str, Claim]
     counted: dict[str, Claim]
-    unread: tuple[Unread, ...]
+    unavailable: tuple[Unavailable, ...]
     replications: tuple[Replication, ...] = ()
+    lines: dict[str, int] = {}
 
 
-def load_claims(folder: str | os.PathLike[str]) -> dict[str, Claim]:
+class Loaded(dict[str, Item]):
+    """What the good files of a folder hold; ``faults``: by the paper's name, one line for each file that is refused."""
+
+    def __init__(self, items: Mapping[str, Item], faults: Mapping[str, str]) -> None:
+        super().__init__(items)
+        self.faults = dict(faults)
+
+
+def load_claims(folder: str | os.PathLike[str]) -> Loaded[Claim]:
     """Every claim of every paper by its id, in the order of the files.
 
     Raises:
-        RecordError: a file is corrupt; names it, the claim and the field.
+        RecordError: the folder holds no claims file.
     """
-    return {key: claim for sheet in load_claims_files(folder).values() for key, claim in sheet.claims.items()}
+    files = load_claims_files(folder)
+    return Loaded({key: claim for file in files.values() for key, claim in file.claims.items()}, files.faults)
 
 
-def load_claims_files(folder: str | os.PathLike[str]) -> dict[str, ClaimsFile]:
-    """Each paper's file ``folder/<paper>.yaml`` by the paper's name.
+def load_claims_files(folder: str | os.PathLike[str]) -> Loaded[ClaimsFile]:
+    """Each paper's file ``folder/<paper>.yaml`` by the paper's name; a file that is refused is among the ``faults``.
 
     Raises:
-        RecordError: a file is corrupt, or there is none; names it, the claim and the field.
+        RecordError: the folder holds no claims file.
     """
-    paths = sorted(Path(folder).glob("*.yaml"))
-    if not paths:
+    files: dict[str, ClaimsFile] = {}
+    faults: dict[str, str] = {}
+    for path in sorted(Path(folder).glob("*.yaml")):
+        try:
+            files[path.stem] = load_claims_file(path)
+        except RecordError as error:
+            faults[path.stem] = str(error)
+    if not files and not faults:
         raise RecordError(f"{folder}: holds no claims (no *.yaml)")
-    return {path.stem: load_claims_file(path) for path in paths}
+    return Loaded(files, faults)
+
+
+def locate(path: str | os.PathLike[str]) -> dict[str, int]:
+    """The line, from 1, on which each claim of a file begins, by the claim's id.
+
+    Raises:
+        RecordError: as :func:`load_claims_file`.
+    """
+    return load_claims_file(path).lines
 
 
 def load_claims_file(path: str | os.PathLike[str]) -> ClaimsFile:
     """One paper's file.
 
     Raises:
-        RecordError: names the file, the claim and the field.
+        RecordError: one line that names the file, the line, the claim and the field.
     """
-    path = Path(path)
+    path, root, place = Path(path), None, []
     try:
-        content = yaml.load(path.read_text("utf-8"), _Loader)
-        _known(content, {"title", "groups", "counted", "unread", "quantities", "replications"}, "the file")
-        declared = quantities.declare(_items(content, "quantities", "the file"))
-        claims, counted = (list(_expand(path.stem, content, part, declared)) for part in ("groups", "counted"))
-        claims = _with_side_spreads(claims)
-        unread = _items(content, "unread", "the file")
-        for item in unread:
-            _known(item, set(Unread.model_fields) - {"paper"}, "an entry of unread")
-        seen: set[str] = set()
-        for claim in (*claims, *counted):
-            if claim.id in seen:
-                raise RecordError(f"claim {claim.id}: is there twice")
-            seen.add(claim.id)
-        for claim in claims:
-            if claim.mark == "COUNTED":
-                raise RecordError(f"claim {claim.id}: mark = 'COUNTED': our own arithmetic belongs under counted")
-        return ClaimsFile(
-            paper=path.stem,
-            title=content.get("title"),
-            claims={claim.id: claim for claim in claims},
-            counted={claim.id: claim for claim in counted},
-            unread=tuple(Unread.model_validate({"paper": path.stem, **item}) for item in unread),
-            replications=tuple(_replication(path.stem, item) for item in _items(content, "replications", "the file")),
-        )
+        loader = _Loader(path.read_text("utf-8"))
+        root = loader.get_single_node()
+        return _read(path.stem, loader.construct_document(root) if root else {}, root, place)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.MarkedYAMLError as error:
+        raise RecordError(f"{path}:{error.problem_mark.line + 1}: is not YAML ({error.problem})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     except (SpecError, RecordError) as error:
-        raise RecordError(f"{path}: {error}") from None
+        raise RecordError(f"{path}:{_line(root, place)}: {error}") from None
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """YAML without a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         for key in keys:
             if keys.count(key) > 1:
-                raise RecordError(f"line {node.start_mark.line + 1}: the key {key!r} is there twice")
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-def _known(content: Any, known: set[str], where: str) -> None:
-    if not isinstance(content, dict):
-        raise RecordError(f"{where} must be a mapping of {', '.join(sorted(known))}")
-    for key in content:
-        if key not in known and not (isinstance(key, str) and key.startswith("options.") and "id" in known):
-            raise RecordError(f"unknown key {key!r} in {where}" + suggest(key, known))
+def _line(node: yaml.Node | None, place: Place) -> int:
+    """The line, from 1, of what is at a place, or of the nearest thing around it."""
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            node = next((value for key, value in node.value if key.value == step), node)
+        elif isinstance(node, yaml.SequenceNode):
+            node = node.value[step]
+    return node.start_mark.line + 1 if node else 1
 
 
-def _items(content: dict[str, Any], key: str, where: str) -> list[Any]:
-    if not isinstance(items := content.get(key, []), list):
-        raise RecordError(f"{key} of {where} must be a list")
-    return items
+class Table(Strict):
+    """``rows`` of values in named ``columns``."""
+
+    columns: list[str] = []
+    rows: list[Any] = []
+
+    def named(self, row: Any) -> dict[str, Any]:
+        """The values of a row by their columns."""
+        if not isinstance(row, list) or len(row) != len(self.columns):
+            raise RecordError(f"a row must be a list of {len(self.columns)} values, one for each column: {row!r}")
+        return dict(zip(self.columns, row, strict=True))
 
 
-def _with_side_spreads(claims: Sequence[Claim]) -> list[Claim]:
-    """Differences with the spreads of the claims about each side."""
-    known = [(claim, claim.known_spread) for claim in claims if claim.known_spread]
+class Group(Table):
+    """Claims that share all further fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    group: str
+    claims: list[dict[str, Any]] = []
+
+
+class File(Strict):
+    """A claims file as it is written."""
+
+    title: Text
+    groups: list[dict[str, Any]] = []
+    counted: list[dict[str, Any]] = []
+    unavailable: list[dict[str, Any]] = []
+    quantities: list[dict[str, Any]] = []
+    replications: list[dict[str, Any]] = []
+
+
+def _read(paper: str, content: Any, root: yaml.Node | None, place: Place) -> ClaimsFile:
+    """The file's content; ``place`` is where the reading is."""
+    file = File.model_validate(content)
+    declared = quantities.declare(file.quantities)
+    found: dict[str, dict[str, Any]] = {"groups": {}, "counted": {}, "unavailable": {}, "replications": {}}
+    lines: dict[str, int] = {}
+    for part, things in found.items():
+        for index, entry in enumerate(getattr(file, part)):
+            place[:] = part, index
+            if part in ("unavailable", "replications"):
+                model = Unavailable if part == "unavailable" else Replication
+                things[index] = model.model_validate({"paper": paper, **entry})
+                continue
+            group = Group.model_validate(entry)
+            _check_keys(group.model_extra, f"group {group.group!r}")
+            rows, claims = (enumerate(rows) for rows in (group.rows, group.claims))
+            for kind, number, own in (*(("rows", *row) for row in rows), *(("claims", *claim) for claim in claims)):
+                place[2:] = kind, number
+                claim = _claim(paper, group, group.named(own) if kind == "rows" else own, declared)
+                if claim.id in lines:
+                    raise RecordError(f"claim {claim.id}: is there twice, first in line {lines[claim.id]}")
+                if claim.mark == "COUNTED" and part == "groups":
+                    raise RecordError(f"claim {claim.id}: mark = 'COUNTED': our own arithmetic belongs under counted")
+                things[claim.id], lines[claim.id] = claim, _line(root, place)
+    return ClaimsFile(
+        paper=paper,
+        title=file.title,
+        claims=_with_side_spreads(found["groups"]),
+        counted=found["counted"],
+        unavailable=tuple(found["unavailable"].values()),
+        replications=tuple(found["replications"].values()),
+        lines=lines,
+    )
+
+
+def _check_keys(given: Iterable[str], where: str) -> None:
+    for key in given:
+        if key not in _OWN and not key.startswith("options."):
+            raise RecordError(f"unknown key {key!r} in {where}" + suggest(key, _OWN))
+
+
+def _claim(paper: str, group: Group, own: dict[str, Any], declared: Mapping[str, Quantity]) -> Claim:
+    name = f"{paper}/{group.group}/{own.get('id')}"
+    _check_keys(own, f"claim {name}")
+    values = copy.deepcopy({**group.model_extra, **own, "id": name, "paper": paper})
+    try:
+        if declared and values.get("quantity") not in quantities.QUANTITIES:
+            values["declared"] = quantities.find(str(values.get("quantity")), declared)
+        inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
+        setting = values.get("setting") or {}
+        if not isinstance(setting, dict) or not isinstance(setting.setdefault("options", {}), dict):
+            raise RecordError("setting and its options must be mappings")
+        setting["options"] |= inline
+        if inline:
+            values["setting"] = setting
+        values["statement"] = str(values.get("statement", "")).format_map({**values, **setting["options"]})
+        return Claim.model_validate(values)
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        raise RecordError(f"claim {name}: statement: {error} is no field or option of it") from None
+    except (RecordError, SpecError) as error:
+        raise RecordError(f"claim {name}: {str(error).removeprefix(f'claim {name}: ')}") from None
+
+
+def _with_side_spreads(claims: dict[str, Claim]) -> dict[str, Claim]:
+    """The same, differences with the spreads of the claims about each side."""
+    known = [(claim, claim.known_spread) for claim in claims.values() if claim.known_spread]
 
     def spread(claim: Claim, side: Setting) -> Spread | None:
         about = (claim.definition.of, claim.statistic, side)
         return next((found for one, found in known if (one.quantity, one.statistic, one.setting) == about), None)
 
-    def completed(claim: Claim) -> Claim:
-        if not claim.is_difference or len(claim.sides) != 2:
-            return claim
-        return claim.model_copy(update={"side_spreads": tuple(spread(claim, side) for side in claim.sides)})
-
-    return list(map(completed, claims))
-
-
-def _expand(paper: str, content: dict[str, Any], part: str, declared: Mapping[str, Quantity]) -> Iterator[Claim]:
-    own = set(Claim.model_fields) - _MADE_HERE
-    for group in _items(content, part, "the file"):
-        name = group.get("group") if isinstance(group, dict) else None
-        where = f"group {name!r}"
-        _known(group, own - {"id"} | {"group", "columns", "rows", "claims"}, where)
-        shared = {key: value for key, value in group.items() if key in own}
-        columns = _items(group, "columns", where)
-        _known(dict.fromkeys(columns), own, f"columns of {where}")
-        for row in _items(group, "rows", where):
-            if not isinstance(row, list) or len(row) != len(columns):
-                raise RecordError(f"a row of {where} must be a list of {len(columns)} values: {row!r}")
-            yield _claim(paper, name, shared, dict(zip(columns, row, strict=True)), declared)
-        for values in _items(group, "claims", where):
-            _known(values, own, f"a claim of {where}")
-            yield _claim(paper, name, shared, values, declared)
-
-
-def _replication(paper: str, item: Any) -> Replication:
-    """From an entry of replications, whose ``columns`` and ``rows`` are its results."""
-    where = "an entry of replications"
-    _known(item, set(Replication.model_fields) - {"paper", "results"} | {"columns", "rows"}, where)
-    columns, rows = (_items(item, key, where) for key in ("columns", "rows"))
-    _known(dict.fromkeys(columns), set(Result.model_fields), f"columns of {where}")
-    if wrong := [row for row in rows if not isinstance(row, list) or len(row) != len(columns)]:
-        raise RecordError(f"a row of {where} must be a list of {len(columns)} values: {wrong[0]!r}")
-    fields = {key: value for key, value in item.items() if key not in ("columns", "rows")}
-    results = [dict(zip(columns, row, strict=True)) for row in rows]
-    return Replication.model_validate({"paper": paper, "results": results, **fields})
-
-
-def _claim(
-    paper: str, group: str, shared: dict[str, Any], own: dict[str, Any], declared: Mapping[str, Quantity]
-) -> Claim:
-    values = copy.deepcopy({**shared, **own, "id": f"{paper}/{group}/{own.get('id')}", "paper": paper})
-    if declared and (name := str(values.get("quantity"))) not in quantities.QUANTITIES:
-        try:
-            values["declared"] = quantities.find(name, declared)
-        except RecordError as error:
-            raise RecordError(f"claim {values['id']}: {error}") from None
-    inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
-    setting = values.get("setting") or {}
-    if not isinstance(setting, dict) or not isinstance(setting.setdefault("options", {}), dict):
-        raise RecordError(f"claim {values['id']}: setting and its options must be mappings")
-    setting["options"] |= inline
-    if inline:
-        values["setting"] = setting
-    try:
-        values["statement"] = str(values.get("statement", "")).format_map({**values, **setting["options"]})
-        return Claim.model_validate(values)
-    except (KeyError, IndexError, AttributeError, ValueError) as error:
-        raise RecordError(f"claim {values['id']}: statement: {error} is no field or option of it") from None
-    except SpecError as error:
-        raise RecordError(f"claim {values['id']}: {error}") from None
+    return {
+        key: claim.model_copy(update={"side_spreads": tuple(spread(claim, side) for side in claim.sides)})
+        if claim.is_difference and len(claim.sides) == 2
+        else claim
+        for key, claim in claims.items()
+    }

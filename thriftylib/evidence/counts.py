@@ -1,13 +1,12 @@
 """Counts: what a network costs in closed form, kept so that claims about counts are judged without torch.
 
-``counts.json`` has a row for each claim about a parameter, filter or MAC count;
-``python -m thriftylib.evidence.counts`` makes it anew.
+``counts.json`` has a row for each claim about a parameter, filter or MAC count; ``thrifty cost --record`` makes it anew.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,17 +14,15 @@ from pydantic import JsonValue
 
 from thriftylib.datasets.facts import dataset_info
 from thriftylib.errors import RecordError
-from thriftylib.evidence.claims import Claim, Setting
-from thriftylib.evidence.claims_files import load_claims
-from thriftylib.evidence.records import Text, read_model, write_json
+from thriftylib.evidence.claims import Claim, Setting, Text
+from thriftylib.evidence.records import read_model, write_json
 from thriftylib.evidence.series import Whole
 from thriftylib.options import NetworkOptions, Strict, find
-from thriftylib.paths import claims_dir, results_dir
 
 FILE = "counts.json"
 
 
-class Count(Strict):
+class NetworkCount(Strict):
     """One network's cost for one image of a data set, as :mod:`thriftylib.cost` counts it.
 
     ``asked`` is what the claim says of the network (a parameter budget, say), ``options`` everything it came to.
@@ -44,59 +41,54 @@ class Count(Strict):
 
 class _File(Strict):
     format: Literal[1] = 1
-    counts: list[Count]
+    counts: list[NetworkCount]
 
 
-def count(network: str, options: dict[str, JsonValue], dataset: str) -> Count:
-    """Count one network in closed form; imports its paper, and so torch.
+def count_claims(claims: Iterable[Claim]) -> list[NetworkCount]:
+    """A count for each network that a claim about a count names, each once; imports its paper, and so torch.
 
     Raises:
         SpecError: no such network or data set, or options that cannot be.
     """
-    info = dataset_info(dataset)
-    shape, classes = info.image_shape, len(info.classes)
-    resolved = find(NetworkOptions, network).model_validate(options).resolve(shape, classes)
-    cost = resolved.cost(shape, classes)
-    return Count(
-        network=network,
-        dataset=dataset,
-        asked=options,
-        options=resolved.model_dump(mode="json"),
-        parameters=cost.parameters,
-        kernel_parameters=cost.kernel_parameters,
-        macs=cost.macs,
-        ptflops_macs=cost.ptflops_macs,
-        weight_bytes=cost.weight_bytes(),
-    )
-
-
-def count_claims(claims: Iterable[Claim]) -> list[Count]:
-    """A count for each network that a claim about a count names, each once; imports torch."""
-    counts: list[Count] = []
+    counts: list[NetworkCount] = []
     for claim in claims:
         for side in claim.sides if claim.is_counted and claim.not_testable is None else ():
-            row = count(side.network, side.options, side.dataset)
-            if row not in counts:
+            if (row := _count(side)) not in counts:
                 counts.append(row)
     return counts
 
 
-def answer(claim: Claim, counts: Iterable[Count]) -> float | None:
+def _count(side: Setting) -> NetworkCount:
+    info = dataset_info(side.dataset)
+    shape, classes = info.image_shape, len(info.classes)
+    options = find(NetworkOptions, side.network).model_validate(side.options).resolve(shape, classes)
+    cost = options.cost(shape, classes)
+    return NetworkCount(
+        network=side.network,
+        dataset=side.dataset,
+        asked=side.options,
+        options=options.model_dump(mode="json"),
+        weight_bytes=cost.weight_bytes(),
+        **{name: getattr(cost, name) for name in ("parameters", "kernel_parameters", "macs", "ptflops_macs")},
+    )
+
+
+def answer(claim: Claim, counts: Iterable[NetworkCount]) -> float | None:
     """Our number for a claim about a count, in the claim's unit; None where nothing was counted.
 
     Raises:
         RecordError: networks of different counts fit the claim's setting.
     """
-    counts = list(counts)
-    row = claim.definition
+    row, counts = claim.definition, list(counts)
+    found = [_find(claim, side, row.of or row.name, counts) for side in claim.sides]
+    if None in found:
+        return None
     if row.compares == "share":
-        left, whole = (_number(claim, side, row.of, counts) for side in claim.sides)
-        return None if left is None or whole is None else 100 * (1 - left / whole)
-    number = _number(claim, claim.setting, row.name, counts)
-    return number / 1e6 if number is not None and row.unit == "MMAC" else number
+        return 100 * (1 - found[0] / found[1])
+    return found[0] / 1e6 if row.unit == "MMAC" else found[0]
 
 
-def _number(claim: Claim, side: Setting, quantity: str, counts: Iterable[Count]) -> float | None:
+def _find(claim: Claim, side: Setting, quantity: str, counts: Sequence[NetworkCount]) -> float | None:
     found = {
         row.options.get("filters") if quantity == "filters" else getattr(row, quantity)
         for row in counts
@@ -107,7 +99,7 @@ def _number(claim: Claim, side: Setting, quantity: str, counts: Iterable[Count])
     return next((float(number) for number in found), None)
 
 
-def load_counts(folder: str | os.PathLike[str]) -> list[Count]:
+def load_counts(folder: str | os.PathLike[str]) -> list[NetworkCount]:
     """The rows of ``folder/counts.json``; none where there is no such file.
 
     Raises:
@@ -117,10 +109,6 @@ def load_counts(folder: str | os.PathLike[str]) -> list[Count]:
     return read_model(path, _File).counts if path.exists() else []
 
 
-def save_counts(counts: Iterable[Count], folder: str | os.PathLike[str]) -> Path:
+def save_counts(counts: Iterable[NetworkCount], folder: str | os.PathLike[str]) -> Path:
     """Write ``folder/counts.json`` atomically; the same counts are always the same text."""
     return write_json(_File(counts=list(counts)).model_dump(mode="json"), Path(folder) / FILE)
-
-
-if __name__ == "__main__":
-    save_counts(count_claims(load_claims(claims_dir()).values()), results_dir())

@@ -9,8 +9,8 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import load_claims
@@ -20,8 +20,7 @@ from thriftylib.paths import claims_dir, results_dir, write_atomically
 MARKS = ("<!-- tested so far -->", "<!-- /tested so far -->")
 
 
-@dataclass(frozen=True)
-class Coverage:
+class Coverage(NamedTuple):
     """Of ``claims`` some are ``untestable``, some ``counted`` without training; ``trainable`` ones need trainings.
 
     ``trained``: those of them for which runs of the claim's own recipe are recorded, on both sides of a comparison.
@@ -36,20 +35,15 @@ class Coverage:
     trainings: int
 
     @classmethod
-    def of(cls, claims: Iterable[Claim], records: Sequence[Record]) -> Coverage:
+    def of(cls, claims: Iterable[Claim], records: Sequence[Record]) -> Self:
         """Of some claims, by these records; a run that diverged is a run."""
         claims = list(claims)
         testable = [claim for claim in claims if not claim.not_testable]
         trainable = [claim for claim in testable if claim.statistic != "count"]
-        answers = [answered for claim in trainable if (answered := _answers(claim, records))]
-        return cls(
-            claims=len(claims),
-            untestable=len(claims) - len(testable),
-            counted=len(testable) - len(trainable),
-            trainable=len(trainable),
-            trained=len(answers),
-            trainings=len(set().union(*answers)),
-        )
+        answers = [found for claim in trainable if (found := _answers(claim, records))]
+        trainings = set().union(*answers)
+        untestable, counted = len(claims) - len(testable), len(testable) - len(trainable)
+        return cls(len(claims), untestable, counted, len(trainable), len(answers), len(trainings))
 
     def __str__(self) -> str:
         """One sentence."""

@@ -1,15 +1,13 @@
-"""Intervals and the words that they decide: the part that all rules of the verdicts share. No torch."""
+"""Estimates, their 90 % intervals, and the word that an interval beside a claimed range decides. No torch."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from scipy.special import stdtrit
-
-from thriftylib.evidence.claims import SEEDS
+from thriftylib.evidence.claims import SEEDS, Claim, Spread
 
 LEVEL = 0.95
 """Of each end of an interval: two ends make it a 90 % interval, that of two one-sided tests at 5 %."""
@@ -19,28 +17,72 @@ ROUND = 1e-9
 Word = Literal["reproduced", "not reproduced", "consistent", "at odds"]
 
 
-class Mean(NamedTuple):
-    """How a mean scatters: its variance, and the degrees of freedom by which this variance was found."""
+class Side(NamedTuple):
+    """One network's runs: their sample variance, and how many there are."""
 
     variance: float
-    freedom: int
+    runs: int
 
 
-def mean_of(values: Sequence[float], more: float = 0.0) -> Mean:
-    """How the mean of ``values`` scatters, at least two of them; ``more``: a further mean of so many (1 / runs) values.
+class Estimate(NamedTuple):
+    """One network's mean, or the difference of two networks' means.
 
-    The further mean is taken to scatter as these values do: the variance is of the difference between the two.
+    ``sides`` are the samples, where each has two runs at least; ``n`` is the runs of the side that has fewer; ``pairs``
+    the differences of equal seeds, where runs of one seed are to be paired.
     """
-    return Mean(statistics.variance(values) * (1 / len(values) + more), len(values) - 1)
+
+    mean: float
+    sides: tuple[Side, ...]
+    n: int
+    pairs: Side | None = None
+
+    @property
+    def half(self) -> float | None:
+        """Half the 90 % interval; None for a single run of a side."""
+        return self.half_beside((None,) * len(self.sides), math.inf)
+
+    def half_beside(self, reported: Sequence[Spread | None], runs: float) -> float | None:
+        """Half the 90 % interval of this less the paper's estimate; None for a single run of a side.
+
+        ``reported`` are the paper's spreads of the sides; one that is not known is taken to be ours over ``runs``.
+        """
+        if not self.sides:
+            return None
+        means = [(self.pairs.variance * (1 / self.pairs.runs), self.pairs.runs - 1)] if self.pairs else []
+        for side, spread in zip(self.sides, reported, strict=True):
+            own = 0.0 if self.pairs else 1 / side.runs
+            means.append((side.variance * (own + (0.0 if spread else 1 / runs)), side.runs - 1))
+            if spread:
+                means.append((spread.deviation**2 / spread.runs, spread.runs - 1))
+        return _half_width(means)
 
 
-def half_width(means: Iterable[Mean]) -> float:
-    """Half the 90 % interval of a sum or difference of independent means, with Welch's degrees of freedom."""
-    known = [mean for mean in means if mean.variance > 0]
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of one network's runs."""
+    sides = (Side(statistics.variance(values), len(values)),) if len(values) > 1 else ()
+    return Estimate(statistics.fmean(values), sides, len(values))
+
+
+def subtract(ours: Mapping[int, float], theirs: Mapping[int, float], *, paired: bool = False) -> Estimate:
+    """One side's mean less the other's, given by seed; ``paired``: of the seeds that both have, where there are any."""
+    common = sorted(ours.keys() & theirs.keys()) if paired else []
+    if common:
+        ours, theirs = ({seed: side[seed] for seed in common} for side in (ours, theirs))
+    left, right = (estimate(list(side.values())) for side in (ours, theirs))
+    sides = left.sides + right.sides if left.sides and right.sides else ()
+    pairs = estimate([ours[seed] - theirs[seed] for seed in common]).sides if common else ()
+    return Estimate(left.mean - right.mean, sides, min(left.n, right.n), *pairs)
+
+
+def _half_width(means: Iterable[tuple[float, int]]) -> float:
+    """Of a sum of independent means, each with its variance and the degrees of freedom of that, after Welch."""
+    from scipy.special import stdtrit  # a third of a second to import
+
+    known = [(variance, freedom) for variance, freedom in means if variance > 0]
     if not known:
         return 0.0
-    total = math.fsum(mean.variance for mean in known)
-    freedom = total**2 / math.fsum(mean.variance**2 / mean.freedom for mean in known)
+    total = math.fsum(variance for variance, _ in known)
+    freedom = total**2 / math.fsum(variance**2 / freedom for variance, freedom in known)
     return float(stdtrit(freedom, LEVEL)) * math.sqrt(total)
 
 
@@ -56,3 +98,56 @@ def decide(centre: float, half: float | None, lowest: float, highest: float, run
         if centre + half < lowest or centre - half > highest:
             return "not reproduced"
     return "consistent" if lowest <= centre <= highest else "at odds"
+
+
+class Finding(NamedTuple):
+    """The rule's answer: the word, ours, the room for being off or the margin, and the interval of ours - claimed."""
+
+    status: Word
+    ours: float
+    tolerance: float
+    distance: tuple[float, float] | None = None
+
+
+def compare(claim: Claim, found: Estimate, values: Sequence[float] = ()) -> Finding:
+    """The rule of the verdicts, for what our runs give; ``values``: the single runs, of a claim about the best one."""
+    value, error, inf = claim.value, claim.reading_error, math.inf
+    if claim.is_best_of:
+        return _compare_best(claim, values)
+    if claim.relation in ("greater", "equal", "no gain"):
+        margin = claim.margin or 0.0
+        lowest = {"greater": ROUND, "equal": -margin - ROUND, "no gain": -inf}[claim.relation]
+        highest = inf if claim.relation == "greater" else margin + ROUND
+        return Finding(decide(found.mean, found.half, lowest, highest, found.n), found.mean, margin)
+    if claim.bound != "equals":
+        half, tolerance, (lowest, highest) = found.half, error, _bounds(claim)
+    else:
+        half = found.half_beside(claim.reported_spreads, claim.runs or 1)
+        tolerance = error + (abs(value) / 2 if claim.is_difference else claim.definition.closeness(value))
+        lowest, highest = value - tolerance - ROUND, value + tolerance + ROUND
+    status = decide(found.mean, half, lowest, highest, found.n)
+    if claim.is_difference and status == "reproduced":  # a gain needs its sign too
+        has_sign = abs(value) > error and (found.mean if value > 0 else -found.mean) - found.half > ROUND
+        status = "reproduced" if has_sign else "consistent"
+    off = found.mean - value
+    return Finding(status, found.mean, tolerance, None if half is None else (off - half, off + half))
+
+
+def _compare_best(claim: Claim, values: Sequence[float]) -> Finding:
+    """Of a stated value at least as good a one is asked for: "the best run reaches c"."""
+    is_lower = claim.definition.better == "lower"
+    best = (min if is_lower else max)(values)
+    bound = claim.bound if claim.bound != "equals" else "at most" if is_lower else "at least"
+    lowest, highest = _bounds(claim, bound)
+    words: tuple[Word, Word] = ("reproduced", "not reproduced")
+    if len(values) < claim.seeds_needed:
+        words = ("consistent", "at odds")
+    return Finding(words[not lowest <= best <= highest], best, claim.reading_error)
+
+
+def _bounds(claim: Claim, bound: str | None = None) -> tuple[float, float]:
+    """The range that a bound leaves, with the reading error."""
+    bound, value, error = bound or claim.bound, claim.value, claim.reading_error
+    if bound == "at most":
+        return -math.inf, value + error + ROUND
+    return value - error + (ROUND if bound == "more than" else -ROUND), math.inf

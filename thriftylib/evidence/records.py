@@ -1,15 +1,13 @@
 """Records: what came out of one run, one JSON file each. No torch.
 
-A record is refused, with its file and its fault named, when it is not JSON, has an unknown or missing field, a value of
-the wrong type, a number that is not finite, an id that is not its run's hash or its file's name, or states what its run
-does not imply (:mod:`thriftylib.evidence.consistency`). Nothing is skipped in silence.
+A record that is not JSON, is not of this form, or states what its run does not imply
+(:mod:`thriftylib.evidence.consistency`) is refused, with its file and its fault named; nothing is skipped in silence.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -98,7 +96,7 @@ class Record(Strict):
 
     Raises:
         SpecError: a field is missing, unknown, of the wrong type or impossible.
-        RecordError: the record is at odds with itself.
+        RecordError: the record is inconsistent.
     """
 
     format: Literal[1] = 1
@@ -186,8 +184,9 @@ def load_records(folder: str | os.PathLike[str]) -> list[Record]:
 def save_record(record: Record, folder: str | os.PathLike[str]) -> Path:
     """Write ``folder/runs/<id>.json`` atomically; the same record is always the same text."""
     content = record.model_dump(mode="json")
-    own = sorted(set(content["series"]) - set(SERIES))
-    content["series"] = {name: content["series"][name] for name in (*SERIES, *own)}
+    content["series"] = {
+        name: content["series"][name] for name in (*SERIES, *sorted(content["series"].keys() - SERIES))
+    }
     content["versions"] = dict(sorted(content["versions"].items()))
     for name in ("kept", "measured", "sessions"):
         if not content[name]:  # as in records from before there was any
@@ -201,53 +200,36 @@ def record_path(folder: str | os.PathLike[str], run_id: str) -> Path:
 
 
 def read_model(path: Path, model: type[Model], context: dict[str, Any] | None = None) -> Model:
-    """A strict model from a JSON file.
+    """A strict model from a JSON file without NaN, infinities or a key given twice.
 
     Raises:
         RecordError: names the file and what is wrong with it.
     """
-    content = read_json(path)
     try:
+        content = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
         return model.model_validate(content, context=context)
-    except (SpecError, RecordError) as error:
-        raise RecordError(f"{path}: {error}") from None
-
-
-def read_json(path: Path) -> Any:
-    """JSON without NaN, infinities or a key given twice.
-
-    Raises:
-        RecordError: names the file and what is wrong with it.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: is not JSON, perhaps cut short ({error})") from None
-    except (_Refused, RecursionError) as error:
+    except (SpecError, RecordError, RecursionError) as error:
         raise RecordError(f"{path}: {error}") from None
 
 
-class _Refused(Exception):
-    """JSON that Python reads but that no file of ours may hold."""
-
-
 def _refuse_constant(name: str) -> None:
-    raise _Refused(f"holds {name}; numbers must be finite")
+    raise RecordError(f"holds {name}; numbers must be finite")
 
 
-def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _Refused(f"holds the key {key!r} twice")
-        found[key] = value
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise RecordError(f"holds the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
     return found
 
 
 def write_json(content: Any, path: Path) -> Path:
-    """Write atomically, one line per value and per list of numbers, so that diffs stay readable."""
+    """Write atomically, one line per value and per list of elements, so that diffs stay readable."""
     write_atomically(path, (_layout(content) + "\n").encode())
     return path
 

@@ -20,9 +20,9 @@ from pydantic import Field
 from scipy.special import stdtrit
 
 from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.intervals import compare, estimate
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import read_model, write_json
-from thriftylib.evidence.verdicts import compare
 from thriftylib.options import Strict
 from thriftylib.paths import results_dir
 
@@ -79,7 +79,7 @@ def _row(difference: float, ours: int, theirs: int, trials: int, generator: nump
     for paper, values in zip(papers, runs, strict=True):
         spread = statistics.stdev(paper) if theirs > 1 else None
         claim = _CLAIM.model_copy(update={"value": statistics.fmean(paper), "spread": spread, "runs": theirs})
-        words[compare(claim, values).status] += 1
+        words[compare(claim, estimate(values)).status] += 1
         earlier[_earlier(claim.value, spread, theirs, values)] += 1
     return Row(
         difference=difference,

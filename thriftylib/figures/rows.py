@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from thriftylib.evidence.claims import Claim
-from thriftylib.evidence.differences import Difference, Side, subtract
+from thriftylib.evidence.intervals import Estimate, Side, subtract
 from thriftylib.evidence.records import Record
 from thriftylib.figures import style as look
 from thriftylib.figures.training import longest
@@ -61,7 +61,7 @@ def table_gains(
     against: Mapping[str, str],
     by: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Each row's difference from its reference, with the 90 % interval of ``evidence.differences``.
+    """Each row's difference from its reference, with the 90 % interval of ``evidence.intervals``.
 
     Args:
         against: the labels of the reference rows, such as ``{"model": "SmallNet"}``; ours are subtracted within one
@@ -273,15 +273,15 @@ def _own(claim: str | None, experiment: str, claims: Mapping[str, Claim]) -> Cla
     return found if found and found.experiment == experiment else None
 
 
-def _stated(ours: Claim, theirs: Claim) -> Difference:
+def _stated(ours: Claim, theirs: Claim) -> Estimate:
     """The difference of two stated means, with the variances that the paper's spreads give."""
     spreads = [claim.known_spread for claim in (ours, theirs)]
     sides = tuple(Side(spread.deviation**2, spread.runs) for spread in spreads if spread)
     is_known = len(sides) == 2
     n = min(side.runs for side in sides) if is_known else 1
-    return Difference(ours.value - theirs.value, sides if is_known else (), n)
+    return Estimate(ours.value - theirs.value, sides if is_known else (), n)
 
 
-def _interval(found: Difference) -> dict[str, float]:
+def _interval(found: Estimate) -> dict[str, float]:
     half = math.nan if found.half is None else found.half
     return {"difference": found.mean, "low": found.mean - half, "high": found.mean + half, "n": found.n}
