@@ -47,8 +47,8 @@ def test_one_recipe_for_all_networks_and_never_the_papers_own(name):
         preset: {configuration.run.recipe for configuration in experiment(name).configurations(preset)}
         for preset in ("fast", "paper")
     }
-    assert used["paper"] == {recipes.READING_SVHN if name == "dacnn-svhn" else recipes.READING}
-    assert "READING" in experiment(name).question
+    assert used["paper"] == {recipes.INFERRED_SVHN if name == "dacnn-svhn" else recipes.INFERRED}
+    assert "inferred" in experiment(name).question
     if name == "dacnn-depth-sweep":
         assert used["fast"] == {recipes.FAST, recipes.CPU}
     else:
@@ -60,7 +60,7 @@ def test_batch_norms_start_as_in_2019_but_under_the_recipe_that_came_first():
         for configuration in (
             configuration for preset in ("fast", "paper") for configuration in experiment(name).configurations(preset)
         ):
-            uniform = configuration.run.network.name != "dacnn-small" or configuration.run.recipe == recipes.READING
+            uniform = configuration.run.network.name != "dacnn-small" or configuration.run.recipe == recipes.INFERRED
             assert (configuration.run.options.norm_init == "uniform") == uniform, (name, configuration.labels)
 
 

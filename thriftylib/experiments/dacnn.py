@@ -1,16 +1,18 @@
 """DACNN's plot, its comparison with pruning, and what its code hints at, as grids of runs.
 
-The authors' recipe could not be read: every ``paper`` grid here is trained by ``dacnn-reading``, our READING of it, the
+The authors' recipe could not be read: every ``paper`` grid here is trained by ``dacnn-reading``, which we inferred, the
 same for every network, and no page may call it the paper's. Names are the plot's: DACNN14 is the VGG layout, DACNN18,
 24 and 34 the ResNet layout; (REG) has regulators, (MIX) partly shared kernels. DACNN14 and DACNN14(MIX) are as their
-files were released. Batch norms start with weights drawn between 0 and 1, the default of PyTorch 1.1, which was current
-when the files were released; no file names a version (READING). The small networks under our own recipes start them
-with ones, since their records came first. The 8x8 digits of the smoke grids can be halved three times, so there the
+files were released. Batch norms have initial weights drawn between 0 and 1, the default of PyTorch 1.1, current on 20
+June 2019, when the files were released; no file names a version (inferred). The small networks under our own recipes
+have ones, since their records came first. The 8x8 digits of the smoke grids can be halved three times, so there the
 last stages do not pool, and a tiny ResNet stands in for the baselines.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import dacnn_recipes as recipes
@@ -20,177 +22,157 @@ from thriftylib.spec import Data, Named, Recipe, Run
 if TYPE_CHECKING:
     import pandas
 
-PAPER = "dacnn"
-REG = {"regulators": "depth"}  # READING: one per layer, the number that the plotted parameters of the plain nets need
-MIX = {"sharing": "mix"}
-START = {"norm_init": "uniform"}  # READING: PyTorch's default on 20 June 2019, the day of the release
-PLAIN14 = {"depth": 14, "order": "conv-relu-bn"}  # as released; the other files have conv-BN-ReLU
-MIX_REG = {**MIX, "regulators": "per-block"}
+experiment = partial(register, paper="dacnn")
 SMALL_LAYERS = (3, 5, 7, 9, 11)
-NORMS = ("free", "affine", "shared")
 KERNELS: dict[str, dict[str, Any]] = {  # of the small networks
     "shared with norm": {"shared": True, "norm": "shared"},
     "shared": {"shared": True, "norm": "free"},
     "unshared": {"shared": False, "norm": "free"},
 }
-
-# The plot's points: family and network with its options.
-POINTS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "DACNN14": ("plain", "dacnn", PLAIN14),
+MIX = {"sharing": "mix"}
+POINTS: dict[str, tuple[str, str, dict[str, Any]]] = {  # the plot's: family and network with its options
+    "DACNN14": ("plain", "dacnn", {"depth": 14, "order": "conv-relu-bn"}),  # as released; the others: conv-BN-ReLU
     "DACNN18": ("plain", "dacnn", {"depth": 18}),
     "DACNN34": ("plain", "dacnn", {"depth": 34}),
-    "DACNN18(REG)": ("REG", "dacnn", {"depth": 18, **REG}),
-    "DACNN24(REG)": ("REG", "dacnn", {"depth": 24, **REG}),
-    "DACNN34(REG)": ("REG", "dacnn", {"depth": 34, **REG}),
+    # Inferred: a regulator per layer, the number that the plotted parameters of the plain nets need.
+    "DACNN18(REG)": ("REG", "dacnn", {"depth": 18, "regulators": "depth"}),
+    "DACNN24(REG)": ("REG", "dacnn", {"depth": 24, "regulators": "depth"}),
+    "DACNN34(REG)": ("REG", "dacnn", {"depth": 34, "regulators": "depth"}),
     "DACNN14(MIX)": ("MIX", "dacnn", {"depth": 14, **MIX, "bare_fifth": True}),  # as released
     "DACNN18(MIX)": ("MIX", "dacnn", {"depth": 18, **MIX}),
     "DACNN34(MIX)": ("MIX", "dacnn", {"depth": 34, **MIX}),
-    "DACNN18(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 18, **MIX_REG}),
-    "DACNN34(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 34, **MIX_REG}),
+    "DACNN18(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 18, **MIX, "regulators": "per-block"}),
+    "DACNN34(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 34, **MIX, "regulators": "per-block"}),
     "VGG": ("baseline", "vgg16-bn", {}),
     "ResNet18": ("baseline", "resnet18", {}),
     "ResNet34": ("baseline", "resnet34", {}),
 }
-POINTS = {name: (family, network, {**options, **START}) for name, (family, network, options) in POINTS.items()}
-HEADLINES = ("DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX)")
-STAND_IN = ("baseline", "tiny-resnet", {"width": 4, "blocks": 1})  # for a baseline on the 8x8 digits
+STAND_IN = {"tiny ResNet": ("baseline", "tiny-resnet", {"width": 4, "blocks": 1})}  # for a baseline on the 8x8 digits
+HEADLINES = ("DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX)")  # on the plot's own data set
 
 
 def configuration(
-    network: str, options: dict[str, Any], data: str, recipe: Recipe, *, headline: bool = False, **labels: str | int
+    preset: str,
+    options: dict[str, Any],
+    data: str = "cifar100",
+    network: str = "dacnn",
+    recipe: Recipe | None = None,
+    *,
+    headline: bool = False,
+    **labels: str | int,
 ) -> Configuration:
-    """One configuration from seed 0; whatever else is given is a label."""
-    return Configuration(
-        Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe), labels, headline
-    )
+    """A run from seed 0 with the preset's recipe, unless ``recipe`` is given; in ``smoke`` 2 to 4 channels wide."""
+    if network not in ("tiny-resnet", "dacnn-small") or preset == "paper":
+        options = {**options, "norm_init": "uniform"}
+    if preset == "smoke":
+        data = "digits"
+        if network == "dacnn":
+            stages = 5 if options["depth"] == 14 else 4
+            width = [2, 2, 3, 4, 4][:stages] if options.get("sharing") == "mix" else 4
+            options = {**options, "width": width, "pools": 3}
+    svhn = data == "svhn"
+    by_preset = {
+        "smoke": recipes.SMOKE,
+        "fast": recipes.FAST_SVHN if svhn else recipes.FAST,
+        "paper": recipes.INFERRED_SVHN if svhn else recipes.INFERRED,
+    }
+    run = Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe or by_preset[preset])
+    return Configuration(run, labels, headline)
 
 
-def tiny(options: dict[str, Any], **labels: str | int) -> Configuration:
-    """A smoke configuration on digits: 4 channels, or 2 to 4 where they grow, and 3 poolings."""
-    stages = 5 if options["depth"] == 14 else 4
-    width = [2, 2, 3, 4, 4][:stages] if options.get("sharing") == "mix" else 4
-    return configuration("dacnn", {**options, "width": width, "pools": 3}, "digits", recipes.SMOKE, **labels)
+def _points(preset: str, data: str, *names: str) -> list[Configuration]:
+    """Points of the plot on ``data``, with the number of parameters that the plot seems to count."""
+    grid = []
+    for name in names:
+        family, network, options = (POINTS | STAND_IN)[name]
+        headline = preset != "smoke" and data == "cifar100" and name in HEADLINES
+        plain = configuration(preset, options, data, network, headline=headline, net=name, family=family)
+        grid.append(replace(plain, labels={**plain.labels, "kernel_parameters": plain.run.cost.kernel_parameters}))
+    return grid
 
 
-def point(name: str, data: str, recipe: Recipe) -> Configuration:
-    """A point of the plot on ``data``, with the number of parameters that the plot seems to count."""
-    family, network, options = POINTS[name]
-    headline = data == "cifar100" and name in HEADLINES  # the plot's own data set comes first
-    return _placed(configuration(network, options, data, recipe, headline=headline, net=name, family=family))
-
-
-def tiny_points(*names: str) -> list[Configuration]:
-    """Points of the plot on digits, before them the stand-in for a baseline."""
-    family, network, options = STAND_IN
-    baseline = configuration(network, options, "digits", recipes.SMOKE, net="tiny ResNet", family=family)
-    nets = [tiny(POINTS[name][2], net=name, family=POINTS[name][0]) for name in names]
-    return [_placed(each) for each in (baseline, *nets)]
-
-
-def _placed(plain: Configuration) -> Configuration:
-    return Configuration(
-        plain.run, {**plain.labels, "kernel_parameters": plain.run.cost.kernel_parameters}, plain.headline
-    )
-
-
-@register(
+@experiment(
     name="dacnn-scatter",
-    paper=PAPER,
     title="Test error against parameters, CIFAR-100",
     source="figure: test error against parameters (result_1.png of the authors' repository)",
 )
 def scatter(preset: str) -> list[Configuration]:
     """What accuracy does one kernel for all layers cost, and what do regulators and partial sharing regain?
 
-    paper: the plot's fourteen points, recipe dacnn-reading (READING, 350 epochs), one for all networks. The plot does
-    not name its data set: CIFAR-100 is a READING. Expected by the plot: plain sharing gains nothing from depth beyond
+    paper: the plot's fourteen points, recipe dacnn-reading (inferred, 350 epochs), one for all networks. The plot does
+    not name its data set: CIFAR-100 is inferred. Expected by the plot: plain sharing gains nothing from depth beyond
     18 (38.64 against 38.87 % error), with regulators depth helps (35.39, 34.86, 33.88), DACNN14(MIX) about equals VGG
     (30.54 against 30.20), DACNN34(MIX,REG) beats ResNet18 (26.66 against 27.31). Its baselines are about 3 points worse
-    than public results of a stronger recipe, so the order and the gaps are to be looked for, not the errors themselves.
+    than public results of a stronger recipe: look for the order and the gaps, not for the errors themselves.
     ``kernel_parameters`` leaves out batch norms and biases of convolutions, as the plotted parameters do.
     """
-    if preset == "smoke":
-        return tiny_points("DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX,REG)")
-    recipe = recipes.READING if preset == "paper" else recipes.FAST
-    return [point(name, "cifar100", recipe) for name in POINTS]
+    tiny = ("tiny ResNet", "DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX,REG)")
+    return _points(preset, "cifar100", *(tiny if preset == "smoke" else POINTS))
 
 
-@register(
+@experiment(
     name="dacnn-pruning",
-    paper=PAPER,
     title="Comparison with pruning, CIFAR-10",
     source="table: comparison with pruning (result_2.png of the authors' repository)",
 )
 def pruning(preset: str) -> list[Configuration]:
     """How many points do DACNN18 and DACNN18(MIX,REG) lose against ResNet18, and how many parameters do they save?
 
-    paper: the three networks on CIFAR-10, recipe dacnn-reading (READING). Base network and data set are not on the
-    table: ResNet18 and CIFAR-10 are READINGs. Expected: a loss of 0.79 points with 49.6 % fewer parameters, and of 10.2
-    points with 98.5 % fewer. No absolute accuracy is known. The rivals' rows are quoted, not rerun.
+    paper: the three networks on CIFAR-10, recipe dacnn-reading. Base network, data set and recipe are not on the table:
+    all are inferred. Expected: a loss of 0.79 points with 49.6 % fewer parameters, and of 10.2 points with 98.5 %
+    fewer. No absolute accuracy is known. The baselines' rows are quoted, not rerun.
     """
-    if preset == "smoke":
-        return tiny_points("DACNN18(MIX,REG)", "DACNN18")
-    recipe = recipes.READING if preset == "paper" else recipes.FAST
-    return [point(name, "cifar10", recipe) for name in ("ResNet18", "DACNN18(MIX,REG)", "DACNN18")]
+    return _points(preset, "cifar10", "tiny ResNet" if preset == "smoke" else "ResNet18", "DACNN18(MIX,REG)", "DACNN18")
 
 
-@register(
-    name="dacnn-svhn",
-    paper=PAPER,
-    title="SVHN",
-    source="abstract: tested on CIFAR-10, CIFAR-100 and SVHN; no readable number",
+@experiment(
+    name="dacnn-svhn", title="SVHN", source="abstract: tested on CIFAR-10, CIFAR-100 and SVHN; no readable number"
 )
 def svhn(preset: str) -> list[Configuration]:
     """Does the order of the networks on CIFAR-100 hold for house numbers?
 
-    paper: recipe dacnn-reading without flips, train split only (READINGs). Ours alone: no number of the paper could be
+    paper: recipe dacnn-reading without flips, train split only (inferred). Ours alone: no number of the paper could be
     read for SVHN.
     """
     if preset == "smoke":
-        return tiny_points("DACNN14", "DACNN18(REG)", "DACNN18(MIX,REG)")
-    recipe = recipes.READING_SVHN if preset == "paper" else recipes.FAST_SVHN
-    names = ("DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX,REG)", "VGG", "ResNet18")
-    return [point(name, "svhn", recipe) for name in names]
+        return _points(preset, "svhn", "tiny ResNet", "DACNN14", "DACNN18(REG)", "DACNN18(MIX,REG)")
+    return _points(preset, "svhn", *HEADLINES[:4], "DACNN18(MIX,REG)", "VGG", "ResNet18")
 
 
-@register(
+@experiment(
     name="dacnn-depth-sweep",
-    paper=PAPER,
     title="Depth of small networks, shared against unshared, CIFAR-100",
     source="authors' code, small_nets.py; no published numbers",
 )
 def depth_sweep(preset: str) -> list[Configuration]:
     """How much does depth gain where one kernel is used again, against kernels of their own at the same width?
 
-    paper: 3 to 11 convolutions of 128 channels, recipe dacnn-reading (READING). In the authors' code the shared unit
-    includes its batch norm ("shared with norm"); beside it stands ours, the kernel alone shared ("shared"), so that
-    what the kernel costs is not confused with what the batch norm costs. fast: the same nets with our recipe for a GPU,
-    and nets of 32 channels with our recipe dacnn-cpu of 4 epochs: ours in width and length, at a size that a CPU
-    finishes.
+    paper: 3 to 11 convolutions of 128 channels, recipe dacnn-reading (inferred). In the authors' code the shared unit
+    includes its batch norm ("shared with norm"); beside it is ours, the kernel alone shared ("shared"), so that what
+    the kernel costs is not confused with what the batch norm costs. fast: the same nets with our recipe for a GPU, and
+    nets of 32 channels with our recipe dacnn-cpu of 4 epochs: ours in width and length, at a size that a CPU finishes.
     """
+    sizes, depths = {"smoke": {4: None}, "fast": {128: None, 32: recipes.CPU}, "paper": {128: None}}, SMALL_LAYERS
     if preset == "smoke":
-        return [_small(layers, kernels, 4, "digits", recipes.SMOKE) for kernels in KERNELS for layers in (3, 7, 11)]
-    sizes = [(128, recipes.READING)] if preset == "paper" else [(128, recipes.FAST), (32, recipes.CPU)]
+        depths = (3, 7, 11)
     return [
-        _small(layers, kernels, width, "cifar100", recipe)
-        for width, recipe in sizes
-        for kernels in KERNELS
-        for layers in SMALL_LAYERS
+        configuration(
+            preset,
+            {"layers": n, "width": width, **options} | ({"pools": min(n - 1, 3)} if preset == "smoke" else {}),
+            network="dacnn-small",
+            recipe=recipe,
+            layers=n,
+            kernels=kernels,
+            width=width,
+        )
+        for width, recipe in sizes[preset].items()
+        for kernels, options in KERNELS.items()
+        for n in depths
     ]
 
 
-def _small(layers: int, kernels: str, width: int, data: str, recipe: Recipe) -> Configuration:
-    options: dict[str, Any] = {"layers": layers, "width": width, **KERNELS[kernels]}
-    if recipe == recipes.READING:
-        options |= START
-    if data == "digits" and layers > 3:
-        options["pools"] = 3
-    return configuration("dacnn-small", options, data, recipe, layers=layers, kernels=kernels, width=width)
-
-
-@register(
+@experiment(
     name="dacnn-norm",
-    paper=PAPER,
     title="Batch norm: one per use, or shared with the kernel, CIFAR-100",
     source="authors' code, header of resnet_Fix_BN.py; no published numbers",
 )
@@ -198,56 +180,70 @@ def norm(preset: str) -> list[Configuration]:
     """Must each use of the shared kernel have a batch norm of its own?
 
     paper: plain DACNN14 (as released), 18 and 34 with free batch norms (the authors'), one affine map per kernel with
-    statistics of each use, and one batch norm per kernel; recipe dacnn-reading (READING).
+    statistics of each use, and one batch norm per kernel; recipe dacnn-reading (inferred).
     """
-    if preset == "smoke":
-        return [tiny(_normed(depth, norm), depth=depth, norm=norm) for depth in (14, 18) for norm in NORMS]
-    recipe = recipes.READING if preset == "paper" else recipes.FAST
     return [
-        configuration("dacnn", _normed(depth, norm), "cifar100", recipe, depth=depth, norm=norm)
-        for depth in (14, 18, 34)
-        for norm in NORMS
+        configuration(preset, {**POINTS[f"DACNN{depth}"][2], "norm": norm}, depth=depth, norm=norm)
+        for depth in ((14, 18) if preset == "smoke" else (14, 18, 34))
+        for norm in ("free", "affine", "shared")
     ]
 
 
-def _normed(depth: int, norm: str) -> dict[str, Any]:
-    return {**POINTS[f"DACNN{depth}"][2], "norm": norm}
-
-
-@register(
+@experiment(
     name="dacnn-regulators",
-    paper=PAPER,
     title="Regulators against depth, CIFAR-100",
     source="figures of the authors' repository (result_1.png, sharing_techniques.png); released code for the rotation",
 )
 def regulators(preset: str) -> list[Configuration]:
     """Do regulators make depth useful again, how many are needed, and does rotating the channels do as well for free?
 
-    paper: recipe dacnn-reading (READING). How many regulators a plain network of the paper has, and where they lie, is
-    a READING of its parameters: one per layer ("depth"). Beside it stand none, one or two per block and one per
+    paper: recipe dacnn-reading (inferred). How many regulators a plain network of the paper has, and where they are, we
+    infer from its parameters: one per layer ("depth"). Beside it are none, one or two per block and one per
     convolution, and the rotation of the channels that the released code performs in their place. Expected by the plot:
     without regulators nothing from depth 18 to 34, with them 1.5 points.
     """
+    plain, mix = ("none", "depth", "rotation"), ("none", "per-block", "rotation")
+    if preset == "paper":
+        plain = ("none", "per-block", "two-per-block", "per-layer", "depth", "rotation")
+    grid = [("plain", depth, kind) for depth in (18, 24, 34) for kind in plain]
+    grid += [("mix", depth, kind) for depth in (18, 34) for kind in mix]
     if preset == "smoke":
-        grid = [("plain", depth, kind) for depth in (18, 24) for kind in ("none", "depth", "rotation")]
-        return [tiny(_regulated(*each), **_labels(*each)) for each in [*grid, ("mix", 18, "per-block")]]
-    recipe = recipes.READING if preset == "paper" else recipes.FAST
-    numbers = ("per-block", "two-per-block", "per-layer") if preset == "paper" else ()
-    grid = [("plain", depth, kind) for depth in (18, 24, 34) for kind in ("none", *numbers, "depth", "rotation")]
-    grid += [("mix", depth, kind) for depth in (18, 34) for kind in ("none", "per-block", "rotation")]
-    return [configuration("dacnn", _regulated(*each), "cifar100", recipe, **_labels(*each)) for each in grid]
+        grid = [("plain", depth, kind) for depth in (18, 24) for kind in plain] + [("mix", 18, "per-block")]
+    return [
+        configuration(
+            preset,
+            {"depth": depth, "sharing": sharing} | ({"swap": True} if kind == "rotation" else {"regulators": kind}),
+            sharing=sharing,
+            depth=depth,
+            regulators=kind,
+        )
+        for sharing, depth, kind in grid
+    ]
 
 
-def _regulated(sharing: str, depth: int, kind: str) -> dict[str, Any]:
-    extra = {"swap": True} if kind == "rotation" else {"regulators": kind}
-    return {"depth": depth, "sharing": sharing, **extra, **START}
+@experiment(
+    name="dacnn-small-statistics",
+    title="Small networks with one kernel, evaluated with other batch-norm statistics, CIFAR-100",
+    source="ours: why the released small networks, which share the batch norm too, evaluate near chance",
+)
+def statistics(preset: str) -> list[Configuration]:
+    """Do the networks that share their batch norm fail by their weights, or by the statistics that they keep?
+
+    Ours, no claim. The depth sweep's networks that use one kernel, with and without a shared batch norm, are evaluated
+    by their running statistics, by those of each test batch, and by statistics of each use, re-estimated over the
+    training images. Nothing is trained for it: each run starts from a trained network of the depth sweep, which is
+    beside it and has the recipe that it has there (paper: dacnn-reading, inferred).
+    """
+    parents = [parent for parent in depth_sweep.grid(preset) if parent.labels["kernels"] != "unshared"]
+    grid = [replace(parent, labels={**parent.labels, "task": "trained"}) for parent in parents]
+    method = Named(name="norm-statistics")
+    for each in parents:
+        changes = {"recipe": None, "method": method, "parent": each.run.configuration}
+        grid.append(Configuration(each.run.model_copy(update=changes), {**each.labels, "task": "measured"}))
+    return grid
 
 
-def _labels(sharing: str, depth: int, kind: str) -> dict[str, str | int]:
-    return {"sharing": sharing, "depth": depth, "regulators": kind}
-
-
-def depth_costs(dataset: str = "cifar100") -> pandas.DataFrame:
+def depth_costs() -> pandas.DataFrame:
     """What plain networks of 128 channels cost in closed form, their kernel shared and not: no training.
 
     The small networks of 3 to 11 convolutions, then DACNN14 to DACNN34, each use with a batch norm of its own.
@@ -259,28 +255,24 @@ def depth_costs(dataset: str = "cifar100") -> pandas.DataFrame:
     """
     import pandas
 
-    nets: dict[str, tuple[str, dict[str, Any]]] = {
-        f"{layers} convolutions": ("dacnn-small", {"layers": layers, "norm": "free"}) for layers in SMALL_LAYERS
-    }
-    nets |= {f"DACNN{depth}": ("dacnn", {"depth": depth}) for depth in (14, 18, 24, 34)}
+    nets = [(f"{n} convolutions", "dacnn-small", {"layers": n, "norm": "free"}) for n in SMALL_LAYERS]
+    nets += [(f"DACNN{depth}", "dacnn", {"depth": depth}) for depth in (14, 18, 24, 34)]
     rows = []
-    for name, (network, options) in nets.items():
-        costs = {}
-        for kernels, shared in (("shared", True), ("unshared", False)):
-            run = configuration(network, {**options, "shared": shared}, dataset, recipes.READING).run
-            costs[kernels] = run.cost
-        rows += [
-            {
-                "source": "counted",
-                "net": name,
-                "kernels": kernels,
-                "uses": len(costs["unshared"].part("trunk conv").terms),
-                "kernel": cost.part("trunk conv").parameters,
-                "body": cost.parameters - cost.part("head").parameters,
-                "parameters": cost.parameters,
-                "weight_bytes": cost.weight_bytes(),
-                "activation_bytes": cost.activation_bytes(),
-            }
-            for kernels, cost in costs.items()
-        ]
+    for net, network, options in nets:
+        for kernels in ("shared", "unshared"):
+            run = configuration("paper", {**options, "shared": kernels == "shared"}, network=network).run
+            cost, layers = run.cost, options.get("layers") or options["depth"] - 1  # the stem included
+            rows.append(
+                {
+                    "source": "counted",
+                    "net": net,
+                    "kernels": kernels,
+                    "uses": layers - 1,
+                    "kernel": cost.part("trunk conv").parameters,
+                    "body": cost.parameters - cost.part("head").parameters,
+                    "parameters": cost.parameters,
+                    "weight_bytes": cost.weight_bytes(),
+                    "activation_bytes": cost.activation_bytes(),
+                }
+            )
     return pandas.DataFrame(rows)

@@ -26,7 +26,7 @@ REUSED: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
         "convs.0",
         {"filters": 8, "iterations": 4, "pool": 2, "history": 3},
     ),
-    "DACNN14": ("dacnn", POINTS["DACNN14"][2], "convs.1", {"width": 4, "pools": 3}),
+    "DACNN14": ("dacnn", {**POINTS["DACNN14"][2], "norm_init": "uniform"}, "convs.1", {"width": 4, "pools": 3}),
 }
 RECIPES: dict[str, dict[str, Recipe]] = {
     "thriftynet": {
@@ -34,7 +34,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "fast": thriftynet_recipes.FAST,
         "paper": thriftynet_recipes.B,
     },
-    "dacnn": {"smoke": dacnn_recipes.SMOKE, "fast": dacnn_recipes.FAST, "paper": dacnn_recipes.READING},
+    "dacnn": {"smoke": dacnn_recipes.SMOKE, "fast": dacnn_recipes.FAST, "paper": dacnn_recipes.INFERRED},
 }
 
 

@@ -1,7 +1,7 @@
-"""ThriftyNets' figures and abstract as grids of runs.
+"""ThriftyNets' figures and abstract, and controls beyond them, as grids of runs.
 
 The body text of the paper was not publicly readable, so figures are named by what they show. Where a network or recipe
-behind a number is inferred, the experiment says READING.
+behind a number is inferred, the experiment says so.
 
 Names: T ``iterations``, f ``filters``, h ``history``; the pooling ``period`` is T/5 where nothing else is said. "40K"
 is the widest network with at most 40,000 parameters. The 8x8 digits of the smoke grids can be halved three times.
@@ -9,85 +9,81 @@ is the widest network with at most 40,000 parameters. The 8x8 digits of the smok
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from thriftylib.experiments import thriftynet_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
 from thriftylib.spec import Data, Named, Recipe, Run
 
-PAPER = "thriftynet"
-SIZES = (32, 64, 96, 128, 160, 192, 256)  # f of the CIFAR-10 size figure
-SVHN_BUDGETS = (2_000, 5_000, 8_000, 10_000, 15_000, 20_000, 40_000)
-DEPTHS = (20, 30, 40)  # T of both size figures
-MACS_DEPTHS = (10, 15, 20, 30, 40, 45, 50)  # READING: the depths whose MACs are the columns of the MACs figure
-ABSTRACT_DEPTHS = (20, 25, 30, 35, 40, 45, 50)  # READING: depths whose 40K networks the abstract may mean
-DEPTHS_OF_TEN = (20, 30, 40, 50)
-BUDGET = 40_000
+experiment = partial(register, paper="thriftynet")
+TINY = {"iterations": 4, "pool": 2, "history": 3}  # for the digits
+OPTION_OF = {
+    "filters": "filters",
+    "budget": "n_params",
+    "iterations": "iterations",
+    "history": "history",
+    "period": "pool",
+}
+"""The labels that are options of the network, and which."""
+MACS_DEPTHS = (10, 15, 20, 30, 40, 45, 50)  # inferred: the depths whose MACs are the columns of the MACs figure
+ABSTRACT_DEPTHS = (20, 25, 30, 35, 40, 45, 50)  # inferred: depths whose 40K networks the abstract may mean
 # Our own choice: the positions behind the paper's irregular points are not known. T = 20, from early to late pooling.
 IRREGULAR = ([0, 1, 2, 3, 19], [1, 3, 5, 7, 19], [2, 5, 8, 11, 19], [5, 9, 13, 16, 19], [7, 11, 15, 17, 19])
 
 
 def configuration(
-    options: dict[str, Any], data: str, recipe: Recipe, network: str = "thriftynet", headline: bool = False, **labels
+    preset: str,
+    options: dict[str, Any] | None = None,
+    data: str = "cifar10",
+    paper: Recipe = recipes.B,
+    network: str = "thriftynet",
+    *,
+    headline: bool = False,
+    **labels: str | int,
 ) -> Configuration:
-    """One configuration from seed 0; whatever else is given is a label."""
+    """A run from seed 0 of the 40K network (smoke: of one of 8 filters), as ``options`` and labels change it.
+
+    ``paper`` is the recipe of the preset paper; the other presets have ours.
+    """
+    recipe = paper
+    if preset == "smoke":
+        data, recipe = "digits", recipes.SMOKE
+    elif preset == "fast":
+        recipe = recipes.FAST_SVHN if data == "svhn" else recipes.FAST
+    options = {OPTION_OF[label]: value for label, value in labels.items() if label in OPTION_OF} | (options or {})
+    if network == "thriftynet":
+        size = {"filters": 8} if preset == "smoke" else {"n_params": 40_000}
+        size = {} if options.keys() & {"filters", "n_params"} else size
+        options = (TINY if preset == "smoke" else {}) | size | options
     run = Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe)
     return Configuration(run, labels, headline)
 
 
-def tiny(
-    recipe: Recipe = recipes.SMOKE, network: str = "thriftynet", options: dict[str, Any] | None = None, **labels
-) -> Configuration:
-    """A smoke run on digits: 8 filters, 4 iterations, 2 poolings, a history of 3, unless ``options`` say otherwise."""
-    small = {"filters": 8, "iterations": 4, "pool": 2, "history": 3} if network == "thriftynet" else {}
-    merged = small | (options or {})
-    if merged.get("n_params"):
-        del merged["filters"]
-    return configuration(merged, "digits", recipe, network, **labels)
-
-
-def forty_k(iterations: int, history: int, **options: Any) -> dict[str, Any]:
-    """The options of the 40K network of that depth and history."""
-    return {"n_params": BUDGET, "iterations": iterations, "history": history, **options}
-
-
-@register(
+@experiment(
     name="thriftynet-size-cifar10",
-    paper=PAPER,
     title="Accuracy against parameters, CIFAR-10",
     source="figure: CIFAR-10 accuracy against parameters (arXiv version)",
 )
 def size_cifar10(preset: str) -> list[Configuration]:
     """How does accuracy grow with width at depth 20, 30 and 40?
 
-    paper: f in 32..256 at each depth, h = 5, schedule A. The plotted runs predate the fix of the history bug (READING
+    paper: f in 32..256 at each depth, h = 5, schedule A. The plotted runs predate the fix of the history bug (inferred
     from the dates), so each point is trained as it was then and beside it with the fixed code.
     """
+    codes, depths, widths = ("released", "fixed"), (20, 30, 40), (32, 64, 96, 128, 160, 192, 256)
     if preset == "smoke":
-        return [
-            tiny(options={"filters": f, "iterations": T}, filters=f, iterations=T, code="fixed")
-            for T in (4, 5)
-            for f in (8, 12, 16)
-        ]
-    recipe = recipes.A if preset == "paper" else recipes.FAST
+        codes, depths, widths = ("fixed",), (4, 5), (8, 12, 16)
     return [
-        configuration(
-            {"filters": f, "iterations": T, "history": 5, "history_bug": code == "released"},
-            "cifar10",
-            recipe,
-            filters=f,
-            iterations=T,
-            code=code,
-        )
-        for code in ("released", "fixed")
-        for T in DEPTHS
-        for f in SIZES
+        configuration(preset, {"history_bug": c == "released"}, paper=recipes.A, filters=f, iterations=T, code=c)
+        for c in codes
+        for T in depths
+        for f in widths
     ]
 
 
-@register(
+@experiment(
     name="thriftynet-size-svhn",
-    paper=PAPER,
     title="Accuracy against parameters, SVHN",
     source="figure: SVHN accuracy against parameters (arXiv version)",
 )
@@ -97,23 +93,18 @@ def size_svhn(preset: str) -> list[Configuration]:
     paper: the widest network within each budget from 2K to 40K at depth 20, 30 and 40, h = 5, schedule B, no flip,
     train split only, after the history fix.
     """
+    depths, budgets = (20, 30, 40), (2_000, 5_000, 8_000, 10_000, 15_000, 20_000, 40_000)
     if preset == "smoke":
-        return [
-            tiny(options={"n_params": n, "iterations": T}, budget=n, iterations=T)
-            for T in (4, 5)
-            for n in (400, 600, 1_000)
-        ]
-    recipe = recipes.B_SVHN if preset == "paper" else recipes.FAST_SVHN
+        depths, budgets = (4, 5), (400, 600, 1_000)
     return [
-        configuration({"n_params": n, "iterations": T, "history": 5}, "svhn", recipe, budget=n, iterations=T)
-        for T in DEPTHS
-        for n in SVHN_BUDGETS
+        configuration(preset, data="svhn", paper=recipes.B_SVHN, budget=n, iterations=T)
+        for T in depths
+        for n in budgets
     ]
 
 
-@register(
+@experiment(
     name="thriftynet-depth-macs",
-    paper=PAPER,
     title="Accuracy against MACs, CIFAR-10",
     source="figure: CIFAR-10 accuracy against MMACs, regular and irregular pooling (arXiv version)",
 )
@@ -123,39 +114,17 @@ def depth_macs(preset: str) -> list[Configuration]:
     paper: regular pooling at seven depths, schedule B; whether h is 1 or 5 is not stated, so both. Irregular pooling at
     T = 20 with positions of our own (the paper's are not known). The figure plots five runs per depth.
     """
+    depths, histories = MACS_DEPTHS, (5, 1) if preset == "paper" else (5,)
+    T, places = 20, IRREGULAR
     if preset == "smoke":
-        regular = [tiny(options={"iterations": T}, pooling="regular", iterations=T, history=3) for T in (4, 5, 6)]
-        irregular = [
-            tiny(
-                options={"iterations": 5, "pool": pool}, pooling="irregular", iterations=5, history=3, pools=_text(pool)
-            )
-            for pool in ([0, 1], [1, 3], [2, 4])
-        ]
-        return regular + irregular
-    recipe = recipes.B if preset == "paper" else recipes.FAST
-    regular = [
-        configuration(forty_k(T, h), "cifar10", recipe, pooling="regular", iterations=T, history=h)
-        for h in ((5, 1) if preset == "paper" else (5,))
-        for T in MACS_DEPTHS
-    ]
-    irregular = [
-        configuration(
-            forty_k(20, 5, pool=pool),
-            "cifar10",
-            recipe,
-            pooling="irregular",
-            iterations=20,
-            history=5,
-            pools=_text(pool),
-        )
-        for pool in IRREGULAR
-    ]
-    return regular + irregular
+        depths, histories, T, places = (4, 5, 6), (3,), 5, ([0, 1], [1, 3], [2, 4])
+    regular = [configuration(preset, pooling="regular", iterations=T, history=h) for h in histories for T in depths]
+    how = {"pooling": "irregular", "iterations": T, "history": histories[0]}
+    return regular + [configuration(preset, {"pool": p}, **how, pools=" ".join(map(str, p))) for p in places]
 
 
-@register(
+@experiment(
     name="thriftynet-downsampling",
-    paper=PAPER,
     title="Accuracy against the number of downsamplings, CIFAR-10",
     source="figure: CIFAR-10 accuracy against the number of downsamplings (arXiv version); authors' logs of May 2020",
 )
@@ -164,106 +133,54 @@ def downsampling(preset: str) -> list[Configuration]:
 
     paper: period 40, 15, 10, 7 and 6 at 40K and 60K, h = 5, schedule A, with the history bug that these runs certainly
     had. ``paper_label`` is what the figure calls a point: its "3" (period 7) really pools four times, like its "4",
-    whose fifth pooling comes after the last iteration. Without any pooling (label 0, not plotted) training failed at
-    times.
+    whose fifth pool, after the last iteration, merges with the global one. Without any (label 0, not plotted) training
+    failed at times.
     """
+    T, budgets, periods = 30, (40_000, 60_000), (40, 15, 10, 7, 6)
     if preset == "smoke":
-        return [
-            tiny(
-                options={"n_params": n, "iterations": 6, "pool": p},
-                budget=n,
-                period=p,
-                paper_label=6 // p,
-                poolings=_poolings(p, 6),
-                iterations=6,
-            )
-            for n in (500, 800)
-            for p in (7, 6, 3, 2)
-        ]
-    recipe, bug = (recipes.A, True) if preset == "paper" else (recipes.FAST, False)
-    return [
-        configuration(
-            {"n_params": n, "iterations": 30, "history": 5, "history_bug": bug, "pool": p},
-            "cifar10",
-            recipe,
-            budget=n,
-            period=p,
-            paper_label=label,
-            poolings=_poolings(p, 30),
-            iterations=30,
-        )
-        for n in (40_000, 60_000)
-        for label, p in enumerate((40, 15, 10, 7, 6))
+        T, budgets, periods = 6, (500, 800), (7, 6, 3, 2)
+    options = {"iterations": T, "history_bug": preset == "paper"}
+    points = [
+        {"budget": n, "period": p, "paper_label": label, "poolings": (T - 1) // p, "iterations": T}
+        for n in budgets
+        for label, p in enumerate(periods)
     ]
+    return [configuration(preset, options, paper=recipes.A, **point) for point in points]
 
 
-@register(
+@experiment(
     name="thriftynet-abstract",
-    paper=PAPER,
     title="The abstract's three numbers",
     source="abstracts of the arXiv and the MDPI version",
 )
 def abstract(preset: str) -> list[Configuration]:
     """Does a ThriftyNet reach the accuracy that the abstract states within the parameters that it states?
 
-    Which networks the abstract means is not publicly readable, so each candidate is a READING: for CIFAR-10 the 40K
+    Which networks the abstract means is not publicly readable, so each candidate is inferred. CIFAR-10: the 40K
     networks of the depth bench, T from 20 to 50 with h of 5 and 1, schedule B; that of T = 20 also with schedule A; and
-    the network of May 2020 whose log shows 91.01 %, T = 30 with the history bug, schedule A. For CIFAR-100 the widest
+    the network of May 2020 whose log shows 91.01 %, T = 30 with the history bug, schedule A. CIFAR-100: the widest
     single blocks below 600K, schedule B, and the two-block network of April 2020, with the history bug of that time,
-    schedule A; for ImageNet the widest single block within 4.15M, at 32x32 pixels instead of 224x224, so not
-    comparable. fast: only h = 5, at four depths.
+    schedule A. ImageNet: the widest single block within 4.15M, at 32x32 pixels instead of 224x224, so not comparable.
+    fast: only h = 5, at four depths.
     """
+    cifar10 = partial(configuration, preset, statement="CIFAR-10")
+    cifar100 = partial(configuration, preset, data="cifar100", statement="CIFAR-100")
+    blocks = partial(cifar100, network="block-thriftynet", paper=recipes.A, candidate="two blocks")
     if preset == "smoke":
-        return [
-            tiny(statement="CIFAR-10", candidate="T=4"),
-            tiny(options={"n_params": 1_000}, statement="CIFAR-100", candidate="single block"),
-            tiny(
-                network="block-thriftynet",
-                options={"filters": [8, 12], "iterations": [3, 3], "pool": [[2], [2]], "history": 3},
-                statement="CIFAR-100",
-                candidate="two blocks",
-            ),
-        ]
-    recipe, april = (recipes.B, recipes.A) if preset == "paper" else (recipes.FAST, recipes.FAST)
-    depths, histories = (ABSTRACT_DEPTHS, (5, 1)) if preset == "paper" else (DEPTHS_OF_TEN, (5,))
-    cifar10 = [
-        configuration(forty_k(T, h), "cifar10", recipe, statement="CIFAR-10", candidate=f"T={T}, h={h}")
-        for h in histories
-        for T in depths
+        small = {"filters": [8, 12], "iterations": [3, 3], "pool": [[2], [2]], "history": 3}
+        single = cifar100({"n_params": 1_000}, candidate="single block")
+        return [cifar10(candidate="T=4"), single, blocks(small)]
+    depths, histories = (ABSTRACT_DEPTHS, (5, 1)) if preset == "paper" else ((20, 30, 40, 50), (5,))
+    grid = [cifar10({"iterations": T, "history": h}, candidate=f"T={T}, h={h}") for h in histories for T in depths]
+    grid += [cifar100({"n_params": 600_000, "conv": c}, candidate=f"single block, {c}") for c in ("mb1", "classic")]
+    grid += [blocks({"history_bug": True})]
+    if preset == "fast":
+        return grid
+    logged = {"iterations": 30, "history_bug": True}
+    imagenet = {"data": "imagenet32", "paper": recipes.IMAGENET, "statement": "ImageNet"}
+    return [
+        cifar10(paper=recipes.A, headline=True, candidate="T=20, h=5"),
+        cifar10(logged, paper=recipes.A, candidate="T=30, h=5, history bug"),
+        *grid,
+        configuration(preset, {"n_params": 4_150_000}, **imagenet, candidate="single block at 32x32"),
     ]
-    if preset == "paper":
-        first = configuration(
-            forty_k(20, 5), "cifar10", april, headline=True, statement="CIFAR-10", candidate="T=20, h=5"
-        )
-        bugged = forty_k(30, 5, history_bug=True)
-        logged = configuration(bugged, "cifar10", april, statement="CIFAR-10", candidate="T=30, h=5, history bug")
-        cifar10 = [first, logged, *cifar10]
-    single = {"n_params": 600_000, "iterations": 20, "history": 5}
-    cifar100 = [
-        configuration(single, "cifar100", recipe, statement="CIFAR-100", candidate="single block, mb1"),
-        configuration(
-            single | {"conv": "classic"}, "cifar100", recipe, statement="CIFAR-100", candidate="single block, classic"
-        ),
-        configuration(
-            {"history_bug": True}, "cifar100", april, "block-thriftynet", statement="CIFAR-100", candidate="two blocks"
-        ),
-    ]
-    imagenet = [
-        configuration(
-            {"n_params": 4_150_000, "iterations": 20, "history": 5},
-            "imagenet32",
-            recipes.IMAGENET,
-            statement="ImageNet",
-            candidate="single block at 32x32",
-        )
-    ]
-    return cifar10 + cifar100 + (imagenet if preset == "paper" else [])
-
-
-def _poolings(period: int, iterations: int) -> int:
-    """Effective ones: a pooling after the last iteration merges with the global max-pool."""
-    return sum(t % period == period - 1 for t in range(iterations - 1))
-
-
-def _text(pools: list[int]) -> str:
-    return " ".join(map(str, pools))

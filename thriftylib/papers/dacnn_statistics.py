@@ -7,7 +7,8 @@ what fails in evaluation, and not the weights, shows when the same weights are e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import count
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,18 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thriftylib.method import Method
-from thriftylib.options import MethodOptions
 
 if TYPE_CHECKING:
     from thriftylib.datasets.load import Dataset
 
-
-class NormStatisticsOptions(MethodOptions, method="norm-statistics"):
-    """Measure only: a trained network's test accuracy with three kinds of batch-norm statistics."""
-
-    def start(self) -> NormStatistics:
-        """The hooks of one run."""
-        return NormStatistics()
+Normalise = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
+"""Number of the use in a forward pass, maps (N, C, H, W), weight (C,), bias (C,) and epsilon, to normalised maps."""
 
 
 class NormStatistics(Method):
@@ -45,24 +40,17 @@ class NormStatistics(Method):
     def measure(self, network: nn.Module, dataset: Dataset) -> Mapping[str, float | Sequence[float]]:
         from thriftylib.training.evaluation import evaluate  # training imports papers, not the other way round
 
-        device = next(network.parameters()).device
+        def accuracy(normalise: Normalise | None = None, split: str = "test") -> float:
+            with replaced_norms(network, normalise) if normalise else nullcontext():
+                return evaluate(network, getattr(dataset, split), dataset, next(network.parameters()).device)[1]
 
-        def accuracy() -> float:
-            return evaluate(network, dataset.test, dataset, device)[1]
-
-        measured = {"running_statistics_accuracy": accuracy()}
-        with replaced_norms(network, of_the_batch):
-            measured["batch_statistics_accuracy"] = accuracy()
-        means = UseStatistics()
-        with replaced_norms(network, means.collect):
-            evaluate(network, dataset.train, dataset, device)  # for its passes; its accuracy is thrown away
-        with replaced_norms(network, means.apply):
-            measured["own_statistics_accuracy"] = accuracy()
-        return measured
-
-
-Normalise = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
-"""Number of the use in a forward pass, maps (N, C, H, W), weight (C,), bias (C,) and epsilon, to normalised maps."""
+        own = UseStatistics()
+        accuracy(own.collect, "train")
+        return {
+            "running_statistics_accuracy": accuracy(),
+            "batch_statistics_accuracy": accuracy(of_the_batch),
+            "own_statistics_accuracy": accuracy(own.apply),
+        }
 
 
 @contextmanager
@@ -71,18 +59,15 @@ def replaced_norms(network: nn.Module, normalise: Normalise) -> Iterator[None]:
 
     Uses are numbered from 0 in the order of a forward pass. Weights and running statistics stay as they are.
     """
-    use = 0
+    uses = count()
 
     def begin(module: nn.Module, inputs: object) -> None:
-        nonlocal use
-        use = 0
+        nonlocal uses
+        uses = count()
 
     def replace(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        nonlocal use
         maps, *affine = inputs  # an affine map that several batch norms share is handed to each
-        weight, bias = affine or (norm.weight, norm.bias)
-        use += 1
-        return normalise(use - 1, maps, weight, bias, norm.eps)
+        return normalise(next(uses), maps, *(affine or (norm.weight, norm.bias)), norm.eps)
 
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [network.register_forward_pre_hook(begin), *(norm.register_forward_hook(replace) for norm in norms)]

@@ -1,61 +1,16 @@
-"""The trunk of a DACNN: 3x3 kernels used in many layers, with their batch norms, regulators, shortcuts and cost."""
+"""The modules of DACNNs: 3x3 kernels used in many layers, with their batch norms, regulators and shortcuts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import conv1x1
 
-from thriftylib import cost
-from thriftylib.cost import Size, Term
-from thriftylib.errors import SpecError
-from thriftylib.options import ImageShape
-from thriftylib.papers.networks import conv_shortcut
-
-Norm = Literal["free", "affine", "shared"]
-"""Batch norms: one for each use ("free"); statistics for each use, one affine map per kernel; one per kernel."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One use of a 3x3 convolution, on maps of ``size`` (H, W), and what goes with it."""
-
-    inputs: int
-    outputs: int
-    size: Size
-    kernel: int  # which of the network's, in the order of their first use
-    pool: bool  # a 2x2 max-pool follows
-    bias: bool = False
-    regulator: bool = False  # a 1x1 convolution after the batch norm
-    shortcut: bool = False  # a 1x1 convolution and batch norm around the residual block that begins here
-    bare: bool = False  # neither batch norm nor ReLU follows
-
-
-def make_layers(image_shape: ImageShape, outputs: Sequence[int], pools: Sequence[int], *, shared: bool) -> list[Layer]:
-    """The layers with ``outputs`` channels and pools after the uses ``pools``; a shape that recurs has one kernel.
-
-    Raises:
-        SpecError: the image is too small for so many pools.
-    """
-    channels, height, width = image_shape
-    if min(height, width) < 2 ** len(pools):
-        raise SpecError(
-            f"pools = {len(pools)}: needs images of at least {2 ** len(pools)}x{2 ** len(pools)}, not {height}x{width}"
-        )
-    kernels: dict[object, int] = {}
-    layers = []
-    for i, shape in enumerate(pairwise((channels, *outputs))):
-        kernel = kernels.setdefault(shape if shared and i else i, len(kernels))  # the stem's is its own, come what may
-        layers.append(Layer(*shape, (height, width), kernel, pool=i in pools))
-        if i in pools:
-            height, width = height // 2, width // 2
-    return layers
+from thriftylib.papers.dacnn import Layer, Norm, by_kernel
+from thriftylib.papers.networks_parts import conv_shortcut
 
 
 class OwnStatistics(nn.BatchNorm2d):
@@ -65,13 +20,12 @@ class OwnStatistics(nn.BatchNorm2d):
         super().__init__(features, affine=False)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, weight, bias, self.training, self.momentum, self.eps
-        )
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(x, *statistics, weight, bias, self.training, self.momentum, self.eps)
 
 
 class Trunk(nn.Module):
-    """Kernels, batch norms, regulators and shortcuts for ``layers``, and the head; PyTorch's default initial weights.
+    """Kernels, batch norms, regulators and shortcuts for ``layers``, and the head; PyTorch's default initialisation.
 
     Args:
         head_regulator: one more regulator between the average pool and the linear layer.
@@ -91,7 +45,7 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.norm, self.relu_first, self.rotation = layers, norm, relu_first, rotation
-        firsts = [uses[0] for uses in by_kernel(layers)]
+        firsts, by_use = [uses[0] for uses in by_kernel(layers)], list(enumerate(layers))
         self.convs = nn.ModuleList(nn.Conv2d(x.inputs, x.outputs, 3, padding=1, bias=x.bias) for x in firsts)
         kind = OwnStatistics if norm == "affine" else nn.BatchNorm2d
         self.norms = nn.ModuleList(  # a bare use has none of its own
@@ -101,12 +55,8 @@ class Trunk(nn.Module):
         self.affine = nn.ModuleList(  # weight and bias for all uses of a kernel
             nn.ParameterList([torch.ones(x.outputs), torch.zeros(x.outputs)]) for x in firsts if norm == "affine"
         )
-        self.regulators = nn.ModuleDict(
-            {str(i): conv1x1(x.outputs, x.outputs) for i, x in enumerate(layers) if x.regulator}
-        )
-        self.shortcuts = nn.ModuleDict(
-            {str(i): conv_shortcut(x.inputs, x.outputs, 1) for i, x in enumerate(layers) if x.shortcut}
-        )
+        self.regulators = nn.ModuleDict({str(i): conv1x1(x.outputs, x.outputs) for i, x in by_use if x.regulator})
+        self.shortcuts = nn.ModuleDict({str(i): conv_shortcut(x.inputs, x.outputs, 1) for i, x in by_use if x.shortcut})
         width = layers[-1].outputs
         regulator = [conv1x1(width, width)] if head_regulator else []
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), *regulator, nn.Flatten(), nn.Linear(width, classes))
@@ -153,32 +103,3 @@ class Residual(Trunk):
             if self.layers[i + 1].pool:
                 x = F.max_pool2d(x, 2)
         return self.head(x)
-
-
-def by_kernel(layers: Sequence[Layer]) -> list[list[Layer]]:
-    """The layers that use each kernel."""
-    return [[layer for layer in layers if layer.kernel == k] for k in range(1 + max(x.kernel for x in layers))]
-
-
-def trunk_terms(layers: Sequence[Layer], norm: Norm) -> list[Term]:
-    """The cost of a :class:`Trunk` without its head; all 3x3 convolutions but the stem's are named "trunk conv ..."."""
-    terms = []
-    for k, uses in enumerate(by_kernel(layers)):
-        first, sizes = uses[0], [layer.size for layer in uses]
-        conv, name = (f"trunk conv {k}", f"trunk norm {k}") if k else ("stem conv", "stem norm")
-        terms += [cost.conv(conv, first.inputs, first.outputs, 3, sizes, bias=first.bias)]
-        if not (normed := [layer.size for layer in uses if not layer.bare]):
-            continue
-        own = norm != "affine"
-        terms += [cost.batch_norm(name, first.outputs, normed, affine=own, shared=norm == "shared")]
-        if not own:
-            terms += [cost.free(f"{name} affine", 2 * first.outputs)]
-    for i, layer in enumerate(layers):
-        if layer.regulator:
-            terms += [cost.conv(f"regulator {i}", layer.outputs, layer.outputs, 1, [layer.size])]
-        if layer.shortcut:
-            terms += [
-                cost.conv(f"shortcut conv {i}", layer.inputs, layer.outputs, 1, [layer.size]),
-                cost.batch_norm(f"shortcut norm {i}", layer.outputs, [layer.size]),
-            ]
-    return terms
