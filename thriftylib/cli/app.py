@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperGroup
 
 from thriftylib.errors import DiedError, ThriftyError
@@ -89,15 +86,9 @@ Jobs = Annotated[int, typer.Option(min=1, help="Runs trained at once, on one dev
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU.")]
 
 
-def out() -> Console:
-    """Standard output; a pipe gets whole lines, not ones folded to 80 columns."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=250)
-
-
 def say(line: str) -> None:
     """A line for the person on standard error, where it does not mix with data."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(line))
+    typer.echo(line, err=True)
 
 
 @contextmanager
@@ -115,24 +106,23 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool = False, title: str | None = None) -> None:
-    """Rows with the same keys, as a table or as JSON."""
-    if as_json:
-        print_json(rows)
-    elif rows:
-        print_table(list(rows[0]), [list(row.values()) for row in rows], title)
+def print_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
+    """A table of rows with the same keys, numbers to the right; None is an empty cell."""
+    if title is not None:
+        typer.secho(title, bold=True)
+    if rows:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table with numbers to the right; None is an empty cell."""
-    rows = list(rows)
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
-    for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float | None) for row in rows)
-        table.add_column(column, justify="right" if numeric and rows else "left", overflow="fold", no_wrap=numeric)
-    for row in rows:
-        table.add_row(*map(_text, row))
-    out().print(table)
+    numeric = [all(isinstance(value, int | float | None) for value in column) for column in zip(*rows, strict=True)]
+    cells = [list(columns), *([_text(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for number, row in enumerate(cells):
+        aligned = zip(row, widths, numeric, strict=True)
+        line = "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in aligned)
+        typer.secho(line.rstrip(), bold=number == 0)
 
 
 def _text(value: Any) -> str:
@@ -142,7 +132,7 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return escape(f"{value:.2f}" if isinstance(value, float) else str(value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def parse_value(text: str, words: Sequence[Any] = ()) -> Any:

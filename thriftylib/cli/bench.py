@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from thriftylib.cli.app import Json, out, print_json, print_table, say
+from thriftylib.cli.app import Json, print_json, print_table, say
 from thriftylib.errors import SpecError
 from thriftylib.paths import results_dir
 
@@ -69,7 +69,7 @@ def bench(
     if as_json:
         print_json(measured.model_dump(mode="json"))
         return
-    out().print(f"{measured.what}, {measured.device}, {measured.threads} threads", markup=False)
+    typer.echo(f"{measured.what}, {measured.device}, {measured.threads} threads")
     rows = [
         [
             name,

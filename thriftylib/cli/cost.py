@@ -6,8 +6,8 @@ from typing import Annotated, get_args
 
 import typer
 
-from thriftylib.cli.app import Json, out, parse_pairs, parse_value, print_json, print_table, readable, say
-from thriftylib.errors import ThriftyError
+from thriftylib.cli.app import Json, parse_pairs, parse_value, print_json, print_table, say
+from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.paths import claims_dir, results_dir
 
 IMAGE = ("image", "classes", "dataset")
@@ -62,7 +62,7 @@ def cost(
     layers = [[term.name, term.parameters, term.macs, 4 * term.activations] for term in total.terms]
     layers += [["all", total.parameters, total.macs, total.activation_bytes()]]
     print_table(("layer", "parameters", "MACs", "activation bytes"), layers)
-    out().print()
+    typer.echo()
     print_table(("", "", ""), [(name, numbers[name], meaning) for name, meaning in MEANINGS.items()])
 
 
@@ -88,6 +88,8 @@ def _record_counts() -> None:
     from thriftylib.evidence.claims_files import load_claims
     from thriftylib.evidence.counts import count_claims, save_counts
 
-    with readable(load_claims(claims_dir())) as claims:
-        counts = count_claims(claims.values())
-        say(f"{len(counts)} networks counted in {save_counts(counts, results_dir())}")
+    claims = load_claims(claims_dir())
+    for fault in claims.faults.values():  # the file would lose that paper's counts
+        raise RecordError(fault)
+    counts = count_claims(claims.values())
+    say(f"{len(counts)} networks counted in {save_counts(counts, results_dir())}")

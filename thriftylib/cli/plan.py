@@ -18,14 +18,13 @@ from thriftylib.cli.app import (
     Precision,
     PrecisionOption,
     Threads,
-    out,
     print_json,
     print_rows,
     readable,
     say,
 )
 from thriftylib.errors import ThriftyError
-from thriftylib.paths import claims_dir, local_dir
+from thriftylib.paths import local_dir
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 
 SEEDS = "0-4"
 """As many as a claim can use."""
+SHOWN = 50
+"""Runs of a plan that are printed as a table."""
 BASES = {
     "other seeds": "records or a calibration of the same configuration",
     "family": "records or a calibration of the same network family",
@@ -65,8 +66,8 @@ def plan(
 
     Example: thrifty plan --preset paper --budget 2h30m --calibrate
     """
-    from thriftylib.evidence.claims_files import load_claims
     from thriftylib.experiments import EXPERIMENTS, experiment
+    from thriftylib.experiments.base import known_claims
     from thriftylib.running.folders import OutputFolders, known_records, parse_budget
     from thriftylib.running.plan import plan as make_plan
     from thriftylib.spec import parse_seeds
@@ -80,7 +81,7 @@ def plan(
             raise ThriftyError(f"--calibrate measures this machine: --device {device!r} is another's name")
         runs = [each.run for name in names for each in presets for each in experiment(name).configurations(each)]
         _calibrate(runs, here, conditions)
-    with readable(load_claims(claims_dir())) as claims:
+    with readable(known_claims()) as claims:
         records = known_records(folders.results)
         known = {
             "records": records,
@@ -98,11 +99,12 @@ def plan(
             print_json(_as_json(made, chosen, conditions, limit, command))
             return
         if chosen:
-            print_rows([_row(slot) for slot in chosen])
-            out().print()
-        out().print("\n".join(_summary(made, chosen, conditions, limit, here is not None)))
+            print_rows([_row(slot) for slot in chosen[:SHOWN]])
+            more = f"\n{len(chosen) - SHOWN} more follow: --json prints all.\n" if len(chosen) > SHOWN else ""
+            typer.echo(more)
+        typer.echo("\n".join(_summary(made, chosen, conditions, limit, here is not None)))
         if chosen:
-            out().print(f"To train them in this order: {command}")
+            typer.echo(f"To train them in this order: {command}")
 
 
 def estimator_of(conditions: Conditions, records: Mapping[str, Record]) -> Estimator:
@@ -132,7 +134,7 @@ def _calibrate(runs: Sequence[Run], here: torch.device, conditions: Conditions) 
 
     say(f"calibrating network families on {conditions.device}, for about {TOTAL:.0f} s")
     for run in calibrate_all(runs, here, conditions, done=done):
-        say(f"{named(run)}: left out, its steps take too long")
+        say(f"{named(run)}: left its steps take too long")
 
 
 def _calibrations() -> Path:
@@ -234,7 +236,7 @@ def _as_json(
 
 
 def _summary(made: Plan, chosen: Sequence[Slot], conditions: Conditions, limit: float | None, here: bool) -> list[str]:
-    """What is shown, what is left out, and what the estimates rest on."""
+    """What is shown, what is left and what the estimates rest on."""
     lines = [summary(made, chosen, conditions, limit)]
     if chosen:
         weak, strong = (sum(slot.words[i] for slot in chosen) for i in (0, 1))

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thriftylib.cli.app import Json, out, print_json, print_rows, readable, say
+from thriftylib.cli.app import Json, print_json, print_rows, readable, say
 from thriftylib.errors import ThriftyError
-from thriftylib.paths import claims_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,12 +31,12 @@ def show(
 
     Example: thrifty show thriftynet-size-cifar10 --preset paper
     """
-    from thriftylib.evidence.claims_files import load_claims
     from thriftylib.experiments import EXPERIMENTS
+    from thriftylib.experiments.base import known_claims
     from thriftylib.options import suggest
     from thriftylib.running.folders import OutputFolders, known_records
 
-    with readable(load_claims(claims_dir())) as claims:
+    with readable(known_claims()) as claims:
         if name in claims:
             fields = claims[name].model_dump(mode="json", exclude={"declared", "side_spreads"})
             _print_fields({key: value for key, value in fields.items() if value}, as_json)
@@ -103,7 +102,7 @@ def _show_experiment(
         print_json({**head, "configurations" if preset else "presets": rows})
         return
     _print_fields(head)
-    out().print()
+    typer.echo()
     print_rows(rows)
 
 
@@ -128,4 +127,4 @@ def _print_fields(fields: Mapping[str, Any], as_json: bool = False) -> None:
     width = max(map(len, fields)) + 2
     for key, value in fields.items():
         text = value if isinstance(value, str) else json.dumps(value)
-        out().print(f"{key:<{width}}{text.replace(chr(10), chr(10) + ' ' * width)}", markup=False)
+        typer.echo(f"{key:<{width}}{text.replace(chr(10), chr(10) + ' ' * width)}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thriftylib.cli.app import Json, Results, out, print_json, print_table, readable
+from thriftylib.cli.app import Json, Results, print_json, print_table, readable
 from thriftylib.errors import ThriftyError
 from thriftylib.paths import claims_dir, results_dir
 
@@ -28,7 +28,8 @@ def status(
     from thriftylib.evidence.counts import load_counts
     from thriftylib.evidence.records import load_records
     from thriftylib.evidence.statuses import STATUSES
-    from thriftylib.evidence.tables import scoreboard_rows
+    from thriftylib.evidence.tables import claim_row
+    from thriftylib.evidence.verdicts import judge_all
     from thriftylib.options import suggest
 
     if verdict is not None and verdict not in STATUSES:
@@ -37,25 +38,25 @@ def status(
         papers = {claim.paper for claim in claims.values()}
         if paper is not None and paper not in papers:
             raise ThriftyError(f"unknown paper {paper!r}" + suggest(paper, papers))
-        rows = [
-            row
-            for row in scoreboard_rows(claims, load_records(results or results_dir()), load_counts(results_dir()))
-            if paper in (None, row["paper"]) and verdict in (None, row["verdict"])
-        ]
+        judged = judge_all(claims, load_records(results or results_dir()), load_counts(results_dir()))
+        rows = [claim_row(claims[key], found) for key, found in judged.items() if verdict in (None, found.status)]
+        rows = [row for row in rows if paper in (None, row["paper"])]
         if as_json:
             print_json(rows)
             return
         changes = list(dict.fromkeys(row["reading_changed"] for row in rows if row["n"] and row["reading_changed"]))
         print_table(SHOWN, [[_cell(row, column, changes) for column in SHOWN] for row in rows])
         counted = Counter(row["verdict"] for row in rows)
-        out().print("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
+        typer.echo("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
         for number, text in enumerate(changes, 1):
-            out().print(f"\n{'*' * number} {text}", markup=False)
+            typer.echo(f"\n{'*' * number} {text}")
 
 
 def _cell(row: dict[str, Any], column: str, changes: list[str]) -> Any:
     """Counts without decimals, nothing for no runs, and a mark where a reading was changed after results were seen."""
     value = row[column]
+    if value == "not counted":
+        return row["reason"][0].lower() + row["reason"][1:].rstrip(".")
     if column == "verdict":
         marks = changes.index(row["reading_changed"]) + 1 if row["n"] and row["reading_changed"] in changes else 0
         return value + "*" * marks

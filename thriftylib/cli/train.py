@@ -27,7 +27,7 @@ from thriftylib.cli.app import (
 )
 from thriftylib.cli.plan import SEEDS, about, check_presets, conditions_of, estimator_of, summary
 from thriftylib.errors import ThriftyError
-from thriftylib.paths import claims_dir, data_root
+from thriftylib.paths import data_root
 
 if TYPE_CHECKING:
     from thriftylib.evidence.claims_files import Loaded
@@ -66,8 +66,8 @@ def train(
 
     Example: thrifty train thriftynet-size-cifar10 --preset fast --seeds 0-4 --budget 25m --out results
     """
-    from thriftylib.evidence.claims_files import load_claims
     from thriftylib.experiments import EXPERIMENTS, experiment
+    from thriftylib.experiments.base import known_claims
     from thriftylib.running.execute import train_missing
     from thriftylib.running.folders import OutputFolders, known_records, parse_budget
     from thriftylib.running.plan import plan as make_plan
@@ -91,7 +91,7 @@ def train(
     else:
         names, presets = names or list(EXPERIMENTS), check_presets(preset)
         _, conditions = conditions_of(device, threads, jobs, precision)
-        claims, records = load_claims(claims_dir()), known_records(folders.results)
+        claims, records = known_claims(), known_records(folders.results)
         for fault in claims.faults.values():
             say(fault)
         if only is not None:

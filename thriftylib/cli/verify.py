@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thriftylib.cli.app import FAILED, DataFolder, Device, Json, Results, print_rows, say
+from thriftylib.cli.app import FAILED, DataFolder, Device, Json, Results, print_json, print_rows, say
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.paths import results_dir, weights_dir
 
@@ -67,7 +67,7 @@ def verify(
         }
 
     rows = [row(records[name]) for name in names]
-    print_rows(rows, as_json)
+    print_json(rows) if as_json else print_rows(rows)
     if not all(row["agrees"] for row in rows):
         raise typer.Exit(FAILED)
 

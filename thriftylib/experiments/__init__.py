@@ -1,6 +1,6 @@
 """The papers' figures, tables and statements as grids of runs.
 
-``experiments/<paper>.py`` and ``experiments/<paper>_*.py`` belong to ``papers/<paper>.py`` and are found by their names.
+``experiments/<paper>.py`` and ``experiments/<paper>_*.py`` belong to ``papers/<paper>.py``: their names say so.
 """
 
 import importlib

@@ -9,7 +9,7 @@ from inspect import getdoc
 
 from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim, matches
-from thriftylib.evidence.claims_files import load_claims
+from thriftylib.evidence.claims_files import Loaded, load_claims
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir
 from thriftylib.spec import Recipe, Run
@@ -135,10 +135,16 @@ def _configurations(name: str, preset: str) -> tuple[Configuration, ...]:
 
 
 @cache
+def known_claims() -> Loaded[Claim]:
+    """Every claim by its id, read once."""
+    return load_claims(claims_dir())
+
+
+@cache
 def _claims() -> Mapping[tuple[str, str, str | None], list[Claim]]:
     """The claims that a training can answer, by network, data set and recipe (None: measure only) of their sides."""
     found: dict[tuple[str, str, str | None], list[Claim]] = {}
-    for claim in load_claims(claims_dir()).values():
+    for claim in known_claims().values():
         sides = () if claim.is_counted else claim.sides
         kinds = [(side.network, side.dataset, recipe) for side in sides for recipe in side.recipes or (None,)]
         for kind in dict.fromkeys(kinds):

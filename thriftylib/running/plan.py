@@ -128,7 +128,9 @@ def plan(
 
     short = {key: pending for key, pending in missing.items() if is_short(pending)}
     headlines = [key for key, (configuration, _, _) in distinct.items() if configuration.headline]
-    ledger = Ledger(claims, {key.configuration: one.run for key, one in missing.items()}, records.values(), headlines)
+    wanted = dict.fromkeys(claim for pending in missing.values() for claim in pending.configuration.claims)
+    runs = {key.configuration: pending.run for key, pending in missing.items()}
+    ledger = Ledger({key: claims[key] for key in claims if key in wanted}, runs, records.values(), headlines)
     ordered = _Order(dict(short), ledger.copy(), seeds, math.inf if longest is None else longest * jobs).ordered()
     return Plan(ordered, [pending for key, pending in missing.items() if key not in short], ledger)
 
