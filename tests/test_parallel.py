@@ -14,7 +14,8 @@ import torch
 from thriftylib.errors import BusyError, CheckpointError, ThriftyError
 from thriftylib.experiments import experiment
 from thriftylib.running import execute
-from thriftylib.running.execute import OutputFolders, train_missing
+from thriftylib.running.execute import train_missing
+from thriftylib.running.folders import OutputFolders
 from thriftylib.running.queue import Queue
 from thriftylib.training import engine
 from thriftylib.training.engine import Outcome

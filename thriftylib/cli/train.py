@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -195,10 +196,14 @@ def _in_words(record: Record) -> str:
 
 
 def _read_run(path: Path) -> Run:
-    from thriftylib.evidence.records import read_json
     from thriftylib.spec import Run
 
-    content = read_json(path)
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ThriftyError(f"{path}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ThriftyError(f"{path}: is not JSON ({error})") from None
     if not isinstance(content, dict):
         raise ThriftyError(f"{path}: must hold a run, an object with network, data and recipe")
     return Run.model_validate(content.get("run", content))  # a record holds its run

@@ -12,7 +12,8 @@ from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record, load_records
 from thriftylib.experiments.base import Configuration, Experiment, Where, experiment, select
 from thriftylib.paths import claims_dir, results_dir
-from thriftylib.running.execute import OutputFolders, parse_budget, train_missing
+from thriftylib.running.execute import train_missing
+from thriftylib.running.folders import OutputFolders, parse_budget
 from thriftylib.spec import parse_seeds
 
 if TYPE_CHECKING:

@@ -27,10 +27,6 @@ from thriftylib.running.queue import Queue, orphans, parents_first
 from thriftylib.spec import Run
 from thriftylib.training.signals import collect_signals, start_ignoring_interrupts
 
-__all__ = [
-    *("OutputFolders", "QueueResult", "known_records", "parents_first", "parse_budget"),
-    *("threads_each", "train_missing", "verify_weights"),
-]
 _POLL = 0.2  # seconds between two looks for a signal
 Announce = Callable[[Run, int, int], None]
 Stop = Literal["budget", "signal", "left out"]
