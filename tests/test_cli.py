@@ -139,7 +139,7 @@ def test_plan_says_what_is_left_out():
     assert "the shortest " in nothing
     assert "estimated end" not in nothing
     assert "To train them" not in nothing
-    assert "no record is of this device" in nothing
+    assert "no record of such a network is of it" in nothing
 
 
 def test_plan_names_an_unknown_device_and_plans_for_it():
@@ -179,15 +179,25 @@ def test_plan_calibrates_and_later_plans_use_it(own_local):
     assert [one.threads for one in load_calibrations(own_local / "calibrations.json")] == [1]
 
 
-def test_train_the_plan(own_local, tmp_path):
+def test_train_the_plan_but_for_an_unreadable_checkpoint(own_local, tmp_path):
     out = tmp_path / "out"
     arguments = ("train", "thriftynet-abstract", "--plan", "--preset", "smoke", "--seeds", "0", "--out", out)
     arguments += ("--device", "cpu", "--threads", 1)
     stopped = call(*arguments, "--budget", "0.01s", code=3).stderr
     assert "Nothing fits into 0s" in stopped
     assert load_records(out) == []
+    first = EXPERIMENTS["thriftynet-abstract"].configurations("smoke")[0].run.id
+    unreadable = out / "checkpoints" / f"{first}.safetensors"
+    unreadable.parent.mkdir(parents=True)
+    unreadable.write_bytes(b"cut short")
+    told = call(*arguments, "--budget", "30m", code=1).stderr
+    assert "3 of 3 missing runs fit into 30m" in told
+    assert f"run {first} is left out: {unreadable}: cannot be read" in told
+    assert "stopped: 1 runs are left, which were left out" in told
+    assert len(load_records(out)) == 2
+    unreadable.unlink()
     done = call(*arguments, "--budget", "30m").stderr
-    assert "3 of 3 missing runs fit into 30m" in done
+    assert "1 of 1 missing runs fit into 30m" in done
     assert "no run is missing" in done
     assert len(load_records(out)) == 3
     assert "No run is missing." in call(*arguments, "--budget", "30m").stderr
@@ -313,7 +323,11 @@ def test_a_mistyped_command_is_corrected():
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", ("is not JSON",)), ("[]", ("network, data and recipe",)), ('{"netwrk": 1}', ("Run.network", "required"))],
+    [
+        ("{", ("is not JSON",)),
+        ("[]", ("network, data and recipe",)),
+        ('{"netwrk": 1}', ("unknown key 'netwrk'", "'network'")),
+    ],
 )
 def test_a_file_that_is_no_run(content, words, tmp_path):
     (tmp_path / "run.json").write_text(content)
@@ -329,8 +343,10 @@ def test_missing_data_is_one_line(tmp_path):
     assert str(tmp_path) in last
 
 
-def test_train_writes_records_and_weights_that_verify_confirms(tmp_path):
+def test_train_goes_on_and_writes_records_and_weights_that_verify_confirms(tmp_path):
     arguments = ("train", SIZE, "--preset", "smoke", *ONE, "--out", tmp_path, "--device", "cpu", "--threads", 1)
+    assert "the same command goes on" in call(*arguments, "--budget", "0.001s", code=3).stderr
+    assert load_records(tmp_path) == []
     assert "1 runs are missing" in call(*arguments, "--seeds", "0").stderr
     assert "0 runs are missing" in call(*arguments, "--seeds", "0").stderr
     assert "1 runs are missing" in call(*arguments, "--seeds", "0-1").stderr
@@ -373,26 +389,6 @@ def test_bench_prints_ratios(monkeypatch):
     assert found["variants"]["ours"]["images_per_second"] == [20.0] * 3
     shown = next(line.split() for line in call("bench", "train").stdout.splitlines() if line.startswith("ours"))
     assert [shown[3], shown[4], shown[6]] == ["20.00", "2.00", "0.25"]
-
-
-def test_train_stops_at_its_budget_and_goes_on(tmp_path):
-    arguments = ("train", SIZE, "--preset", "smoke", *ONE, "--out", tmp_path, "--device", "cpu", "--threads", 1)
-    stopped = call(*arguments, "--budget", "0.001s", code=3)
-    assert "the same command goes on" in stopped.stderr
-    assert load_records(tmp_path) == []
-    call(*arguments)
-    assert len(load_records(tmp_path)) == 1
-
-
-def test_train_names_an_unreadable_checkpoint_and_goes_on(own_local, tmp_path):
-    out, first = tmp_path / "out", EXPERIMENTS["thriftynet-abstract"].configurations("smoke")[0].run
-    (out / "checkpoints").mkdir(parents=True)
-    (out / "checkpoints" / f"{first.id}.safetensors").write_bytes(b"cut short")
-    arguments = ("train", "thriftynet-abstract", "--preset", "smoke", "--out", out, "--device", "cpu", "--threads", 1)
-    told = call(*arguments, "--plan", "--seeds", "0", "--budget", "30m", code=1).stderr
-    assert f"run {first.id} is left out: {out / 'checkpoints' / first.id}.safetensors: cannot be read" in told
-    assert "stopped: the 1 runs that are left cannot be trained now" in told
-    assert len(load_records(out)) == 2
 
 
 def test_a_terminated_training_leaves_a_checkpoint(tmp_path):

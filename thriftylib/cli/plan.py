@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from thriftylib.evidence.records import Record
-    from thriftylib.running.estimates import Conditions, Estimate, Estimator
+    from thriftylib.running.estimates import Conditions, Estimator
     from thriftylib.running.plan import Plan, Slot
     from thriftylib.spec import Run
 
@@ -95,16 +94,32 @@ def plan(
         options |= {"precision": precision if precision != Precision.auto else None}
         options |= {"jobs": jobs if jobs > 1 else None, "out": to}
         command = _command(experiments or (), presets, seeds, options)
+        rows, missing = [_row(slot) for slot in chosen], [*made.runs, *made.too_long]
         if as_json:
-            print_json(_as_json(made, chosen, conditions, limit, command))
+            shortest = min((pending.estimate.seconds for pending in made.too_long), default=None)
+            counted = {"missing": len(missing), "too_long": len(made.too_long)}
+            counted["missing_seconds_estimated"] = sum(pending.estimate.seconds for pending in missing)
+            counted["too_long_shortest_seconds_estimated"] = shortest
+            head = {"device": conditions.device, "command": command, "budget_seconds": limit}
+            print_json({**head, **counted, "runs": rows})
             return
+        print_rows([_shown(row) for row in rows[:SHOWN]])
+        if len(rows) > SHOWN:
+            typer.echo(f"{len(rows) - SHOWN} more follow: --json prints all.")
+        lines = [summary(made, chosen, conditions, limit)]
         if chosen:
-            print_rows([_row(slot) for slot in chosen[:SHOWN]])
-            more = f"\n{len(chosen) - SHOWN} more follow: --json prints all.\n" if len(chosen) > SHOWN else ""
-            typer.echo(more)
-        typer.echo("\n".join(_summary(made, chosen, conditions, limit, here is not None)))
+            weak, strong = (sum(row[word] for row in rows) for word in ("weak", "strong"))
+            gained = f"They bring {weak} claims a first, weak word and {strong} the seeds for a strong one."
+            lines.append(gained if weak or strong else "By these runs alone no claim gets a new word.")
+            lines.append("The range of an estimate holds nine of ten such predictions of the records.")
+        if any(pending.estimate.basis == "model" for pending in missing):
+            hint = "thrifty plan --calibrate measures this machine" if here else "no record of such a network is of it"
+            lines.append(
+                f"An estimate by the model alone may be wrong by a factor of ten on {conditions.device}; {hint}."
+            )
         if chosen:
-            typer.echo(f"To train them in this order: {command}")
+            lines.append(f"To train them in this order: {command}")
+        typer.echo("\n".join(["", *lines] if chosen else lines))
 
 
 def estimator_of(conditions: Conditions, records: Mapping[str, Record]) -> Estimator:
@@ -122,19 +137,13 @@ def estimator_of(conditions: Conditions, records: Mapping[str, Record]) -> Estim
 
 def _calibrate(runs: Sequence[Run], here: torch.device, conditions: Conditions) -> None:
     from thriftylib.running.calibrate import TOTAL, calibrate_all, save_calibrations
-    from thriftylib.running.estimates import Measured
-
-    def named(run: Run) -> str:
-        method = f" ({run.method.name})" if run.method and run.method.name != run.network.name else ""
-        return f"{run.network.name}{method} on {run.data.name}"
-
-    def done(found: Measured) -> None:
-        save_calibrations([found], _calibrations())
-        say(f"{named(found.run)}: an epoch takes ~{about(found.seconds)}")
 
     say(f"calibrating network families on {conditions.device}, for about {TOTAL:.0f} s")
-    for run in calibrate_all(runs, here, conditions, done=done):
-        say(f"{named(run)}: left its steps take too long")
+    for run, found in calibrate_all(runs, here, conditions):
+        if found is not None:
+            save_calibrations([found], _calibrations())
+        took = "left out, its steps take too long" if found is None else f"an epoch takes ~{about(found.seconds)}"
+        say(f"{run.network.name} on {run.data.name}: {took}")
 
 
 def _calibrations() -> Path:
@@ -183,72 +192,39 @@ def conditions_of(
 
 
 def _row(slot: Slot) -> dict[str, Any]:
-    pending = slot.pending
-    run, filters, labels = pending.run, pending.run.network.options.get("filters"), pending.configuration.labels
-    which = (
-        ", ".join(str(each) for each in labels.values() if each != run.data.name) if filters is None else f"f={filters}"
-    )
+    pending, estimate, run = slot.pending, slot.pending.estimate, slot.pending.run
+    labels = [str(label) for label in pending.configuration.labels.values() if label != run.data.name]
+    if (filters := run.network.options.get("filters")) is not None:
+        labels = [f"f={filters}"]
     return {
         "run": run.id,
-        "preset": pending.preset,
-        "experiment": pending.experiments[0],
-        "what": f"{run.network.name} {which} {run.data.name}",
-        "recipe": run.recipe_name,
         "seed": run.seed,
-        "brings": ", ".join(f"{count} {word}" for word, count in slot.words._asdict().items() if count),
-        "estimate": (f"{pending.done:.0%} done, " if pending.done else "") + ranged(pending.estimate),
-        "basis": f"{pending.estimate.basis}: {pending.estimate.source}".removesuffix(": "),
-        "estimated end": f"~{about(slot.end)}",
+        "preset": pending.preset,
+        "experiments": pending.experiments,
+        "what": f"{run.network.name} {', '.join(labels)} {run.data.name}",
+        "recipe": run.recipe_name,
+        "claims": pending.configuration.claims,
+        "done": pending.done,
+        "seconds_estimated": estimate.seconds,
+        "seconds_range": [estimate.low, estimate.high],
+        "basis": estimate.basis,
+        "source": estimate.source,
+        "end": slot.end,
+        **slot.words._asdict(),
     }
 
 
-def _as_json(
-    made: Plan, chosen: Sequence[Slot], conditions: Conditions, limit: float | None, command: str
-) -> dict[str, Any]:
-    def row(slot: Slot) -> dict[str, Any]:
-        pending, estimate = slot.pending, slot.pending.estimate
-        return {
-            "run": pending.run.id,
-            "seed": pending.run.seed,
-            "preset": pending.preset,
-            "experiments": pending.experiments,
-            "claims": pending.configuration.claims,
-            "done": pending.done,
-            "seconds_estimated": estimate.seconds,
-            "seconds_range": [estimate.low, estimate.high],
-            "basis": estimate.basis,
-            "source": estimate.source,
-            "end": slot.end,
-            **slot.words._asdict(),
-        }
-
-    missing = [*made.runs, *made.too_long]
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    done = f"{row['done']:.0%} done, " if row["done"] else ""
     return {
-        "device": conditions.device,
-        "command": command,
-        "budget_seconds": limit,
-        "missing": len(missing),
-        "missing_seconds_estimated": sum(pending.estimate.seconds for pending in missing),
-        "too_long": len(made.too_long),
-        "too_long_shortest_seconds_estimated": min((one.estimate.seconds for one in made.too_long), default=None),
-        "runs": [row(slot) for slot in chosen],
+        **{name: row[name] for name in ("run", "preset")},
+        "experiment": row["experiments"][0],
+        **{name: row[name] for name in ("what", "recipe", "seed")},
+        "brings": ", ".join(f"{row[word]} {word}" for word in ("weak", "strong") if row[word]),
+        "estimate": done + ranged(row["seconds_estimated"], *row["seconds_range"]),
+        "basis": f"{row['basis']}: {row['source']}".removesuffix(": "),
+        "estimated end": f"~{about(row['end'])}",
     }
-
-
-def _summary(made: Plan, chosen: Sequence[Slot], conditions: Conditions, limit: float | None, here: bool) -> list[str]:
-    """What is shown, what is left and what the estimates rest on."""
-    lines = [summary(made, chosen, conditions, limit)]
-    if chosen:
-        weak, strong = (sum(slot.words[i] for slot in chosen) for i in (0, 1))
-        gained = f"They bring {weak} claims a first, weak word and {strong} the seeds for a strong one."
-        lines.append(gained if weak or strong else "By these runs alone no claim gets a new word.")
-        bases = Counter(slot.pending.estimate.basis for slot in chosen)
-        rest = ", ".join(f"{BASES[basis]} ({count})" for basis, count in sorted(bases.items()))
-        lines.append(f"Estimates rest on {rest}; a range holds nine of ten such predictions of the records.")
-    if any(pending.estimate.basis == "model" for pending in (*made.runs, *made.too_long)):
-        hint = "thrifty plan --calibrate measures this machine" if here else "no record is of this device"
-        lines.append(f"Where it is the model alone, it may be wrong by a factor of ten; {hint}.")
-    return lines
 
 
 def summary(made: Plan, chosen: Sequence[Slot], conditions: Conditions, limit: float | None) -> str:
@@ -263,9 +239,9 @@ def summary(made: Plan, chosen: Sequence[Slot], conditions: Conditions, limit: f
     if not chosen:
         text = f"Nothing fits into {about(limit)} on {conditions.device}."
     if made.too_long:
-        longer = [pending.estimate for pending in made.too_long if pending.estimate.seconds > limit]
-        shortest = min(longer, key=lambda estimate: estimate.seconds)
-        text += f" {len(made.too_long)} take longer, or start from one that does: the shortest {ranged(shortest)}."
+        longer = (pending.estimate for pending in made.too_long if pending.estimate.seconds > limit)
+        shortest = ranged(*min((estimate.seconds, estimate.low, estimate.high) for estimate in longer))
+        text += f" {len(made.too_long)} take longer, or start from one that does: the shortest {shortest}."
     if late := len(made.runs) - len(chosen):
         text += f" {late} would fit, but not beside these."
     return text
@@ -289,6 +265,6 @@ def about(seconds: float) -> str:
     return f"{hours:.1f}h" if hours < 10 else f"{hours:.0f}h"
 
 
-def ranged(estimate: Estimate) -> str:
+def ranged(seconds: float, low: float, high: float) -> str:
     """``"12m (9m to 18m)"``."""
-    return f"{about(estimate.seconds)} ({about(estimate.low)} to {about(estimate.high)})"
+    return f"{about(seconds)} ({about(low)} to {about(high)})"

@@ -7,14 +7,12 @@ engine's own, so only what they show is made up. Results are kept in ``local/cal
 from __future__ import annotations
 
 import math
-import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from thriftylib.evidence.records import read_model, write_json
 from thriftylib.options import Strict
@@ -51,7 +49,7 @@ def load_calibrations(path: Path) -> list[Measured]:
 
 def save_calibrations(new: Sequence[Measured], path: Path) -> None:
     """Add to the file; a measurement of the same family under the same conditions takes the older one's place."""
-    kept = {(family(one.run), *one.where, one.jobs): one for one in (*load_calibrations(path), *new)}
+    kept = {(one.family, *one.where): one for one in (*load_calibrations(path), *new)}
     write_json(_Calibrations(calibrations=list(kept.values())).model_dump(mode="json"), path)
 
 
@@ -72,98 +70,67 @@ def representatives(runs: Iterable[Run], conditions: Conditions) -> list[tuple[R
 
 
 def calibrate_all(
-    runs: Iterable[Run],
-    device: torch.device,
-    conditions: Conditions,
-    *,
-    done: Callable[[Measured], None],
-    total: float = TOTAL,
-) -> list[Run]:
-    """Calibrate the families of ``runs``, calling ``done`` for each, while ``total`` seconds last.
+    runs: Iterable[Run], device: torch.device, conditions: Conditions, *, total: float = TOTAL
+) -> Iterator[tuple[Run, Measured | None]]:
+    """The shortest run of each family of ``runs``, calibrated while ``total`` seconds last.
 
-    Returns:
-        The representatives of the families that are left out: a step of theirs takes too long.
+    None for those that are left out: a step of theirs takes too long.
     """
-    deadline, left_out = time.monotonic() + total, []
+    deadline = time.monotonic() + total
     slower = [1.0]  # than modelled, as far as was seen
     for run, step in representatives(runs, conditions):
-        if time.monotonic() + statistics.fmean(slower) * (MIN_STEPS + 2) * step > deadline:
-            left_out.append(run)
-            continue
-        found = calibrate(run, device, conditions)
-        slower.append(found.seconds / _steps(run) / step)
-        done(found)
-    return left_out
+        found = None
+        if time.monotonic() + statistics.fmean(slower) * (MIN_STEPS + 2) * step <= deadline:
+            found = calibrate(run, device, conditions)
+            slower.append(found.seconds / _steps(run) / step)
+        yield run, found
 
 
 def calibrate(run: Run, device: torch.device, conditions: Conditions, *, seconds: float = SECONDS) -> Measured:
-    """Time some steps of a run, in as many processes at once as ``conditions`` has jobs.
-
-    Args:
-        device: the one that ``conditions`` names.
-        conditions: with threads and precision.
-        seconds: of timed steps.
-    """
-    arguments = (run.model_dump(mode="json"), str(device), conditions.threads, conditions.precision, seconds)
-    if conditions.jobs == 1:
-        answers = [_time_steps(*arguments)]
-    else:
-        with ProcessPoolExecutor(conditions.jobs, multiprocessing.get_context("spawn")) as pool:
-            started = [pool.submit(_time_steps, *arguments) for _ in range(conditions.jobs)]
-            answers = [future.result() for future in started]
-    steps = [step for timed, _ in answers for step in timed]
-    tested = (run.data.test_images or run.data.info.test) * statistics.fmean(tested for _, tested in answers)
-    return Measured(
-        run=run,
-        seconds=_steps(run) * statistics.median(steps) + tested,
-        device=conditions.device,
-        threads=conditions.threads,
-        precision=conditions.precision,
-        source=f"calibration of {datetime.now(UTC).date().isoformat()}",
-        jobs=conditions.jobs,
-        scatter=statistics.stdev(map(math.log, steps)),
-    )
-
-
-def _steps(run: Run) -> int:
-    return steps_per_epoch(run.data.training_images, run.recipe.batch_size)
-
-
-def _time_steps(
-    content: dict[str, Any], device_name: str, threads: int, precision: Literal["fp32", "bf16"], seconds: float
-) -> tuple[list[float], float]:
-    """Seconds of each timed step, and of one test image."""
+    """Time some steps of a run, alone on the device that ``conditions`` names, for so many ``seconds``."""
     import torch
 
     from thriftylib.training.device import keep_freed_memory
     from thriftylib.training.progress import Report
     from thriftylib.training.trainer import Trainer
 
-    device, before = torch.device(device_name), torch.get_num_threads()
-    torch.set_num_threads(threads)
+    def timed(what: Callable[..., object], *arguments: object) -> float:
+        started = time.perf_counter()
+        what(*arguments)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(conditions.threads)
     if device.type == "cpu":
         keep_freed_memory()
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            run = Run.recorded(content).model_copy(update={"parent": None})
-            trainer = Trainer(run, _random_images(run, device), device, precision)
+            alone = run.model_copy(update={"parent": None})
+            trainer = Trainer(alone, _random_images(run, device), device, conditions.precision)
             report = Report(run, trainer.steps * run.epochs, 0, shown=False)
-
-            def timed(what: Callable[..., object], *arguments: object) -> float:
-                started = time.perf_counter()
-                what(*arguments)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                return time.perf_counter() - started
-
             timed(trainer.step, report)  # compiles, allocates
             timed(trainer.evaluate, trainer.dataset.test)
             steps: list[float] = []
             while len(steps) < MIN_STEPS or (len(steps) < MAX_STEPS and sum(steps) < seconds):
                 steps.append(timed(trainer.step, report))
-            return steps, timed(trainer.evaluate, trainer.dataset.test) / len(trainer.dataset.test)
+            image = timed(trainer.evaluate, trainer.dataset.test) / len(trainer.dataset.test)
     finally:
         torch.set_num_threads(before)
+    return Measured(
+        run=run,
+        seconds=_steps(run) * statistics.median(steps) + (run.data.test_images or run.data.info.test) * image,
+        device=conditions.device,
+        threads=conditions.threads,
+        precision=conditions.precision,
+        source=f"calibration of {datetime.now(UTC).date().isoformat()}",
+        scatter=statistics.stdev(map(math.log, steps)),
+    )
+
+
+def _steps(run: Run) -> int:
+    return steps_per_epoch(run.data.training_images, run.recipe.batch_size)
 
 
 def _random_images(run: Run, device: torch.device) -> Dataset:

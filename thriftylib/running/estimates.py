@@ -107,7 +107,6 @@ class Measured(Strict):
     threads: int
     precision: str
     source: str
-    jobs: int | None = None  # None: not known
     scatter: float = 0.0
 
     @cached_property
@@ -175,11 +174,7 @@ class Estimator:
         self.ranges = {"other seeds": seeds, "family": within, "model": max(model, within)}
         self.measured: dict[Family, list[Measured]] = {}
         for one in (*_together(known), *calibrations):
-            if (
-                one.device == conditions.device
-                and conditions.precision in (None, one.precision)
-                and one.jobs in (None, conditions.jobs)
-            ):
+            if one.device == conditions.device and conditions.precision in (None, one.precision):
                 self.measured.setdefault(one.family, []).append(one)
 
     def __call__(self, run: Run) -> Estimate:
@@ -187,7 +182,7 @@ class Estimator:
         epoch = modelled_epoch(run, self.conditions.machine)
         measured = self.measured.get(family(run), ()) if run.recipe else ()
         if not measured:
-            return self._ranged(epoch * (run.epochs or 1), self.ranges["model"], "model", alone=True)
+            return self._ranged(epoch * (run.epochs or 1), self.ranges["model"], "model")
         return min((self._scaled(run, epoch, one) for one in measured), key=lambda scaled: scaled[0])[1]
 
     def _scaled(self, run: Run, epoch: float, measured: Measured) -> tuple[tuple[float, ...], Estimate]:
@@ -204,15 +199,14 @@ class Estimator:
         if self.conditions.machine is CPU and self.conditions.threads not in (None, measured.threads):
             gain = math.log(measured.threads / self.conditions.threads)
             seconds, spread = seconds * math.exp(gain / 2), spread + abs(gain) / 2
-        estimate = self._ranged(seconds, spread, basis, measured.source, alone=measured.jobs is None)
+        estimate = self._ranged(seconds, spread, basis, measured.source)
         width = round(math.log(estimate.high / estimate.low), 9)  # so that equal ones are equal
         return (width, distance, measured.scatter, len(_options(run) ^ _options(measured.run))), estimate
 
-    def _ranged(self, seconds: float, spread: float, basis: str, source: str = "", *, alone: bool) -> Estimate:
-        """``alone``: measured or modelled without other jobs beside it."""
-        if alone:
-            half = math.log(self.conditions.crowding) / 2
-            seconds, spread = seconds * math.exp(half), spread + half
+    def _ranged(self, seconds: float, spread: float, basis: str, source: str = "") -> Estimate:
+        """``seconds``: without other jobs beside it."""
+        half = math.log(self.conditions.crowding) / 2
+        seconds, spread = seconds * math.exp(half), spread + half
         return Estimate(seconds, seconds * math.exp(-spread), seconds * math.exp(spread), basis, source)
 
 
