@@ -140,7 +140,7 @@ def train(
         say(f"run {record.id} {record.status}: {_in_words(record)}")
     missing = len(done.missing)
     if done.stopped == "left out":
-        say(f"stopped: {missing} runs are left, which were left out as told above or start from one of those")
+        say(f"stopped: {missing} runs are left, which were left out as said above, or start from one of those")
     elif done.stopped:
         say(f"stopped by the {done.stopped}: {missing + left_out} runs are left; the same command goes on")
     elif left_out:

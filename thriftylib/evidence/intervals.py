@@ -87,8 +87,8 @@ def _half_width(means: Iterable[tuple[float, int]]) -> float:
 def student(freedom: float) -> float:
     """The LEVEL quantile of Student's distribution, without the third of a second that scipy takes to import.
 
-    Of the angle whose tangent is t / sqrt(freedom) the density is a power of a cosine: integrated by Simpson's rule, its
-    quantile is found by Newton's method, which never overshoots.
+    Of the angle whose tangent is t / sqrt(freedom) the density is a power of a cosine. Simpson's rule integrates it, and
+    Newton's method, which never overshoots here, finds the quantile.
     """
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     angle, change = 0.0, math.inf
