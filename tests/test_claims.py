@@ -1,4 +1,4 @@
-"""Claims: the sheet's values are there, each with its source and error, and a wrong file is refused by name."""
+"""Claims: the values of the files are there, each with its source and error, and a wrong file is refused by name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from thriftylib.evidence.verdicts import judge
 from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.paths import claims_dir, results_dir
 
-SHEET = load_claims_file(claims_dir() / "thriftynet.yaml")
-CLAIMS = SHEET.claims
+FILE = load_claims_file(claims_dir() / "thriftynet.yaml")
+CLAIMS = FILE.claims
 
 
 def value(name: str) -> float:
@@ -45,7 +45,7 @@ def test_complete():
         "log-parameters": 11,
         "log-time": 16,
     }
-    assert len(SHEET.unavailable) == 9
+    assert len(FILE.unavailable) == 9
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_complete():
         ("log-time/40k-p6", 1.95),
     ],
 )
-def test_values_of_the_sheet(name, expected):
+def test_values_of_the_file(name, expected):
     assert value(name) == expected
 
 
-def test_every_row_sums_to_the_sheet():
-    """A slip of the pen in any row changes a sum; these were summed from the fact sheet itself."""
+def test_every_row_sums_to_the_file():
+    """A slip of the pen in any row changes a sum; these were summed from the fact loaded itself."""
 
     def total(group: str) -> float:
         return round(sum(claim.value for key, claim in CLAIMS.items() if key.split("/")[1] == group), 2)
@@ -125,8 +125,8 @@ def test_every_claim_says_where_from_and_how_exactly():
         assert stated.error == "exact" or stated.error > 0, key
         assert "{" not in stated.statement, key
         assert stated.mark != "COUNTED", key
-    assert {claim.mark for claim in SHEET.counted.values()} == {"COUNTED"}
-    assert not CLAIMS.keys() & SHEET.counted.keys()
+    assert {claim.mark for claim in FILE.counted.values()} == {"COUNTED"}
+    assert not CLAIMS.keys() & FILE.counted.keys()
 
 
 def test_figures_are_not_exact_and_logged_runs_are_single():
@@ -193,12 +193,12 @@ def test_committed_counts_are_those_of_the_counter():
 
 
 def test_our_own_arithmetic_holds():
-    """Every number that the sheet calls COUNTED: parameters, widths and MMACs."""
-    counts = count_claims(SHEET.counted.values())
-    wrong = [key for key, claim in SHEET.counted.items() if judge(claim, [], counts).status != "equal"]
+    """Every number that the file calls COUNTED: parameters, widths and MMACs."""
+    counts = count_claims(FILE.counted.values())
+    wrong = [key for key, claim in FILE.counted.items() if judge(claim, [], counts).status != "equal"]
     assert not wrong
-    assert len(SHEET.counted) == 100
-    assert SHEET.counted["thriftynet/log-filters/h5-t50"].value == 148
+    assert len(FILE.counted) == 100
+    assert FILE.counted["thriftynet/log-filters/h5-t50"].value == 148
 
 
 def test_every_count_that_the_logs_state_holds():
@@ -211,7 +211,7 @@ def test_every_count_that_the_logs_state_holds():
     rounded = {f"thriftynet/depth-macs-cost/{depth}" for depth in ("t15", "t45", "t50")}
     assert {key for key, status in found.items() if status == "differs"} == rounded
     assert {found[key] for key in found.keys() - rounded} == {"by construction"}
-    assert {claim.error for key, claim in CLAIMS.items() if "/depth-macs-cost/" in key} == {0.5}  # the fact sheet's
+    assert {claim.error for key, claim in CLAIMS.items() if "/depth-macs-cost/" in key} == {0.5}  # the fact loaded's
     assert all("guess" in CLAIMS[key].how for key in rounded)
 
 
@@ -322,11 +322,11 @@ def load(tmp_path, text: str):
 
 
 def test_a_group_is_expanded(tmp_path):
-    sheet = load(tmp_path, GROUP)
-    assert list(sheet.claims) == ["paper/a/one", "paper/a/two", "paper/a/three"]
-    assert sheet.claims["paper/a/two"].statement == "64 filters reach 80.0 %."
-    assert sheet.claims["paper/a/two"].setting.options == {"iterations": 20, "filters": 64}
-    assert sheet.claims["paper/a/three"].statement == "Another one."
+    loaded = load(tmp_path, GROUP)
+    assert list(loaded.claims) == ["paper/a/one", "paper/a/two", "paper/a/three"]
+    assert loaded.claims["paper/a/two"].statement == "64 filters reach 80.0 %."
+    assert loaded.claims["paper/a/two"].setting.options == {"iterations": 20, "filters": 64}
+    assert loaded.claims["paper/a/three"].statement == "Another one."
 
 
 @pytest.mark.parametrize(
@@ -409,14 +409,14 @@ replications:
 
 
 def test_replications_are_no_claims(tmp_path):
-    sheet = load(tmp_path, GROUP + REPLICATION)
-    (other,) = sheet.replications
+    loaded = load(tmp_path, GROUP + REPLICATION)
+    (other,) = loaded.replications
     assert (other.paper, other.by, other.remark) == ("paper", "Others", "")
     assert [(result.network, result.start, result.value, result.spread) for result in other.results] == [
         ("one", "drawn", 43.8, 0.67),
         ("two", "", 44.0, None),
     ]
-    assert list(sheet.claims) == list(load(tmp_path, GROUP).claims)
+    assert list(loaded.claims) == list(load(tmp_path, GROUP).claims)
     assert load(tmp_path, GROUP).replications == ()
 
 
@@ -441,7 +441,7 @@ def test_a_wrong_replication(tmp_path, old, new, fault):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "5", "title: [", "\x00", "title: A paper\ngroups: [5]"])
-def test_not_a_sheet(tmp_path, text):
+def test_not_a_claims_file(tmp_path, text):
     with pytest.raises(RecordError, match=r"paper\.yaml"):
         load(tmp_path, text)
 
@@ -469,14 +469,20 @@ def test_a_bad_file_is_named_and_blocks_no_other(tmp_path):
     assert list(faults) == ["bad", "worse"]
     assert faults["bad"].startswith(f"{bad}:20: claim bad/a/two: Claim.value = 'many': ")
     assert re.search(r"worse\.yaml:\d: is not YAML", faults["worse"])
+    with pytest.raises(RecordError, match=r"bad\.yaml:20: .*; .*worse\.yaml:"):
+        load_claims_files(tmp_path).sound()
+    with pytest.raises(RecordError, match=r"bad\.yaml:20: "):
+        load_claims(tmp_path)["bad/a/one"]
+    with pytest.raises(KeyError):
+        load_claims(tmp_path)["a_paper-2/a/none"]
 
 
 def test_each_claim_has_its_line(tmp_path):
     path = tmp_path / "paper.yaml"
     path.write_text(GROUP)
     assert locate(path) == {"paper/a/one": 19, "paper/a/two": 20, "paper/a/three": 22}
-    assert SHEET.lines == locate(claims_dir() / "thriftynet.yaml")
-    assert SHEET.lines.keys() == SHEET.claims.keys() | SHEET.counted.keys()
+    assert FILE.lines == locate(claims_dir() / "thriftynet.yaml")
+    assert FILE.lines.keys() == FILE.claims.keys() | FILE.counted.keys()
 
 
 @pytest.mark.parametrize(

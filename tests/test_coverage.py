@@ -78,9 +78,9 @@ def test_every_page_says_how_much_of_it_is_tested(page, name):
 def test_numbers_of_the_pages():
     evidence = Evidence.load(claims_dir(), results_dir())
     assert lookup("count:every paper:trained", evidence) == f"{COMMITTED.trained:,}"
-    papers = [evidence.coverage[name] for name in evidence.files]
+    papers = [evidence.numbers["count"][name] for name in evidence.files]
     for field in ("claims", "untestable", "counted", "trainable", "trained"):
-        assert sum(getattr(paper, field) for paper in papers) == getattr(COMMITTED, field)
+        assert sum(paper[field] for paper in papers) == getattr(COMMITTED, field)
 
 
 def test_a_measured_number_has_its_key():

@@ -235,9 +235,13 @@ def test_the_best_run_is_the_lowest_where_lower_is_better():
     row = quantities.Quantity.model_validate({**lower, "chance": None, "perfect": 0.0, "limits": None})
     stated = claim(statistic=BEST["statistic"], value=90.0)
     stated = stated.model_copy(update={"quantity": "test_loss", "declared": row})
-    assert compare(stated, estimate(values := [95.0, 91.0, 89.9, 93.0, 94.0]), values).ours == 89.9
-    assert compare(stated, estimate(values := [95.0, 91.0, 89.9, 93.0, 94.0]), values).status == "reproduced"
-    assert compare(stated, estimate(values := [95.0, 91.0, 90.1, 93.0, 94.0]), values).status == "not reproduced"
+
+    def lowest(stated: Claim, values: list[float]):
+        return compare(stated, estimate(values), min(values))
+
+    assert lowest(stated, [95.0, 91.0, 89.9, 93.0, 94.0]).ours == 89.9
+    assert lowest(stated, [95.0, 91.0, 89.9, 93.0, 94.0]).status == "reproduced"
+    assert lowest(stated, [95.0, 91.0, 90.1, 93.0, 94.0]).status == "not reproduced"
 
 
 # --- which records count
@@ -429,11 +433,11 @@ def test_a_reading_that_was_changed_is_told_with_the_verdict():
         assert judge(stated, records).reason.endswith(". First it missed, then the file was read.")
     frame = scoreboard({stated.id: stated}, seeds(90.0))
     assert frame["reading_changed"].item() == stated.reading_changed
-    evidence = Evidence(files={"made-up": sheet_of(stated)}, records=seeds(90.0))
+    evidence = Evidence(files={"made-up": file_of(stated)}, records=seeds(90.0))
     assert lookup(f"claim:{stated.id}:reading_changed", evidence) == stated.reading_changed
 
 
-def sheet_of(*claims: Claim) -> ClaimsFile:
+def file_of(*claims: Claim) -> ClaimsFile:
     return ClaimsFile(
         paper="made-up", title="Made up", claims={one.id: one for one in claims}, counted={}, unavailable=()
     )
@@ -645,17 +649,17 @@ def test_lookup(key, text):
     ("key", "fault"),
     [
         ("claims:made-up/group/one:value", "unknown kind 'claims'; did you mean 'claim'?"),
-        ("claim:made-up/group/on:value", "unknown claim 'made-up/group/on'; did you mean made-up/group/one"),
+        ("claim:made-up/group/on:value", "unknown claim id 'made-up/group/on'; did you mean 'made-up/group/one'"),
         ("claim:made-up/group/one:valeu", "unknown field 'valeu'; did you mean 'value'?"),
         ("claim:made-up/group/one", "must be of the form claim:<claim id>:<field>"),
         ("claim:made-up/group/one:", "must be of the form"),
         ("claim", "must be of the form"),
         ("", "unknown kind ''"),
         ("claim:made-up/group/three:ours", "nothing is recorded for it yet"),
-        ("record:0123456789ab:best", "unknown record '0123456789ab'"),
+        ("record:0123456789ab:best", "unknown run id '0123456789ab'"),
         ("count:scoreboard:done", "unknown field 'done'"),
         ("count:scores:all", "unknown count 'scores'"),
-        ("bench:train:fp16:ratio", "unknown variant of bench train 'fp16'"),
+        ("bench:train:fp16:ratio", "unknown variant 'fp16'"),
         ("bench:train:bf16:memory_ratio", "nothing is recorded for it yet"),
         ("bench:eval:fp32:ratio", "unknown bench 'eval'"),
         ("runs:svhn:deviation", "nothing is recorded for it yet"),

@@ -72,7 +72,7 @@ class Scoreboard(FromRecords):
 
     def html(self) -> str:
         return tables.scoreboard(
-            load_claims_files(claims_dir()), load_records(results_dir()), load_counts(results_dir())
+            load_claims_files(claims_dir()).sound(), load_records(results_dir()), load_counts(results_dir())
         )
 
 
@@ -82,7 +82,7 @@ class UnreadTable(FromRecords):
     required_arguments = 1
 
     def html(self) -> str:
-        sheets = load_claims_files(claims_dir())
+        sheets = load_claims_files(claims_dir()).sound()
         if self.arguments[0] not in sheets:
             raise ThriftyError(f"unread: no claims of {self.arguments[0]!r}; known: {', '.join(sheets)}")
         return tables.unread(sheets[self.arguments[0]].unavailable)
@@ -94,7 +94,7 @@ class ReplicationsTable(FromRecords):
     required_arguments = 1
 
     def html(self) -> str:
-        sheets = load_claims_files(claims_dir())
+        sheets = load_claims_files(claims_dir()).sound()
         if self.arguments[0] not in sheets:
             raise ThriftyError(f"replications: no claims of {self.arguments[0]!r}; known: {', '.join(sheets)}")
         return tables.replications(sheets[self.arguments[0]].replications)

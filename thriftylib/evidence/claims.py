@@ -18,18 +18,6 @@ from thriftylib.spec import Data, Run, Share
 Relation = Literal["value", "greater", "equal", "no gain"]
 Mark = Literal["ABSTRACT", "PAPER TEXT", "FIGURE", "AUTHORS' LOG", "AUTHORS' CODE", "SECOND-HAND", "COUNTED"]
 """Where a number was read; SECOND-HAND: only in somebody else's account of the paper."""
-Statistic = Literal[
-    "mean over runs of the best epoch",
-    "mean over runs of the last epoch",
-    "best epoch of one run",
-    "best epoch of the best run",
-    "last epoch of one run",
-    "mean over runs",
-    "one run",
-    "count",
-    "duration",
-]
-"""What of the runs is stated; "mean over runs" and "one run" go with what has no epochs."""
 SEEDS = 3
 """Runs on each reproduced side from which on a strong word may be said."""
 BEST_OF = 5
@@ -106,26 +94,12 @@ class Spread(Strict):
 class Claim(Strict):
     """One number that a paper states.
 
-    ``value`` and ``spread`` (the paper's own standard deviation over its ``runs``, as printed) are in ``unit``;
-    ``population_spread`` says that it is the population's deviation (squares divided by the runs) and not the sample's
-    (by the runs less one). ``values`` are the single runs where they are known. ``at`` is the place on the figure's x
-    axis, where no setting gives it. ``error`` is how far the reading, or the rounding, may be off. ``reading`` says
-    what of the setting is inferred by us, ``reading_changed`` in which order it came to be where it was changed after
-    results were seen. ``not_testable`` says why no run of ours can decide it.
-
-    Of a count, ``inferred_from_itself`` says that the setting was inferred from the claimed number, and
-    ``build_unknown`` that how the authors built a network of it is not known.
-
     Two networks are compared by ``setting`` and ``against``. The ``prune_ratio`` is the percentage of the kernel
     parameters of ``against`` that ``setting`` does without. A difference is that of ``setting`` less that of
-    ``against``; ``relation`` says what of it is claimed, with a ``margin`` where it is equality or no gain. ``spreads``
-    are the paper's deviations of both sides over its ``runs``; where they are not given, those of the claims about each
-    side are taken (``side_spreads``). ``paired`` says what two runs of one seed share beyond the order of their images,
-    where they do: their differences are then judged pair by pair.
+    ``against``.
 
     Raises:
-        SpecError: a field is missing, unknown, of the wrong type or impossible.
-        RecordError: the claim is inconsistent.
+        RecordError: the claim is inconsistent; names it and the field.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9_-]+(/[a-z0-9-]+){2}$")]
@@ -136,31 +110,33 @@ class Claim(Strict):
     value: Finite
     unit: str
     bound: Literal["equals", "at least", "more than", "at most"] = "equals"
-    error: Annotated[float, Field(gt=0)] | Literal["exact"]
-    statistic: Statistic
-    runs: Annotated[int, Field(ge=1)] | None = None
-    spread: Amount | None = None
-    population_spread: bool = False
-    values: Annotated[tuple[float, ...], Field(strict=False)] = ()
-    spreads: Annotated[tuple[Amount, ...], Field(strict=False, min_length=2, max_length=2)] | None = None
-    paired: Text | None = None
-    at: float | None = None
+    error: Annotated[float, Field(gt=0)] | Literal["exact"]  # how far the reading, or the rounding, may be off
+    statistic: Text  # what of the runs is stated, one of thriftylib.evidence.quantities.STATISTICS
+    runs: Annotated[int, Field(ge=1)] | None = None  # the paper's
+    spread: Amount | None = None  # the paper's standard deviation over them, as printed
+    population_spread: bool = False  # it is the population's (squares divided by the runs), not the sample's
+    values: Annotated[tuple[float, ...], Field(strict=False)] = ()  # of the single runs, where they are known
+    spreads: Annotated[tuple[Amount, ...], Field(strict=False, min_length=2, max_length=2)] | None = (
+        None  # of both sides
+    )
+    paired: Text | None = None  # what two runs of one seed share beyond the order of their images: judged pair by pair
+    at: float | None = None  # the place on the figure's x axis, where no setting gives it
     mark: Mark
     source: Text
     how: Text
     confidence: Literal["certain", "high", "medium", "low"]
-    reading: str = ""
-    reading_changed: Text | None = None
-    inferred_from_itself: bool = False
-    build_unknown: bool = False
+    reading: str = ""  # what of the setting is inferred by us
+    reading_changed: Text | None = None  # how it came to be, in order, where it was changed after results were seen
+    inferred_from_itself: bool = False  # of a count: its setting was inferred from the claimed number
+    build_unknown: bool = False  # of a count: how the authors built a network of it is not known
     setting: Setting | None = None
     against: Setting | None = None
-    relation: Relation | None = None
-    margin: Annotated[float, Field(gt=0)] | None = None
+    relation: Relation | None = None  # what of a difference is claimed
+    margin: Annotated[float, Field(gt=0)] | None = None  # of equality and no gain
     experiment: Text | None = None
-    not_testable: Text | None = None
+    not_testable: Text | None = None  # why no run of ours can decide it
     declared: Quantity | None = None  # the row of a quantity that the claims file declares itself
-    side_spreads: tuple[Spread | None, Spread | None] = (None, None)
+    side_spreads: tuple[Spread | None, Spread | None] = (None, None)  # of the claims about each side
 
     @property
     def definition(self) -> Quantity:

@@ -15,22 +15,20 @@ import copy
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import ConfigDict, Field, model_validator
 
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence import quantities
-from thriftylib.evidence.claims import Claim, Setting, Spread, Text
+from thriftylib.evidence.claims import Amount, Claim, Setting, Spread, Text
 from thriftylib.evidence.quantities import Quantity
 from thriftylib.options import Strict, suggest
 
 _OWN = set(Claim.model_fields) - {"paper", "declared", "side_spreads"}
 """The fields of a claim that a file gives."""
 Item = TypeVar("Item")
-Place = list[str | int]
-"""Where something is in a file: ``["groups", 0, "rows", 2]``."""
 
 
 class Unavailable(Strict):
@@ -43,13 +41,35 @@ class Unavailable(Strict):
     known: str = ""
 
 
+class Table(Strict):
+    """``rows`` of values in named ``columns``."""
+
+    columns: list[str] = []
+    rows: list[Any] = []
+
+    def named(self, row: Any) -> dict[str, Any]:
+        """The values of a row by their columns."""
+        if not isinstance(row, list) or len(row) != len(self.columns):
+            raise RecordError(f"a row must be a list of {len(self.columns)} values, one for each column: {row!r}")
+        return dict(zip(self.columns, row, strict=True))
+
+
+class Group(Table):
+    """Claims that share all further fields."""
+
+    model_config = ConfigDict(extra="allow")
+
+    group: str
+    claims: list[dict[str, Any]] = []
+
+
 class Result(Strict):
-    """One number of a replication; ``start`` says how the weights were drawn or where they came from."""
+    """One number of a replication."""
 
     network: Text
-    start: str = ""
+    start: str = ""  # how the weights were drawn, or where they came from
     value: float
-    spread: Annotated[float, Field(ge=0)] | None = None
+    spread: Amount | None = None
 
 
 class Replication(Strict):
@@ -66,11 +86,23 @@ class Replication(Strict):
     @model_validator(mode="before")
     @classmethod
     def _from_table(cls, data: dict[str, Any]) -> dict[str, Any]:
-        if "rows" not in data:
+        parts = {key: data[key] for key in ("columns", "rows") if key in data}
+        if not parts:
             return data
-        table = Table.model_validate({key: data[key] for key in ("columns", "rows") if key in data})
-        fields = {key: value for key, value in data.items() if key not in ("columns", "rows")}
+        table = Table.model_validate(parts)
+        fields = {key: value for key, value in data.items() if key not in parts}
         return {**fields, "results": [table.named(row) for row in table.rows]}
+
+
+class File(Strict):
+    """A claims file as it is written."""
+
+    title: Text
+    groups: list[dict[str, Any]] = []
+    counted: list[dict[str, Any]] = []
+    unavailable: list[dict[str, Any]] = []
+    quantities: list[dict[str, Any]] = []
+    replications: list[dict[str, Any]] = []
 
 
 class ClaimsFile(Strict):
@@ -91,6 +123,21 @@ class Loaded(dict[str, Item]):
     def __init__(self, items: Mapping[str, Item], faults: Mapping[str, str]) -> None:
         super().__init__(items)
         self.faults = dict(faults)
+
+    def __missing__(self, key: str) -> Item:
+        if fault := self.faults.get(key.split("/")[0]):
+            raise RecordError(fault)
+        raise KeyError(key)
+
+    def sound(self) -> Self:
+        """The same.
+
+        Raises:
+            RecordError: a file was refused; names every fault.
+        """
+        if self.faults:
+            raise RecordError("; ".join(self.faults.values()))
+        return self
 
 
 def load_claims(folder: str | os.PathLike[str]) -> Loaded[Claim]:
@@ -162,7 +209,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         return super().construct_mapping(node, deep)
 
 
-def _line(node: yaml.Node | None, place: Place) -> int:
+def _line(node: yaml.Node | None, place: list[str | int]) -> int:
     """The line, from 1, of what is at a place, or of the nearest thing around it."""
     for step in place:
         if isinstance(node, yaml.MappingNode):
@@ -172,70 +219,37 @@ def _line(node: yaml.Node | None, place: Place) -> int:
     return node.start_mark.line + 1 if node else 1
 
 
-class Table(Strict):
-    """``rows`` of values in named ``columns``."""
-
-    columns: list[str] = []
-    rows: list[Any] = []
-
-    def named(self, row: Any) -> dict[str, Any]:
-        """The values of a row by their columns."""
-        if not isinstance(row, list) or len(row) != len(self.columns):
-            raise RecordError(f"a row must be a list of {len(self.columns)} values, one for each column: {row!r}")
-        return dict(zip(self.columns, row, strict=True))
-
-
-class Group(Table):
-    """Claims that share all further fields."""
-
-    model_config = ConfigDict(extra="allow")
-
-    group: str
-    claims: list[dict[str, Any]] = []
-
-
-class File(Strict):
-    """A claims file as it is written."""
-
-    title: Text
-    groups: list[dict[str, Any]] = []
-    counted: list[dict[str, Any]] = []
-    unavailable: list[dict[str, Any]] = []
-    quantities: list[dict[str, Any]] = []
-    replications: list[dict[str, Any]] = []
-
-
-def _read(paper: str, content: Any, root: yaml.Node | None, place: Place) -> ClaimsFile:
+def _read(paper: str, content: Any, root: yaml.Node | None, place: list[str | int]) -> ClaimsFile:
     """The file's content; ``place`` is where the reading is."""
     file = File.model_validate(content)
     declared = quantities.declare(file.quantities)
-    found: dict[str, dict[str, Any]] = {"groups": {}, "counted": {}, "unavailable": {}, "replications": {}}
+    found: dict[str, dict[str, Claim]] = {"groups": {}, "counted": {}}
+    others: dict[str, list[Any]] = {"unavailable": [], "replications": []}
     lines: dict[str, int] = {}
-    for part, things in found.items():
+    for part, claims in found.items():
         for index, entry in enumerate(getattr(file, part)):
             place[:] = part, index
-            if part in ("unavailable", "replications"):
-                model = Unavailable if part == "unavailable" else Replication
-                things[index] = model.model_validate({"paper": paper, **entry})
-                continue
             group = Group.model_validate(entry)
             _check_keys(group.model_extra, f"group {group.group!r}")
-            rows, claims = (enumerate(rows) for rows in (group.rows, group.claims))
-            for kind, number, own in (*(("rows", *row) for row in rows), *(("claims", *claim) for claim in claims)):
-                place[2:] = kind, number
-                claim = _claim(paper, group, group.named(own) if kind == "rows" else own, declared)
-                if claim.id in lines:
-                    raise RecordError(f"claim {claim.id}: is there twice, first in line {lines[claim.id]}")
-                if claim.mark == "COUNTED" and part == "groups":
-                    raise RecordError(f"claim {claim.id}: mark = 'COUNTED': our own arithmetic belongs under counted")
-                things[claim.id], lines[claim.id] = claim, _line(root, place)
+            for kind in ("rows", "claims"):
+                for number, own in enumerate(getattr(group, kind)):
+                    place[2:] = kind, number
+                    claim = _claim(paper, group, group.named(own) if kind == "rows" else own, declared)
+                    if claim.id in lines:
+                        raise RecordError(f"claim {claim.id}: is there twice, first in line {lines[claim.id]}")
+                    if claim.mark == "COUNTED" and part == "groups":
+                        raise RecordError(f"claim {claim.id}: mark = 'COUNTED': our arithmetic belongs under counted")
+                    claims[claim.id], lines[claim.id] = claim, _line(root, place)
+    for part, model in (("unavailable", Unavailable), ("replications", Replication)):
+        for index, entry in enumerate(getattr(file, part)):
+            place[:] = part, index
+            others[part].append(model.model_validate({"paper": paper, **entry}))
     return ClaimsFile(
         paper=paper,
         title=file.title,
         claims=_with_side_spreads(found["groups"]),
         counted=found["counted"],
-        unavailable=tuple(found["unavailable"].values()),
-        replications=tuple(found["replications"].values()),
+        **{part: tuple(entries) for part, entries in others.items()},
         lines=lines,
     )
 
@@ -270,15 +284,17 @@ def _claim(paper: str, group: Group, own: dict[str, Any], declared: Mapping[str,
 
 def _with_side_spreads(claims: dict[str, Claim]) -> dict[str, Claim]:
     """The same, differences with the spreads of the claims about each side."""
-    known = [(claim, claim.known_spread) for claim in claims.values() if claim.known_spread]
 
-    def spread(claim: Claim, side: Setting) -> Spread | None:
-        about = (claim.definition.of, claim.statistic, side)
-        return next((found for one, found in known if (one.quantity, one.statistic, one.setting) == about), None)
+    def spread(difference: Claim, side: Setting) -> Spread | None:
+        about = (difference.definition.of, difference.statistic, side)
+        known = (
+            claim.known_spread for claim in claims.values() if about == (claim.quantity, claim.statistic, claim.setting)
+        )
+        return next(filter(None, known), None)
 
-    return {
-        key: claim.model_copy(update={"side_spreads": tuple(spread(claim, side) for side in claim.sides)})
-        if claim.is_difference and len(claim.sides) == 2
-        else claim
+    changes = {
+        key: {"side_spreads": tuple(spread(claim, side) for side in claim.sides)}
         for key, claim in claims.items()
+        if claim.is_difference and len(claim.sides) == 2
     }
+    return {key: claim.model_copy(update=changes.get(key, {})) for key, claim in claims.items()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from thriftylib.errors import RecordError
@@ -37,7 +36,7 @@ def check(record: Record) -> None:
     Raises:
         RecordError: the record is inconsistent; names the field and both values.
     """
-    for faults in (_identity, _sessions, _series, _status, _learning_rates, _images, _times, _kept, _cost):
+    for faults in (_form, _series, _equal, _sessions, _status, _learning_rates, _images, _times, _kept):
         for fault in faults(record):
             raise RecordError(fault)
 
@@ -65,63 +64,77 @@ def check_utc(field: str, text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _identity(record: Record) -> Iterator[str]:
-    if record.id != record.run.id:
-        yield f"id = {record.id!r}: the run's own id is {record.run.id!r}, so the run or its id was changed"
+def _form(record: Record) -> Iterator[str]:
     if missing := [name for name in VERSIONS if name not in record.versions]:
         yield f"versions: lacks {', '.join(missing)}"
-    if record.weights is not None and record.weights.file != f"{record.id}.safetensors":
-        yield f"weights.file = {record.weights.file!r}: must be '{record.id}.safetensors'"
+    if missing := [name for name in SERIES if name not in record.series]:
+        yield f"series: lacks {', '.join(missing)}"
+    for field, text in [("finished", record.finished)] + [
+        ("sessions.started", each.started) for each in record.sessions
+    ]:
+        check_utc(field, text)
+
+
+def _equal(record: Record) -> Iterator[str]:
+    """What is stated twice is the same."""
+    best, final = points(record.series)
+    pairs = [
+        ("id", record.id, "the run's own id is", record.run.id),
+        ("best", record.best, "the series say", best),
+        ("final", record.final, "the series say", final),
+    ]
+    if record.weights:
+        pairs.append(("weights.file", record.weights.file, "must be", f"{record.id}.safetensors"))
+    if record.sessions:
+        pairs.append(("sittings", record.sittings, "the number of sessions is", len(record.sessions)))
+        for name in ("commit", "device", "threads", "versions"):
+            pairs.append((name, getattr(record, name), "the last session's is", getattr(record.sessions[-1], name)))
+    if record.kept and record.kept.shapes == {}:
+        for name, value in record.cost:
+            pairs.append((f"kept.{name}", getattr(record.kept, name), "nothing was narrowed, and cost has", value))
+    if record.run.network.name in NetworkOptions.known:  # only where its paper is imported anyway: see this module
+        for name, value in record.cost.of(record.run.cost):
+            pairs.append((f"cost.{name}", getattr(record.cost, name), "the run's network has", value))
+    for field, stated, source, implied in pairs:
+        if stated != implied:
+            yield f"{field} = {stated!r}: {source} {implied!r}"
 
 
 def _sessions(record: Record) -> Iterator[str]:
-    finished = check_utc("finished", record.finished)
-    if not record.sessions:
-        return
-    if len(record.sessions) != record.sittings:
-        yield f"sessions: has {len(record.sessions)}, sittings = {record.sittings}"
-    starts = [check_utc("sessions.started", session.started) for session in record.sessions]
     for session in record.sessions:
         if session.seconds and session.precision != record.precision:  # else nothing of it is in the result
             yield f"sessions.precision = {session.precision!r}: the record's is {record.precision!r}"
         if (session.commit is None) != bool(session.no_commit):
             yield "sessions.no_commit: must say why where there is no commit, and only there"
-    if any(later < earlier for earlier, later in pairwise(starts)):
+    starts = [check_utc("sessions.started", session.started) for session in record.sessions]
+    if starts != sorted(starts):
         yield "sessions.started: must rise"
-    last = record.sessions[-1]
-    if finished < starts[-1] + timedelta(seconds=last.seconds - _CLOCKS):
-        yield f"finished = {record.finished!r}: the last session, of {last.started}, took longer"
-    for name in ("commit", "device", "threads", "versions"):
-        if getattr(last, name) != getattr(record, name):
-            yield f"{name} = {getattr(record, name)!r}: the last session's is {getattr(last, name)!r}"
+    took = record.sessions[-1].seconds if record.sessions else 0.0
+    if starts and check_utc("finished", record.finished) < starts[-1] + timedelta(seconds=took - _CLOCKS):
+        yield f"finished = {record.finished!r}: the last session, of {starts[-1]}, took longer"
 
 
 def _series(record: Record) -> Iterator[str]:
-    if missing := [name for name in SERIES if name not in record.series]:
-        yield f"series: lacks {', '.join(missing)}"
     for name, values in record.series.items():
         known = [value for value in values if value is not None]
+        low, high = min(known, default=0), max(known, default=0)
         if len(values) != record.epochs:
             yield f"series.{name} has {len(values)} values: epochs = {record.epochs}"
-        if name.endswith("_accuracy") and not all(0 <= value <= 100 for value in known):
+        if name.endswith("_accuracy") and not 0 <= low <= high <= 100:
             yield f"series.{name}: must be percent, 0 to 100"
-        if name in ("learning_rate", "seconds") and (len(known) < len(values) or min(known, default=0) < 0):
+        if name in ("learning_rate", "seconds") and (len(known) < len(values) or low < 0):
             yield f"series.{name}: must be 0 or more in each epoch"
-        if name in ("train_loss", "test_loss", "validation_loss") and min(known, default=0) < 0:
-            yield f"series.{name} = {min(known)}: a cross-entropy is 0 or more"
+        if name in ("train_loss", "test_loss", "validation_loss") and low < 0:
+            yield f"series.{name} = {low}: a cross-entropy is 0 or more"
 
 
 def _status(record: Record) -> Iterator[str]:
-    best, final = points(record.series)
-    for name, stated, implied in (("best", record.best, best), ("final", record.final, final)):
-        if stated != implied:
-            yield f"{name} = {stated or 'none'}: the series say {implied or 'none'}"
     train, test = record.series["train_loss"], record.series["test_loss"]
     diverged = None in train or all(loss is None for loss in test)
     asked, is_complete = record.run.epochs, record.status == "complete"
     if record.epochs > asked:
         yield f"epochs = {record.epochs}: the recipe has {asked}"
-    if is_complete and asked and (record.epochs != asked or final is None):
+    if is_complete and asked and (record.epochs != asked or record.final is None):
         yield f"status = 'complete' with {record.epochs} epochs measured: the recipe has {asked}"
     if is_complete and asked and diverged:
         yield "status = 'complete': a train loss, or every test loss, is not finite: it is 'diverged'"
@@ -166,10 +179,9 @@ def _times(record: Record) -> Iterator[str]:
     if record.sessions and abs(parts - record.seconds) > _ROUNDED + 0.001 * len(record.sessions):
         yield f"seconds = {record.seconds}: its sessions together have {parts:.1f}"
     speed = record.images_per_second
-    if record.epochs and speed:
-        training = record.epochs * record.run.data.training_images / (speed + 0.05)
-        if training > 1.01 * record.seconds + 1:
-            yield f"images_per_second = {speed}: its epochs would take {training:.1f} s, seconds = {record.seconds}"
+    training = record.epochs * record.run.data.training_images / (speed + 0.05) if speed else 0.0
+    if training > 1.01 * record.seconds + 1:
+        yield f"images_per_second = {speed}: its epochs would take {training:.1f} s, seconds = {record.seconds}"
 
 
 def _kept(record: Record) -> Iterator[str]:
@@ -193,16 +205,3 @@ def _kept(record: Record) -> Iterator[str]:
                 f"kept.test_accuracy = {kept.test_accuracy}: the last epoch has {final.test_accuracy}, and no method "
                 "changed the network"
             )
-    if kept.shapes == {}:
-        for name, value in record.cost:
-            if getattr(kept, name) != value:
-                yield f"kept.{name} = {getattr(kept, name)}: nothing was narrowed, and cost has {value}"
-
-
-def _cost(record: Record) -> Iterator[str]:
-    """Only where the network's paper is imported anyway: see this module."""
-    if record.run.network.name not in NetworkOptions.known:
-        return
-    for name, value in record.cost.of(record.run.cost):
-        if getattr(record.cost, name) != value:
-            yield f"cost.{name} = {getattr(record.cost, name)}: the run's network has {value}"

@@ -1,6 +1,6 @@
 """Counts: what a network costs in closed form, kept so that claims about counts are judged without torch.
 
-``counts.json`` has a row for each claim about a parameter, filter or MAC count; ``thrifty cost --record`` makes it anew.
+``thrifty cost --record`` writes ``counts.json``, a row for each network whose parameters, filters or MACs are claimed.
 """
 
 from __future__ import annotations

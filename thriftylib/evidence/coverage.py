@@ -79,5 +79,5 @@ def with_sentence(text: str, coverage: Coverage) -> str:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    found = Coverage.of(load_claims(claims_dir()).values(), load_records(results_dir()))
+    found = Coverage.of(load_claims(claims_dir()).sound().values(), load_records(results_dir()))
     write_atomically(path, with_sentence(path.read_text("utf-8"), found).encode())

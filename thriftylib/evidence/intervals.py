@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from thriftylib.evidence.claims import SEEDS, Claim, Spread
+from thriftylib.evidence.statuses import Status, Word
 
 LEVEL = 0.95
 """Of each end of an interval: two ends make it a 90 % interval, that of two one-sided tests at 5 %."""
 ROUND = 1e-9
 """Room for rounding in comparisons: sums of two-decimal numbers are not exact."""
-
-Word = Literal["reproduced", "not reproduced", "consistent", "at odds"]
 
 
 class Side(NamedTuple):
@@ -117,51 +116,36 @@ def decide(centre: float, half: float | None, lowest: float, highest: float, run
 class Finding(NamedTuple):
     """The rule's answer: the word, ours, the room for being off or the margin, and the interval of ours - claimed."""
 
-    status: Word
+    status: Status
     ours: float
     tolerance: float
     distance: tuple[float, float] | None = None
 
 
-def compare(claim: Claim, found: Estimate, values: Sequence[float] = ()) -> Finding:
-    """The rule of the verdicts, for what our runs give; ``values``: the single runs, of a claim about the best one."""
-    value, error, inf = claim.value, claim.reading_error, math.inf
-    if claim.is_best_of:
-        return _compare_best(claim, values)
-    if claim.relation in ("greater", "equal", "no gain"):
-        margin = claim.margin or 0.0
-        lowest = {"greater": ROUND, "equal": -margin - ROUND, "no gain": -inf}[claim.relation]
-        highest = inf if claim.relation == "greater" else margin + ROUND
-        return Finding(decide(found.mean, found.half, lowest, highest, found.n), found.mean, margin)
-    if claim.bound != "equals":
-        half, tolerance, (lowest, highest) = found.half, error, _bounds(claim)
+def compare(claim: Claim, found: Estimate, best: float | None = None) -> Finding:
+    """The rule of the verdicts, for what our runs give; ``best``: the best run, of a claim about that."""
+    value, error, bound, lowest, highest = claim.value, claim.reading_error, claim.bound, -math.inf, math.inf
+    centre, half, tolerance = found.mean, found.half, error
+    if claim.is_best_of:  # decided by all runs that were fixed in advance; "the best run reaches c"
+        centre, half = best, 0.0 if found.n >= claim.seeds_needed else None
+        if bound == "equals":
+            bound = "at most" if claim.definition.better == "lower" else "at least"
+    if claim.relation not in (None, "value"):
+        tolerance = claim.margin or 0.0
+        lowest = {"greater": ROUND, "equal": -tolerance - ROUND}.get(claim.relation, lowest)
+        highest = highest if claim.relation == "greater" else tolerance + ROUND
+    elif bound == "at most":
+        highest = value + error + ROUND
+    elif bound != "equals":
+        lowest = value - error + (ROUND if bound == "more than" else -ROUND)
     else:
         half = found.half_beside(claim.reported_spreads, claim.runs or 1)
-        tolerance = error + (abs(value) / 2 if claim.is_difference else claim.definition.closeness(value))
+        tolerance += abs(value) / 2 if claim.is_difference else claim.definition.closeness(value)
         lowest, highest = value - tolerance - ROUND, value + tolerance + ROUND
-    status = decide(found.mean, half, lowest, highest, found.n)
-    if claim.is_difference and status == "reproduced":  # a gain needs its sign too
-        has_sign = abs(value) > error and (found.mean if value > 0 else -found.mean) - found.half > ROUND
+    status = decide(centre, half, lowest, highest, found.n)
+    if claim.relation == "value" and status == "reproduced":  # a gain needs its sign too
+        has_sign = abs(value) > error and math.copysign(1, value) * found.mean - found.half > ROUND
         status = "reproduced" if has_sign else "consistent"
-    off = found.mean - value
-    return Finding(status, found.mean, tolerance, None if half is None else (off - half, off + half))
-
-
-def _compare_best(claim: Claim, values: Sequence[float]) -> Finding:
-    """Of a stated value at least as good a one is asked for: "the best run reaches c"."""
-    is_lower = claim.definition.better == "lower"
-    best = (min if is_lower else max)(values)
-    bound = claim.bound if claim.bound != "equals" else "at most" if is_lower else "at least"
-    lowest, highest = _bounds(claim, bound)
-    words: tuple[Word, Word] = ("reproduced", "not reproduced")
-    if len(values) < claim.seeds_needed:
-        words = ("consistent", "at odds")
-    return Finding(words[not lowest <= best <= highest], best, claim.reading_error)
-
-
-def _bounds(claim: Claim, bound: str | None = None) -> tuple[float, float]:
-    """The range that a bound leaves, with the reading error."""
-    bound, value, error = bound or claim.bound, claim.value, claim.reading_error
-    if bound == "at most":
-        return -math.inf, value + error + ROUND
-    return value - error + (ROUND if bound == "more than" else -ROUND), math.inf
+    if half is None or claim.is_best_of or claim.relation not in (None, "value"):
+        return Finding(status, centre, tolerance)
+    return Finding(status, centre, tolerance, (centre - value - half, centre - value + half))

@@ -22,12 +22,14 @@ from __future__ import annotations
 import difflib
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from thriftylib.bench.record import BenchRecord, load_bench
+from thriftylib.datasets.facts import DATASETS
 from thriftylib.errors import RecordError
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import ClaimsFile, load_claims_files
@@ -37,23 +39,28 @@ from thriftylib.evidence.records import Record, load_records
 from thriftylib.evidence.statuses import STATUSES, STRONG, UNDECIDED, Verdict
 from thriftylib.evidence.tables import claim_row, record_row
 from thriftylib.evidence.verdicts import judge_all
-from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
 
-Fields = Mapping[str, str | float | None]
+Fields = dict[str, Any]
 """What is known of one thing by field; None or "" where there is nothing yet."""
 
+_LEVELS = {
+    "claim": ("claim id", "field"),
+    "record": ("run id", "field"),
+    "count": ("count", "field"),
+    "runs": ("data set", "field"),
+    "bench": ("bench", "variant", "field"),
+}
+"""What the parts of a key name, by its kind."""
 _FORMATS = {
     "value": ",.10g",
     "error": ",.10g",
     "difference": "+.2f",
-    "seconds": ",.0f",
+    "ratio": ".1f",
     "minutes": ",.1f",
     "mmacs": ",.1f",
-    "images_per_second": ",.0f",
-    "peak_mib": ",.0f",
-    "ratio": ".1f",
 }
+_FORMATS |= dict.fromkeys(("seconds", "images_per_second", "peak_mib"), ",.0f")
 """How a field is written; any other has two decimals, a whole number thousands commas."""
 
 
@@ -71,9 +78,10 @@ class Evidence:
         """From a folder of claims and a folder of results.
 
         Raises:
-            RecordError: a record, count or bench is corrupt or foreign.
+            RecordError: a file is corrupt or foreign.
         """
-        return cls(load_claims_files(claims), load_records(results), load_counts(results), load_bench(results))
+        files = load_claims_files(claims).sound()
+        return cls(files, load_records(results), load_counts(results), load_bench(results))
 
     @cached_property
     def claims(self) -> dict[str, Claim]:
@@ -81,15 +89,23 @@ class Evidence:
         return {key: claim for file in self.files.values() for key, claim in file.claims.items()}
 
     @cached_property
-    def coverage(self) -> dict[str, Coverage]:
-        """How much is tested of each paper, by its name, and of ``every paper``."""
-        papers = {name: file.claims for name, file in self.files.items()} | {"every paper": self.claims}
-        return {name: Coverage.of(claims.values(), self.records) for name, claims in papers.items()}
-
-    @cached_property
     def verdicts(self) -> dict[str, Verdict]:
         """The verdict of every claim by the claim's id."""
         return judge_all(self.claims, self.records, self.counts)
+
+    @cached_property
+    def numbers(self) -> dict[str, dict[str, Fields]]:
+        """Everything by the parts of its key."""
+        return {
+            "claim": {name: _claim(claim, self.verdicts[name]) for name, claim in self.claims.items()},
+            "record": {record.id: _record(record) for record in self.records},
+            "count": _counts(self),
+            "runs": {name: _scatter(name, self.records) for name in DATASETS},
+            "bench": {
+                name: {variant: _bench(bench, variant) for variant in bench.variants}
+                for name, bench in (self.bench or {}).items()
+            },
+        }
 
 
 def lookup(key: str, evidence: Evidence | None = None) -> str:
@@ -103,20 +119,21 @@ def lookup(key: str, evidence: Evidence | None = None) -> str:
         RecordError: no such key, with the nearest one; or nothing is recorded for it yet.
     """
     kind, *names = key.split(":")
-    if kind not in _KINDS:
-        raise RecordError(f"{key!r}: unknown kind {kind!r}" + suggest(kind, _KINDS))
-    form, find = _KINDS[kind]
-    if len(names) != form.count(":") or not all(names):
-        raise RecordError(f"{key!r}: must be of the form {form}")
-    fields, field = find(evidence or _committed(claims_dir(), results_dir()), *names[:-1]), names[-1]
-    if field not in fields:
-        raise RecordError(f"{key!r}: unknown field {field!r}" + suggest(field, fields))
-    value = fields[field]
-    if value is None or value == "":
+    levels = _LEVELS.get(kind)
+    if levels and (len(names) != len(levels) or not all(names)):
+        raise RecordError(f"{key!r}: must be of the form {kind}:{':'.join(f'<{level}>' for level in levels)}")
+    found: Any = (evidence or _committed(claims_dir(), results_dir())).numbers
+    for level, name in zip(("kind", *(levels or ())), (kind, *names), strict=False):
+        if name not in found:
+            close = " or ".join(map(repr, difflib.get_close_matches(name, found)))  # there may be hundreds
+            hint = f"did you mean {close}?" if close else f"there are {len(found)}, none like it"
+            raise RecordError(f"{key!r}: unknown {level} {name!r}; {hint}")
+        found = found[name]
+    if found is None or found == "":
         raise RecordError(f"{key!r}: nothing is recorded for it yet")
-    if isinstance(value, str):
-        return value
-    return format(value, _FORMATS.get(field, "," if isinstance(value, int) else ".2f"))
+    if isinstance(found, str):
+        return found
+    return format(found, _FORMATS.get(names[-1], "," if isinstance(found, int) else ".2f"))
 
 
 @cache
@@ -124,14 +141,10 @@ def _committed(claims: Path, results: Path) -> Evidence:
     return Evidence.load(claims, results)
 
 
-def _claim(evidence: Evidence, name: str) -> Fields:
-    claim = _known(evidence.claims, name, "claim")
-    verdict = evidence.verdicts[name]
-    row = claim_row(claim, verdict)
-    same = "error ours n best final tolerance difference verdict reason reading_changed recipe device seconds".split()
+def _claim(claim: Claim, verdict: Verdict) -> Fields:
+    row, ours = claim_row(claim, verdict), verdict.ours
     low, high = verdict.interval or (None, None)
-    ours = row["ours"]
-    return {name: row[name] for name in same} | {
+    return row | {
         "value": row["claimed"],
         "runs": row["claimed_n"],
         "spread": row["claimed_spread"],
@@ -144,29 +157,24 @@ def _claim(evidence: Evidence, name: str) -> Fields:
     }
 
 
-def _record(evidence: Evidence, name: str) -> Fields:
-    record = _known({record.id: record for record in evidence.records}, name, "record")
+def _record(record: Record) -> Fields:
     measured = {key: float(value) for key, value in record.measured.items() if isinstance(value, int | float)}
-    return {
-        **record_row(record),
-        "minutes": record.seconds / 60,
-        "mmacs": record.counted.macs / 1e6,
-        **measured,
-    }
+    return {**record_row(record), "minutes": record.seconds / 60, "mmacs": record.counted.macs / 1e6, **measured}
 
 
-def _count(evidence: Evidence, name: str) -> Fields:
+def _counts(evidence: Evidence) -> dict[str, Fields]:
     verdicts = evidence.verdicts.values()
-    found = [verdict.status for verdict in verdicts]
+    words = [verdict.status for verdict in verdicts]
     status = [record.status for record in evidence.records]
+    papers = {name: file.claims for name, file in evidence.files.items()} | {"every paper": evidence.claims}
 
     def trainings(*words: str) -> int:
         return len({record for verdict in verdicts if verdict.status in words for record in verdict.records})
 
-    counts = {
+    return {
         "scoreboard": {
-            **{name: found.count(name) for name in STATUSES},
-            "claims": len(found),
+            **{word: words.count(word) for word in STATUSES},
+            "claims": len(words),
             "tested": sum(verdict.ours is not None for verdict in verdicts),
             "trained": sum(bool(verdict.records) and verdict.status != "other recipe" for verdict in verdicts),
         },
@@ -175,16 +183,15 @@ def _count(evidence: Evidence, name: str) -> Fields:
             "own recipe": trainings(*STRONG, *UNDECIDED),
             "strong": trainings(*STRONG),
         },
-        **{paper: coverage._asdict() for paper, coverage in evidence.coverage.items()},
+        **{name: Coverage.of(claims.values(), evidence.records)._asdict() for name, claims in papers.items()},
         "records": {"all": len(status), "complete": status.count("complete"), "diverged": status.count("diverged")},
         "unavailable": {"all": sum(len(file.unavailable) for file in evidence.files.values())},
     }
-    return _known(counts, name, "count")
 
 
-def _runs(evidence: Evidence, dataset: str) -> Fields:
+def _scatter(dataset: str, records: Sequence[Record]) -> Fields:
     groups: dict[str, list[float]] = {}
-    for record in evidence.records:
+    for record in records:
         data, best = record.run.data, record.best_accuracy
         if data.name == dataset and not (data.train_images or data.test_images) and best is not None:
             groups.setdefault(record.run.configuration, []).append(best)
@@ -194,29 +201,11 @@ def _runs(evidence: Evidence, dataset: str) -> Fields:
     return {"deviation": math.sqrt(squares / freedom) if freedom else None, "freedom": freedom}
 
 
-def _bench(evidence: Evidence, name: str, variant: str) -> Fields:
-    bench = _known(evidence.bench or {}, name, "bench")
-    found = _known(bench.variants, variant, f"variant of bench {name}")
+def _bench(bench: BenchRecord, variant: str) -> Fields:
+    found = bench.variants[variant]
     return {
         "ratio": bench.ratio(variant),
         "memory_ratio": bench.memory_ratio(variant),
         "images_per_second": statistics.median(found.images_per_second),
         "peak_mib": found.peak_bytes and found.peak_bytes / 2**20,
     }
-
-
-_KINDS: dict[str, tuple[str, Callable[..., Fields]]] = {
-    "claim": ("claim:<claim id>:<field>", _claim),
-    "record": ("record:<run id>:<field>", _record),
-    "count": ("count:<what>:<field>", _count),
-    "runs": ("runs:<data set>:<field>", _runs),
-    "bench": ("bench:<name>:<variant>:<field>", _bench),
-}
-
-
-def _known(things: Mapping, name: str, kind: str):
-    if name not in things:
-        close = difflib.get_close_matches(name, things, n=3)  # there may be hundreds
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {len(things)}, none like it"
-        raise RecordError(f"unknown {kind} {name!r}; {hint}")
-    return things[name]

@@ -27,30 +27,29 @@ Source = Literal["series", "measured", "cost", "count", "none"]
 """
 
 TEST_ACCURACY = "test_accuracy"
-"""The series of test accuracies, and the quantity read from it."""
 TRAIN_ACCURACY = "train_accuracy"
 DIFFERENCE = "_difference"
 """How the name of a difference of two networks ends, after the name of what is compared."""
-MEANS = ("mean over runs of the best epoch", "best epoch of one run", "best epoch of the best run")
+_BEST = ("mean over runs of the best epoch", "best epoch of one run", "best epoch of the best run")
+_ANY = ("mean over runs", "one run")
 STATISTICS: Mapping[str, tuple[str, ...]] = {
-    "series": (*MEANS, "last epoch of one run", "mean over runs of the last epoch"),
-    "measured": ("mean over runs", "one run"),
-    "cost": ("mean over runs", "one run"),
+    "series": (*_BEST, "last epoch of one run", "mean over runs of the last epoch"),
+    "measured": _ANY,
+    "cost": _ANY,
     "count": ("count",),
-    "none": (*MEANS, "last epoch of one run", "mean over runs", "one run", "duration"),
+    "none": (*_BEST, "last epoch of one run", *_ANY, "duration"),
 }
-"""The statistics that a source knows."""
+"""What of the runs may be stated, by the source."""
 
 
 class Close(Strict):
-    """How far off still counts as close: ``absolute`` in the unit, ``relative`` of the distance to perfection.
+    """How far off still counts as close; where both are given the smaller one holds.
 
-    Where both are given the smaller one holds. One point and a fifth for accuracies: 1 point of a claimed 90 %, 0.126
-    points of a claimed 99.37 %, a fifth of the error rate.
+    One point and a fifth for accuracies: 1 point of a claimed 90 %, 0.126 points of a claimed 99.37 %.
     """
 
-    absolute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    relative: Annotated[float, Field(gt=0, lt=1)] | None = None
+    absolute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # in the unit
+    relative: Annotated[float, Field(gt=0, lt=1)] | None = None  # of the distance to perfection
 
     @model_validator(mode="after")
     def _given(self) -> Self:
@@ -60,36 +59,19 @@ class Close(Strict):
 
 
 class Quantity(Strict):
-    """One row of the table.
+    """One row of the table."""
 
-    Args:
-        name: as claims call it; the name of the series or measurement, where one is read.
-        unit: of claims and verdicts; "" for plain numbers.
-        source: where our number comes from.
-        better: which way is better; None where neither is.
-        close: what counts as close; None: exactly equal.
-        perfect: the value that nothing can better: ``close.relative`` is of the distance to it.
-        chance: what guessing reaches, which a diverged run counts with at least; "classes" for 100 / classes percent.
-        limits: the smallest and largest value that a claim may state.
-        reads: what is read of the record or count, where that has another name.
-        of: of a comparison of two networks the quantity that is compared, else None.
-        compares: how ``of`` is compared: their "difference", or the "share" in percent that the first does without.
-
-    Raises:
-        SpecError: a field is missing, unknown, of the wrong type or impossible.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    unit: str
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]  # of the series or measurement too, where one is read
+    unit: str  # of claims and verdicts; "" for plain numbers
     source: Source
     better: Literal["higher", "lower"] | None = None
-    close: Close | None = None
-    perfect: Finite = 0.0
-    chance: Finite | Literal["classes"] | None = None
-    limits: Annotated[tuple[float, float], Field(strict=False)] | None = None
-    reads: str | None = None
-    of: str | None = None
-    compares: Literal["difference", "share"] | None = None
+    close: Close | None = None  # None: exactly equal
+    perfect: Finite = 0.0  # the value that nothing can better
+    chance: Finite | Literal["classes"] | None = None  # what a diverged run counts with at least; 100 / classes percent
+    limits: Annotated[tuple[float, float], Field(strict=False)] | None = None  # of what a claim may state
+    reads: str | None = None  # what is read of the record or count, where that has another name
+    of: str | None = None  # the quantity of two networks that is compared
+    compares: Literal["difference", "share"] | None = None  # how; share: the percentage that the first does without
 
     @property
     def key(self) -> str:
@@ -98,7 +80,7 @@ class Quantity(Strict):
 
     @property
     def needs_runs(self) -> bool:
-        """Whether a training or a measurement decides; closed-form counts need none."""
+        """Whether a training or a measurement decides."""
         return self.source in ("series", "measured", "cost")
 
     @property
@@ -181,16 +163,15 @@ def declare(rows: Iterable[object]) -> dict[str, Quantity]:
         RecordError: a name is taken, or what a row needs is missing.
     """
     declared: dict[str, Quantity] = {}
-    for row in rows:
-        quantity = Quantity.model_validate(row)
-        where = f"quantity {quantity.name!r}"
+    for quantity in map(Quantity.model_validate, rows):
+        fault = None
         if quantity.name in {**QUANTITIES, **declared} or is_difference(quantity.name):
-            raise RecordError(f"{where}: the name is taken; a difference needs no declaration")
-        if quantity.source in ("count", "cost") or quantity.compares or quantity.of or quantity.reads:
-            raise RecordError(
-                f"{where}: source must be 'series', 'measured' or 'none', and reads, of and compares left out"
-            )
-        if quantity.needs_runs and quantity.close is None:
-            raise RecordError(f"{where}: close: must say what counts as close, such as {{relative: 0.05}}")
+            fault = "the name is taken; a difference needs no declaration"
+        elif quantity.source in ("count", "cost") or quantity.compares or quantity.of or quantity.reads:
+            fault = "source must be 'series', 'measured' or 'none', and reads, of and compares left out"
+        elif quantity.needs_runs and quantity.close is None:
+            fault = "close: must say what counts as close, such as {relative: 0.05}"
+        if fault:
+            raise RecordError(f"quantity {quantity.name!r}: {fault}")
         declared[quantity.name] = quantity
     return declared

@@ -44,37 +44,30 @@ class Counted(Strict):
 
 
 class Kept(Counted):
-    """The network that a run leaves: counted as it is, and evaluated once more after training.
-
-    Costs are those of :class:`Counted`, of the kept network: a method may have removed part of the run's own.
-    ``shapes`` holds the shape of each tensor of the kept network (by its name in ``state_dict``) that differs from the
-    run's own network, so that the kept one is built from the record alone; None: it has other layers, and is not.
-    """
+    """The network that a run leaves, which a method may have narrowed: its cost, and one evaluation after training."""
 
     test_accuracy: Percent
     test_loss: float | None
     validation_accuracy: Percent | None = None
+    # Of each tensor, by its name in state_dict, that differs from the run's own network; None: of other layers.
     shapes: dict[str, Annotated[tuple[Whole, ...], Field(strict=False)]] | None = {}
 
 
 class Session(Strict):
-    """One call that a run was trained by, from its start or a checkpoint to a stop or the end.
-
-    ``seconds``: training and evaluation that the result holds. ``lost_seconds``: what it did after its last
-    checkpoint, until it was killed. ``no_commit`` says why there is no commit. ``fast``: the fast path that serves the
-    network, with its compiler where it has one; None: PyTorch's operators alone.
-    """
+    """One call that a run was trained by, from its start or a checkpoint to a stop or the end."""
 
     started: str
     commit: Commit | None
-    no_commit: str = ""
+    no_commit: str = ""  # why there is none
     device: Text
     precision: Literal["fp32", "bf16"]
     threads: Annotated[int, Field(ge=1)]
     versions: dict[str, Text]
-    fast: Text | None = None
-    seconds: Amount
-    lost_seconds: Amount = 0.0
+    fast: Text | None = (
+        None  # the fast path that serves the network, with its compiler; None: PyTorch's operators alone
+    )
+    seconds: Amount  # training and evaluation that the result holds
+    lost_seconds: Amount = 0.0  # what it did after its last checkpoint, until it was killed
 
 
 class Weights(Strict):
@@ -86,17 +79,14 @@ class Weights(Strict):
 
 
 class Record(Strict):
-    """One run's outcome: the run, its series, and where, when and with what it was trained.
+    """What came out of one run: the run, its series, and where, when and with what it was trained.
 
     ``complete`` means that every epoch of the recipe was done; ``diverged`` that the training loss was not finite and
-    training ended there, or that no epoch had a finite test loss. ``seconds`` is all training and evaluation that the
-    result holds, over all sessions (``sittings`` is their number). Commit, device, threads and versions are the last
-    session's. ``cost`` is that of the run's own network, ``kept`` what is left of it, ``measured`` what its method
-    measured. Records from before sessions and kept networks were recorded have none.
+    training ended there, or that no epoch had a finite test loss. Commit, device, threads and versions are the last
+    session's. Records from before sessions and kept networks were recorded have none.
 
     Raises:
-        SpecError: a field is missing, unknown, of the wrong type or impossible.
-        RecordError: the record is inconsistent.
+        RecordError: the record is inconsistent; names the field and both values.
     """
 
     format: Literal[1] = 1
@@ -107,19 +97,19 @@ class Record(Strict):
     series: Series
     best: Point | None
     final: Point | None
-    cost: Counted
+    cost: Counted  # of the run's own network
     images_per_second: Amount
-    seconds: Amount
+    seconds: Amount  # all training and evaluation that the result holds, over all sessions
     device: Text
     precision: Literal["fp32", "bf16"]
     threads: Annotated[int, Field(ge=1)]
     versions: dict[str, Text]
     commit: Commit | None
     finished: str
-    sittings: Annotated[int, Field(ge=1)]
+    sittings: Annotated[int, Field(ge=1)]  # the number of sessions
     weights: Weights | None = None
     kept: Kept | None = None
-    measured: dict[str, float | None | Annotated[list[float | None], Field(strict=False)]] = {}
+    measured: dict[str, float | None | Annotated[list[float | None], Field(strict=False)]] = {}  # by the run's method
     sessions: Annotated[tuple[Session, ...], Field(strict=False)] = ()
 
     @property
@@ -136,10 +126,7 @@ class Record(Strict):
 
     @property
     def best_accuracy(self) -> float | None:
-        """Test accuracy (percent) of the best epoch, where the kept network computes what the last epoch's did.
-
-        Else that of the kept network: the epochs were another's.
-        """
+        """Test accuracy (percent) of the best epoch; of the kept network, where the epochs were another's."""
         return self.best.test_accuracy if self.best and self.keeps_last_epoch else self.final_accuracy
 
     @property

@@ -7,20 +7,19 @@ reading error, so that 1 point counts as close; the paper's runs and ours are no
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy
 from pydantic import Field
-from scipy.special import stdtrit
 
 from thriftylib.evidence.claims import Claim
-from thriftylib.evidence.intervals import compare, estimate
+from thriftylib.evidence.intervals import Estimate, compare, estimate
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import read_model, write_json
 from thriftylib.options import Strict
@@ -40,7 +39,7 @@ Rates = dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 
 class Row(Strict):
-    """The share of each word: of this rule, and of the rule of difference that stood here ``earlier``."""
+    """How often each word is said: by this rule, and by the rule of difference that was used ``earlier``."""
 
     difference: float
     ours: int
@@ -61,67 +60,47 @@ class ErrorRates(Strict):
 
 def simulate(trials: int = TRIALS, seed: int = SEED) -> ErrorRates:
     """Every difference with every number of runs, ``trials`` times each; the same seed is the same result."""
-    generator = numpy.random.default_rng(seed)
-    rows = [
-        _row(difference, ours, theirs, trials, generator)
-        for theirs in THEIRS
-        for ours in OURS
-        for difference in DIFFERENCES
-    ]
+    import numpy
+
+    draw = numpy.random.default_rng(seed).normal
+    rows = []
+    for theirs, ours, difference in itertools.product(THEIRS, OURS, DIFFERENCES):
+        claims = [_claim(runs) for runs in draw(75.0, DEVIATION, (trials, theirs)).tolist()]
+        found = [estimate(runs) for runs in draw(75.0 + difference, DEVIATION, (trials, ours)).tolist()]
+        words = _rates(compare(*each).status for each in zip(claims, found, strict=True))
+        earlier = _rates(map(_earlier, claims, found))
+        rows.append(Row(difference=difference, ours=ours, theirs=theirs, words=words, earlier=earlier))
     return ErrorRates(trials=trials, seed=seed, deviation=DEVIATION, rows=rows)
 
 
-def _row(difference: float, ours: int, theirs: int, trials: int, generator: numpy.random.Generator) -> Row:
-    words: Counter[str] = Counter()
-    earlier: Counter[str] = Counter()
-    papers = generator.normal(75.0, DEVIATION, (trials, theirs)).tolist()
-    runs = generator.normal(75.0 + difference, DEVIATION, (trials, ours)).tolist()
-    for paper, values in zip(papers, runs, strict=True):
-        spread = statistics.stdev(paper) if theirs > 1 else None
-        claim = _CLAIM.model_copy(update={"value": statistics.fmean(paper), "spread": spread, "runs": theirs})
-        words[compare(claim, estimate(values)).status] += 1
-        earlier[_earlier(claim.value, spread, theirs, values)] += 1
-    return Row(
-        difference=difference,
-        ours=ours,
-        theirs=theirs,
-        words={word: words[word] / trials for word in sorted(words)},
-        earlier={word: earlier[word] / trials for word in sorted(earlier)},
-    )
+def _claim(runs: list[float]) -> Claim:
+    """What a paper with these runs claims."""
+    spread = statistics.stdev(runs) if len(runs) > 1 else None
+    fields = {"value": statistics.fmean(runs), "error": "exact", "spread": spread, "runs": len(runs)}
+    return Claim.model_construct(quantity=TEST_ACCURACY, statistic="mean over runs of the best epoch", **fields)
 
 
-def _earlier(value: float, theirs: float | None, runs: int, values: Sequence[float]) -> str:
+def _rates(words: Iterable[str]) -> Rates:
+    found = Counter(words)
+    return {word: found[word] / found.total() for word in sorted(found)}
+
+
+def _earlier(claim: Claim, found: Estimate) -> str:
     """The rule before: a test of difference, so that scatter and few runs were rewarded with "reproduced"."""
-    n, spread, freedom = len(values), statistics.stdev(values), len(values) - 1
-    if theirs is not None:
+    from scipy.special import stdtrit
+
+    n, runs, freedom, variance = found.n, claim.runs, found.n - 1, found.sides[0].variance
+    if claim.spread is not None:
         freedom = n + runs - 2
-        spread = math.sqrt(((n - 1) * spread**2 + (runs - 1) * theirs**2) / freedom)
-    width = float(stdtrit(freedom, 0.975)) * spread
-    off = abs(statistics.fmean(values) - value)
+        variance = ((n - 1) * variance + (runs - 1) * claim.spread**2) / freedom
+    width = float(stdtrit(freedom, 0.975)) * math.sqrt(variance)
+    off = abs(found.mean - claim.value)
     if width / math.sqrt(n) > 1:
-        weak = 1.0 if theirs is None else max(1.0, 2 * theirs)
+        weak = max(1.0, 2 * (claim.spread or 0.0))
         return "consistent" if off <= weak else "at odds"
     if off <= width * math.sqrt(1 / n + 1 / runs):
         return "reproduced"
     return "partly" if off <= 1 else "not reproduced"
-
-
-_CLAIM = Claim(
-    id="simulated/accuracy/one",
-    paper="simulated",
-    figure="simulation",
-    statement="A simulated accuracy.",
-    quantity=TEST_ACCURACY,
-    value=75.0,
-    unit="%",
-    error="exact",
-    statistic="mean over runs of the best epoch",
-    mark="COUNTED",
-    source="this module",
-    how="drawn",
-    confidence="certain",
-    not_testable="it is simulated",
-)
 
 
 def load_error_rates(folder: str | os.PathLike[str]) -> ErrorRates:

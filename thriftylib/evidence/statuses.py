@@ -6,23 +6,15 @@ from typing import Literal
 
 from thriftylib.options import Strict
 
-Status = Literal[
-    "reproduced",
-    "not reproduced",
-    "consistent",
-    "at odds",
-    "other recipe",
-    "equal",
-    "differs",
-    "by construction",
-    "not run",
-    "not counted",
-    "not testable",
-]
+Strong = Literal["reproduced", "not reproduced"]
+Undecided = Literal["consistent", "at odds"]
+Word = Literal[Strong, Undecided]
+"""What runs of the claim's own recipe decide."""
+Status = Literal[Word, "other recipe", "equal", "differs", "by construction", "not run", "not counted", "not testable"]
+STRONG: tuple[Status, ...] = Strong.__args__
+UNDECIDED: tuple[Status, ...] = Undecided.__args__
 STATUSES: tuple[Status, ...] = Status.__args__
 """Every word, in the order that boards sort them by."""
-STRONG: tuple[Status, ...] = ("reproduced", "not reproduced")
-UNDECIDED: tuple[Status, ...] = ("consistent", "at odds")
 
 
 class Verdict(Strict):

@@ -16,25 +16,23 @@ from thriftylib.evidence.verdicts import judge_all
 if TYPE_CHECKING:
     import pandas
 
-SCOREBOARD = tuple(
-    (
-        "id paper figure statement quantity unit bound claimed error claimed_spread claimed_n "
-        "ours spread n difference low high tolerance verdict reason "
-        "best final statistic recipe cost seconds device seeds records experiment command "
-        "mark source how confidence reading reading_changed"
-    ).split()
+SCOREBOARD = (
+    *("id", "paper", "figure", "statement", "quantity", "unit", "bound"),
+    *("claimed", "error", "claimed_spread", "claimed_n"),
+    *("ours", "spread", "n", "difference", "low", "high", "tolerance", "verdict", "reason"),
+    *("best", "final", "statistic", "recipe", "cost", "seconds", "device", "seeds", "records", "experiment", "command"),
+    *("mark", "source", "how", "confidence", "reading", "reading_changed"),
 )
 """The columns of :func:`scoreboard`, in order."""
 _NUMBERS = (
-    "claimed error claimed_spread claimed_n ours spread difference low high tolerance best final cost seconds"
-).split()
+    *("claimed", "error", "claimed_spread", "claimed_n", "ours", "spread", "difference", "low", "high", "tolerance"),
+    *("best", "final", "cost", "seconds"),
+)
 
-RECORDS = tuple(
-    (
-        "id configuration network dataset recipe seed status epochs "
-        "best_epoch best final parameters macs ptflops_macs weight_bytes activation_bytes "
-        "images_per_second seconds device precision threads sittings finished commit weights"
-    ).split()
+RECORDS = (
+    *("id", "configuration", "network", "dataset", "recipe", "seed", "status", "epochs"),
+    *("best_epoch", "best", "final", "parameters", "macs", "ptflops_macs", "weight_bytes", "activation_bytes"),
+    *("images_per_second", "seconds", "device", "precision", "threads", "sittings", "finished", "commit", "weights"),
 )
 """The columns of :func:`records_frame` before the options, in order."""
 

@@ -84,17 +84,15 @@ def _judge_runs(claim: Claim, records: Iterable[Record]) -> Verdict:
     if len({record.id for record in fitting}) < len(fitting):
         raise RecordError(f"claim {claim.id}: a record is given twice")
     measured = [record for record in fitting if reached(claim, record) is not None]
-    found = _candidates(claim, measured)
-    own = [groups for groups in found if _follows(claim, groups)]
+    candidates = _candidates(claim, measured)
+    own = [groups for groups in candidates if _follows(claim, groups)]
+    candidates = own or candidates
     if claim.is_best_of:
-        own, found = (
-            [(kept,) for (group,) in each if (kept := [one for one in group if one.run.seed < claim.seeds_needed])]
-            for each in (own, found if not own else [])
-        )
-    if own:
-        return _verdict(claim, min(own, key=lambda groups: _order(claim, groups)), len(own) - 1)
-    if found:
-        return _verdict(claim, max(found, key=_size), None)
+        early = [[record for record in group if record.run.seed < claim.seeds_needed] for (group,) in candidates]
+        candidates = [(group,) for group in early if group]
+    if candidates:
+        chosen = min(candidates, key=lambda groups: _rank(claim, groups))
+        return _verdict(claim, chosen, len(candidates) - 1 if own else None)
     return Verdict(claim=claim.id, status="not run", reason=_missing(claim, fitting, measured) + ".")
 
 
@@ -113,18 +111,13 @@ def _follows(claim: Claim, groups: Groups) -> bool:
     return all(map(Setting.has_recipe, claim.sides, (group[0].run for group in groups)))
 
 
-def _size(groups: Groups) -> tuple[int, int, int, str]:
-    """What the largest is found by; of equals the longest recipe, then any, as long as it is always the same."""
-    sizes = [len(group) for group in groups]
-    return min(sizes), sum(sizes), groups[0][0].run.epochs, "".join(group[0].run.configuration for group in groups)
-
-
-def _order(claim: Claim, groups: Groups) -> tuple[int, int, list[int], int, str]:
-    """What the deciding one is found by: the most runs, then the claim's own order of alternatives and recipes."""
-    smallest, total, _, name = _size(groups)
-    places = [side.alternative(group[0].run) for side, group in zip(claim.sides, groups, strict=True)]
-    recipe = [*claim.setting.recipes, groups[0][0].run.recipe_name].index(groups[0][0].run.recipe_name)
-    return -smallest, -total, places, recipe, name
+def _rank(claim: Claim, groups: Groups) -> tuple:
+    """The configurations with the most runs come first, then the claim's own order, then the longest recipe."""
+    runs, sizes = [group[0].run for group in groups], [len(group) for group in groups]
+    recipes = [*claim.setting.recipes, runs[0].recipe_name]
+    places = [side.alternative(run) for side, run in zip(claim.sides, runs, strict=True)]
+    order = (places, recipes.index(runs[0].recipe_name), -runs[0].epochs, [run.configuration for run in runs])
+    return -min(sizes), -sum(sizes), *order
 
 
 def _missing(claim: Claim, fitting: Group, measured: Group) -> str:
@@ -145,7 +138,7 @@ def _verdict(claim: Claim, groups: Groups, others: int | None) -> Verdict:
     sides = [{record.run.seed: reached(claim, record) for record in group} for group in groups]
     values, every = list(sides[0].values()), [record for group in groups for record in group]
     found = subtract(*sides, paired=claim.paired is not None) if claim.is_difference else estimate(values)
-    finding = compare(claim, found, values)
+    finding = compare(claim, found, (min if claim.definition.better == "lower" else max)(values))
     half = found.half if claim.is_difference else None
     is_own, recipe = others is not None, " and ".join(sorted({record.run.recipe_name for record in every}))
     reason = _ours(claim, finding, found, groups)
