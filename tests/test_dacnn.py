@@ -1,4 +1,4 @@
-"""DACNN: the counts of the paper's table, the network against an unrolled twin, options, mistakes."""
+"""DACNN: the counts of the paper's table, the network against an unrolled reference, options, mistakes."""
 
 import pytest
 import torch
@@ -71,12 +71,12 @@ def test_number_of_regulators(regulators, counts):
 
 @pytest.mark.parametrize(("depth", "uses"), [(14, 12), (18, 16), (24, 22), (34, 32)])
 def test_the_trunk_shrinks_by_the_number_of_layers_that_use_its_kernel(depth, uses):
-    shared, twin = (DacnnOptions(depth=depth, shared=flag).cost(CIFAR, 10) for flag in (True, False))
+    shared, own = (DacnnOptions(depth=depth, shared=flag).cost(CIFAR, 10) for flag in (True, False))
     assert shared.part("trunk conv").parameters == 9 * 128**2
-    assert twin.part("trunk conv").parameters == uses * shared.part("trunk conv").parameters
-    assert twin.part("trunk conv").weight_bytes() == uses * shared.part("trunk conv").weight_bytes()
-    assert twin.parameters - shared.parameters == (uses - 1) * 9 * 128**2  # and nothing else differs
-    assert (twin.macs, twin.activation_bytes()) == (shared.macs, shared.activation_bytes())
+    assert own.part("trunk conv").parameters == uses * shared.part("trunk conv").parameters
+    assert own.part("trunk conv").weight_bytes() == uses * shared.part("trunk conv").weight_bytes()
+    assert own.parameters - shared.parameters == (uses - 1) * 9 * 128**2  # and nothing else differs
+    assert (own.macs, own.activation_bytes()) == (shared.macs, shared.activation_bytes())
 
 
 def test_mix_without_sharing_has_the_kernels_of_the_ordinary_networks():
@@ -155,7 +155,7 @@ def test_shared_affine_map_has_statistics_of_each_use():
     assert means.abs().amax(1).min() > 0
 
 
-def test_start_is_pytorchs_default():
+def test_initialisation_is_pytorchs_default():
     torch.manual_seed(0)
     network = DacnnOptions(depth=18, regulators="per-layer").build(CIFAR, 10)
     for module in network.modules():
@@ -164,7 +164,7 @@ def test_start_is_pytorchs_default():
             assert 0.97 * bound < module.weight.abs().max() <= bound
 
 
-# --- against the unrolled twin ----------------------------------------------------------------------------------------
+# --- against the unrolled reference -----------------------------------------------------------------------------------
 
 
 def normalised(x, affine):
@@ -183,7 +183,7 @@ def halved(x):
     return x[:, :, : 2 * rows, : 2 * columns].unflatten(2, (rows, 2)).unflatten(4, (columns, 2)).amax((3, 5))
 
 
-def twin_logits(x, own, *, ends, residual, relu_first=False, swap=False):
+def reference_logits(x, own, *, ends, residual, relu_first=False, swap=False):
     """The equations, a kernel and an affine map for each use; ``ends``: the uses after which maps are halved."""
 
     def conv_norm(i, x):
@@ -220,7 +220,7 @@ def twin_logits(x, own, *, ends, residual, relu_first=False, swap=False):
     return x @ weight.T + bias
 
 
-def assert_same_as_twin(options, kernels, ends, shape, **twin):
+def assert_same_as_reference(options, kernels, ends, shape, **how):
     """``kernels``: for each use the kernel it should have, by number in the order of first use."""
     torch.manual_seed(0)
     network = options.build(shape, 5).double()
@@ -228,29 +228,29 @@ def assert_same_as_twin(options, kernels, ends, shape, **twin):
         nn.init.normal_(parameter, 0, 0.5 if parameter.dim() < 4 else parameter[0].numel() ** -0.5)
     images, target = torch.randn(4, *shape, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
 
-    theirs = {("linear", 0): list(network.head[-1].parameters())}
+    parts_of = {("linear", 0): list(network.head[-1].parameters())}
     for i, kernel in enumerate(kernels):
-        theirs["conv", i] = list(network.convs[kernel].parameters())
+        parts_of["conv", i] = list(network.convs[kernel].parameters())
         if options.norm == "affine":
-            theirs["affine", i] = list(network.affine[kernel])
+            parts_of["affine", i] = list(network.affine[kernel])
         else:
-            theirs["affine", i] = list(network.norms[kernel if options.norm == "shared" else i].parameters())
+            parts_of["affine", i] = list(network.norms[kernel if options.norm == "shared" else i].parameters())
     for key, module in network.regulators.items():
-        theirs["regulator", int(key)] = list(module.parameters())
+        parts_of["regulator", int(key)] = list(module.parameters())
     for key, module in network.shortcuts.items():
-        theirs["shortcut", int(key)] = list(module.parameters())
+        parts_of["shortcut", int(key)] = list(module.parameters())
     if isinstance(network.head[1], nn.Conv2d):
-        theirs["regulator", "head"] = list(network.head[1].parameters())
-    own = {key: [p.detach().clone().requires_grad_() for p in parts] for key, parts in theirs.items()}
+        parts_of["regulator", "head"] = list(network.head[1].parameters())
+    own = {key: [p.detach().clone().requires_grad_() for p in parts] for key, parts in parts_of.items()}
 
-    ours = network(images)
-    twins = twin_logits(images, own, ends=ends, **twin)
-    torch.testing.assert_close(ours, twins, rtol=1e-9, atol=1e-9)
+    found = network(images)
+    expected = reference_logits(images, own, ends=ends, **how)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
-    (ours * target).sum().backward()
-    (twins * target).sum().backward()
+    (found * target).sum().backward()
+    (expected * target).sum().backward()
     sums = {parameter: torch.zeros_like(parameter) for parameter in network.parameters()}
-    for key, parts in theirs.items():
+    for key, parts in parts_of.items():
         for parameter, copy in zip(parts, own[key], strict=True):
             sums[parameter] += copy.grad
     for parameter, total in sums.items():  # a shared weight's gradient sums over its uses
@@ -267,7 +267,7 @@ ENDS = {14: (1, 3, 6, 9, 12), 18: (4, 8, 12, 16), 24: (4, 10, 18, 22), 34: (6, 1
 @pytest.mark.parametrize("sharing", ["plain", "mix"])
 @pytest.mark.parametrize("order", ["conv-bn-relu", "conv-relu-bn"])
 @pytest.mark.parametrize("norm", ["free", "affine", "shared", "own kernels"])
-def test_vgg_layout_equals_twin(sharing, order, norm):
+def test_vgg_layout_equals_reference(sharing, order, norm):
     shared = norm != "own kernels"
     width = 4 if sharing == "plain" else MIX["vgg"]
     options = DacnnOptions(
@@ -275,7 +275,9 @@ def test_vgg_layout_equals_twin(sharing, order, norm):
         pools=4,
     )
     kernels = (PLAIN if sharing == "plain" else MIXED)[14] if shared else range(13)
-    assert_same_as_twin(options, kernels, ENDS[14][:4], (3, 17, 16), residual=False, relu_first=order == "conv-relu-bn")
+    assert_same_as_reference(
+        options, kernels, ENDS[14][:4], (3, 17, 16), residual=False, relu_first=order == "conv-relu-bn"
+    )
 
 
 @pytest.mark.parametrize("sharing", ["plain", "mix"])
@@ -287,7 +289,7 @@ def test_vgg_layout_equals_twin(sharing, order, norm):
     + [{"regulators": "per-layer", "swap": True}],
     ids=str,
 )
-def test_resnet_layout_equals_twin(sharing, norm, given):
+def test_resnet_layout_equals_reference(sharing, norm, given):
     shared = norm != "own kernels"
     width = 4 if sharing == "plain" else MIX["resnet"]
     options = DacnnOptions(
@@ -295,26 +297,26 @@ def test_resnet_layout_equals_twin(sharing, norm, given):
         **given,
     )
     kernels = (PLAIN if sharing == "plain" else MIXED)[18] if shared else range(17)
-    assert_same_as_twin(options, kernels, ENDS[18], (3, 17, 16), residual=True, swap="swap" in given)
+    assert_same_as_reference(options, kernels, ENDS[18], (3, 17, 16), residual=True, swap="swap" in given)
 
 
 @pytest.mark.parametrize("depth", [24, 34])
-def test_deeper_resnet_layouts_equal_twin(depth):
+def test_deeper_resnet_layouts_equal_reference(depth):
     options = DacnnOptions(depth=depth, width=4, regulators="per-block")
-    assert_same_as_twin(options, PLAIN[depth], ENDS[depth], (3, 16, 16), residual=True)
+    assert_same_as_reference(options, PLAIN[depth], ENDS[depth], (3, 16, 16), residual=True)
 
 
 @pytest.mark.parametrize("count", POOLS)
 @pytest.mark.parametrize("norm", ["free", "affine", "shared", "own kernels"])
-def test_small_nets_equal_twin(count, norm):
+def test_small_nets_equal_reference(count, norm):
     shared = norm != "own kernels"
     options = DacnnSmallOptions(layers=count, width=4, shared=shared, norm=norm if shared else "free")
     after_body_convs = {3: (1, 2), 5: (1, 2, 3, 4), 7: (1, 2, 4, 6), 9: (2, 4, 6, 8), 11: (2, 4, 7, 10)}[count]
     kernels = [0] + [1] * (count - 1) if shared else range(count)
-    assert_same_as_twin(options, kernels, after_body_convs, (3, 17, 16), residual=False)
+    assert_same_as_reference(options, kernels, after_body_convs, (3, 17, 16), residual=False)
 
 
-# --- DACNN14(MIX) as its file was released ---
+# --- DACNN14(MIX) as its file was released ----------------------------------------------------------------------------
 
 
 def released_mix(images, convs, affines, linear):
@@ -380,7 +382,7 @@ def test_the_released_mix_is_counted_as_it_is_built(norm):
     assert built(torch.randn(2, *CIFAR)).shape == (2, 100)
 
 
-# --- how batch norms start ---
+# --- how batch norms are initialised ----------------------------------------------------------------------------------
 
 NORMED = [DacnnOptions(width=4), DacnnOptions(depth=18, width=4, norm="affine"), DacnnSmallOptions(width=4)]
 NORMED += [Vgg16BnOptions(), ResNet18Options()]
@@ -392,7 +394,7 @@ def norm_weights(network):
 
 
 @pytest.mark.parametrize("options", NORMED, ids=lambda options: options.network)
-def test_batch_norms_start_with_ones_or_between_0_and_1(options):
+def test_batch_norms_are_initialised_with_ones_or_between_0_and_1(options):
     ones = norm_weights(options.build(CIFAR, 10))
     assert torch.equal(ones, torch.ones_like(ones))
     other = type(options)(**{**options.model_dump(), "norm_init": "uniform"}).build(CIFAR, 10)
@@ -404,7 +406,7 @@ def test_batch_norms_start_with_ones_or_between_0_and_1(options):
     assert not any(bias.any() for bias in [*biases, *(bias for _, bias in getattr(other, "affine", ()))])
 
 
-def test_expandnets_starts_batch_norms_by_the_same_draws():
+def test_expandnets_initialises_batch_norms_by_the_same_draws():
     def weights(start):
         network = DacnnSmallOptions(width=4, shared=False).build(CIFAR, 10)
         torch.manual_seed(3)

@@ -53,8 +53,8 @@ def by_the_batch(use, maps):
 def test_batch_statistics_are_those_of_each_use_in_the_batch(norm):
     network, x = small(norm), torch.randn(32, *SHAPE)
     with replaced_norms(network, of_the_batch), torch.no_grad():
-        ours = network(x)
-    torch.testing.assert_close(ours, forward(network, x, by_the_batch), rtol=1e-4, atol=1e-4)
+        found = network(x)
+    torch.testing.assert_close(found, forward(network, x, by_the_batch), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["shared", "free", "affine"])
@@ -73,14 +73,14 @@ def test_own_statistics_are_means_over_batches_at_each_use(norm):
             with replaced_norms(network, own.collect):
                 network(batch)
         with replaced_norms(network, own.apply):
-            ours = network(x)
+            found = network(x)
 
     def by_use(use, maps):
         mean, variance = (sum(each[1] * each[k] for each in seen if each[0] == use) / 40 for k in (2, 3))
         return (maps - mean.view(-1, 1, 1)) / (variance.view(-1, 1, 1) + 1e-5).sqrt()
 
     assert len(own.sums) == len(network.layers)
-    torch.testing.assert_close(ours, forward(network, x, by_use), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, forward(network, x, by_use), rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_no_label_enters(dataset):
     assert method.measure(network, dataset) == method.measure(network, other)
 
 
-def test_one_running_mean_cannot_stand_for_maps_of_several_depths(dataset):
+def test_one_running_mean_cannot_serve_maps_of_several_depths(dataset):
     """The case that the method is for: right weights, wrong statistics. Only the running ones give other answers."""
     free = small("free")
     shared = DacnnSmallOptions(layers=5, width=8, norm="shared").build(SHAPE, 10).eval()

@@ -1,4 +1,4 @@
-"""ExpandNets: chains against their products and against loops, the sheet's counts, networks, mistakes."""
+"""ExpandNets: chains against their products and against loops, the authors' counts, networks, mistakes."""
 
 import copy
 import math
@@ -23,7 +23,7 @@ from thriftylib.papers.expandnets_expansion import (
     contract_chain,
     expand_conv,
     expand_linear,
-    fold,
+    merge,
 )
 from thriftylib.papers.expandnets_method import contract, expand
 
@@ -69,13 +69,13 @@ def test_a_chain_computes_what_its_product_computes(kind, kernel, channels, dtyp
             assert (one.bias is not None, one.weight.dtype) == (bias, dtype)
             x = images(channels[0], dtype=dtype)
             with torch.no_grad():
-                walked = chained.chain(x)
-                assert difference(one(x), walked) < within
-                assert difference(chained(x), walked) < within
-                for backwards in (False, True):
-                    weight, bias_of_product = fold(chained.chain, backwards=backwards)
+                ran = chained.chain(x)
+                assert difference(one(x), ran) < within
+                assert difference(chained(x), ran) < within
+                for from_last in (False, True):
+                    weight, bias_of_product = merge(chained.chain, from_last=from_last)
                     args = chained.stride, chained.padding, 1, chained.groups
-                    assert difference(F.conv2d(x, weight, bias_of_product, *args), walked) < within
+                    assert difference(F.conv2d(x, weight, bias_of_product, *args), ran) < within
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -85,7 +85,7 @@ def test_a_chain_of_linear_layers_computes_what_its_product_computes(bias, dtype
     chained = expand_linear(nn.Linear(7, 5, bias=bias, dtype=dtype))
     x = torch.randn(3, 2, 7, dtype=dtype)
     with torch.no_grad():
-        for y in (contract_chain(chained.chain)(x), *(F.linear(x, *fold(chained.chain, backwards=b)) for b in (0, 1))):
+        for y in (contract_chain(chained.chain)(x), *(F.linear(x, *merge(chained.chain, from_last=b)) for b in (0, 1))):
             assert difference(y, chained.chain(x)) < within
 
 
@@ -101,7 +101,7 @@ def dense(layer):
     return full, layer.bias.detach()
 
 
-def folded_by_loops(chain):
+def merged_by_loops(chain):
     """W[o, i, u, v] = sum of W2[o, c, a, b] W1[c, i, u - a, v - b] and b = (sum of W2) b1 + b2, from left to right."""
     weight, bias = dense(chain[0])
     for layer in chain[1:]:
@@ -126,7 +126,7 @@ def folded_by_loops(chain):
     ids=["CL", "CL grouped", "CK", "CK grouped", "FC"],
 )
 def test_the_product_is_that_of_the_formula(chained):
-    weight, bias = folded_by_loops(chained.chain)
+    weight, bias = merged_by_loops(chained.chain)
     found, found_bias = dense(contract_chain(chained.chain))
     torch.testing.assert_close(found, weight, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(found_bias, bias, rtol=1e-12, atol=1e-14)
@@ -139,13 +139,13 @@ def test_gradients_through_the_product_are_the_chains(kind, kernel, channels):
         chained = chain_of(kind, kernel, channels, stride)
         x = images(channels[0]).requires_grad_()
         inputs = [x, *chained.parameters()]
-        for backwards in (False, True):
-            chained.backwards = backwards
+        for from_last in (False, True):
+            chained.from_last = from_last
             y = F.conv2d(x, *chained.product(), chained.stride, chained.padding, 1, chained.groups)
             weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
-            ours = torch.autograd.grad((y * weights).sum(), inputs)
-            theirs = torch.autograd.grad((chained.chain(x) * weights).sum(), inputs)
-            for a, b in zip(ours, theirs, strict=True):
+            found = torch.autograd.grad((y * weights).sum(), inputs)
+            expected = torch.autograd.grad((chained.chain(x) * weights).sum(), inputs)
+            for a, b in zip(found, expected, strict=True):
                 assert difference(a, b) < 1e-10
 
 
@@ -162,9 +162,9 @@ def test_layers_that_pad_for_themselves_are_another_map_at_the_border(kind, kern
     chained = chain_of(kind, kernel, (3, 16, 1), rate=4)
     natural, x, edge = pads_for_itself(chained), images(size=(24, 24)), kernel // 2
     with torch.no_grad():
-        apart = (natural(x) - contract_chain(chained.chain)(x)).abs()
-    assert apart[..., edge:-edge, edge:-edge].max() < 1e-13
-    assert apart.max() > 0.1
+        diff = (natural(x) - contract_chain(chained.chain)(x)).abs()
+    assert diff[..., edge:-edge, edge:-edge].max() < 1e-13
+    assert diff.max() > 0.1
     with pytest.raises(SpecError, match="pads its own input.*all padding must be on the first layer"):
         contract_chain(natural)
 
@@ -237,23 +237,23 @@ def test_the_product_is_made_only_where_it_costs_fewer_macs(layer, count, size):
     chained = expand_linear(layer) if linear else expand_conv(layer, "cl")
     x = torch.randn(count, 6) if linear else torch.randn(count, layer.in_channels, size, size)
     cheaper = multiplications(chained.chain) + macs_of(layer, x) <= macs_of(chained.chain, x)
-    assert chained.folds(x.shape) == cheaper
+    assert chained.merges(x.shape) == cheaper
 
 
-def test_a_small_batch_of_many_channels_walks_the_chain_and_a_large_one_does_not():
+def test_a_small_batch_of_many_channels_runs_the_chain_and_a_large_one_does_not():
     chained = expand_conv(nn.Conv2d(64, 64, 3, padding=1), "cl")
-    walked = []
-    chained.chain.register_forward_hook(lambda *_: walked.append(True))
+    ran = []
+    chained.chain.register_forward_hook(lambda *_: ran.append(True))
     chained(torch.randn(1, 64, 4, 4))
-    assert walked == [True]
+    assert ran == [True]
     chained(torch.randn(64, 64, 8, 8))
-    assert walked == [True]
+    assert ran == [True]
 
 
 def test_the_product_keeps_its_precision_under_autocast():
     chained = chain_of("cl", 3, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        assert all(torch.equal(a, b) for a, b in zip(chained.product(), fold(chained.chain), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(chained.product(), merge(chained.chain), strict=True))
         assert chained.weight.dtype == torch.float32
         assert chained(images(dtype=torch.float32)).dtype == torch.bfloat16
     torch.testing.assert_close(chained.weight, contract(chained).weight)
@@ -299,7 +299,7 @@ def test_sizes_in_training(monkeypatch, kernel, convs, linear, count, macs):
     network = expand(SmallNetOptions(kernel=kernel).build(CIFAR, 10), convs=convs, linear=linear)
     assert parameters(network) == count
     if macs:
-        monkeypatch.setattr(ExpandedConv2d, "folds", lambda *_: False)
+        monkeypatch.setattr(ExpandedConv2d, "merges", lambda *_: False)
         found = macs_of(network.eval(), torch.zeros(1, *CIFAR)) / 1e6
         assert found == pytest.approx(macs, abs=0.005 if macs < 10 else 0.05)
 
@@ -329,7 +329,7 @@ def hooks_in(network):
     ]
 
 
-def learn(network, x, steps=3):
+def train_steps(network, x, steps=3):
     """A few steps of training, so that nothing is at its start; returns the logits of evaluation."""
     optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9)
     labels = torch.arange(len(x)) % 10
@@ -364,7 +364,7 @@ def test_contraction_keeps_the_predictions_and_leaves_the_plain_network(name, op
     if fast:
         accelerate(network)
     x = images(3, (32, 32), 12, torch.float32)
-    before = learn(network, x)
+    before = train_steps(network, x)
     kept = contract(copy.deepcopy(network)).state_dict()
     assert {name: tensor.shape for name, tensor in kept.items()} == {
         name: tensor.shape for name, tensor in plain.state_dict().items()
@@ -380,7 +380,7 @@ def test_a_fast_network_of_chains_learns_what_a_plain_one_does():
     torch.manual_seed(0)
     network = expand(options.build(CIFAR, 10), convs="cl").double()
     x = images(3, (32, 32), 6)
-    assert difference(learn(accelerate(copy.deepcopy(network)), x), learn(network, x)) < 1e-9
+    assert difference(train_steps(accelerate(copy.deepcopy(network)), x), train_steps(network, x)) < 1e-9
 
 
 def test_contraction_removes_the_chains_and_the_hooks():
@@ -453,22 +453,22 @@ class Repeated(nn.Module):
 
 
 @pytest.fixture
-def folds(monkeypatch):
+def merges(monkeypatch):
     """The chains that were multiplied, in order."""
     made = []
 
     def counted(chain, **how):
         made.append(chain)
-        return fold(chain, **how)
+        return merge(chain, **how)
 
-    monkeypatch.setattr(expandnets_expansion, "fold", counted)
+    monkeypatch.setattr(expandnets_expansion, "merge", counted)
     return made
 
 
-def test_a_module_at_two_places_stays_one_chain_multiplied_once_a_pass(folds):
+def test_a_module_at_two_places_stays_one_chain_multiplied_once_a_pass(merges):
     torch.manual_seed(0)
     for only in ((), ("second",)):
-        folds.clear()
+        merges.clear()
         network = expand(Repeated(), convs="cl", only=only)
         assert network.first is network.second
         assert isinstance(network.first, ExpandedConv2d)
@@ -478,7 +478,7 @@ def test_a_module_at_two_places_stays_one_chain_multiplied_once_a_pass(folds):
         for step in range(3):
             optimizer.zero_grad()
             loss = network(x).square().mean()
-            assert len(folds) == step + 1
+            assert len(merges) == step + 1
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
@@ -488,21 +488,21 @@ def test_a_module_at_two_places_stays_one_chain_multiplied_once_a_pass(folds):
         assert type(one.first) is nn.Conv2d
 
 
-def test_gradients_of_a_chain_used_again_and_again_are_those_of_walking_it(monkeypatch):
+def test_gradients_of_a_chain_used_again_and_again_are_those_of_running_it(monkeypatch):
     torch.manual_seed(0)
     network = expand(Repeated().double(), convs="cl")
     x = images(4, (8, 8), 8)
-    ours = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+    found = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
     network.looks = True
     again = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
     monkeypatch.setattr(ExpandedConv2d, "forward", lambda self, x: self.chain(x))
-    walked = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
-    for a, b, c in zip(ours, again, walked, strict=True):
+    ran = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+    for a, b, c in zip(found, again, ran, strict=True):
         assert difference(a, c) < 1e-10
         assert difference(b, c) < 1e-10
 
 
-def test_no_product_outlives_its_pass(folds):
+def test_no_product_outlives_its_pass(merges):
     network = expand(Repeated(), convs="cl")
     chained, x = network.first, images(4, (8, 8), 32, torch.float32)
     network(x)
@@ -512,19 +512,19 @@ def test_no_product_outlives_its_pass(folds):
         network(x)
     assert (chained.kept, chained.keeps) == (None, False)
     network.fails = False
-    twin = copy.deepcopy(network)
+    copied = copy.deepcopy(network)
     with torch.no_grad():
-        for parameter in twin.parameters():
+        for parameter in copied.parameters():
             parameter.zero_()
-    folds.clear()
-    assert twin(x).abs().max() == 0
+    merges.clear()
+    assert copied(x).abs().max() == 0
     assert network(x).abs().max() > 0
-    assert folds == [twin.first.chain, network.first.chain]
-    assert not hooks_in(contract(twin))
+    assert merges == [copied.first.chain, network.first.chain]
+    assert not hooks_in(contract(copied))
     assert hooks_in(network)
-    folds.clear()
+    merges.clear()
     network(x)
-    assert folds == [network.first.chain]
+    assert merges == [network.first.chain]
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

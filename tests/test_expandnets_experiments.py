@@ -11,8 +11,7 @@ from thriftylib.evidence.records import load_records
 from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.experiments import expandnets_recipes as recipes
 from thriftylib.experiments.base import select
-from thriftylib.experiments.expandnets import sizes
-from thriftylib.experiments.expandnets_controls import REUSED
+from thriftylib.experiments.expandnets import REUSED, sizes
 from thriftylib.options import MethodOptions, find
 from thriftylib.papers.expandnets_expansion import Expanded
 from thriftylib.paths import claims_dir
@@ -111,7 +110,7 @@ def test_the_authors_recipe():
 
 
 def test_sizes_while_training_are_those_counted_for_the_authors_code():
-    """Rate 4, 10 classes; the sheet's counts."""
+    """Rate 4, 10 classes; counted for the authors' code."""
     counted = sizes().set_index(["kernel", "model"])
     trained = counted["trained"].to_dict()
     assert [trained[3, row] for row in ("SmallNet", "FC", "CL", "CL+FC")] == [15_050, 220_618, 109_086, 314_654]
@@ -141,7 +140,7 @@ def test_the_audit_changes_momentum_alone_and_shares_its_runs_with_table_b():
         assert bool(configuration.claims) == lost
 
 
-def test_the_audit_of_the_start_changes_batch_norm_alone_and_shares_its_runs_with_table_b():
+def test_the_audit_of_the_initialisation_changes_batch_norm_alone_and_shares_its_runs_with_table_b():
     ids = {configuration.run.id for configuration in experiment("expandnets-table-b").configurations("paper")}
     for configuration in experiment("expandnets-start").configurations("paper"):
         as_there = configuration.labels["start"] == "between 0 and 1"
@@ -175,7 +174,7 @@ def test_a_look_at_the_gradients_changes_no_accuracy(tmp_path):
     """So the runs of the confusion experiment are as good an answer to table A's claims as table A's."""
     where = {"model": ["CK"]}
     seen, plain = (
-        collect(name, preset="smoke", results=tmp_path, device="cpu", where=where, progress=False)
+        collect(name, preset="smoke", results=tmp_path, device="cpu", where=where, epochs=2, progress=False)
         for name in ("expandnets-confusion", "expandnets-table-a")
     )
     one, other = (load_records(tmp_path)[i].series["test_loss"] for i in (0, 1))
@@ -202,11 +201,11 @@ def test_a_start_from_trained_weights_names_a_run_of_its_own_grid_before_it(pres
 
 def test_a_plan_has_parents_before_children_whatever_they_are_worth():
     estimator = Estimator(Conditions("a GPU"))
-    steps = plan(OURS, ["fast", "paper"], [0, 1], estimator=estimator, records={}, claims=CLAIMS).runs
-    places = {step.key: i for i, step in enumerate(steps)}
-    children = [step.run for step in steps if step.run.parent]
+    pending = plan(OURS, ["fast", "paper"], [0, 1], estimator=estimator, records={}, claims=CLAIMS).runs
+    order = {each.key: i for i, each in enumerate(pending)}
+    children = [each for each in pending if each.parent]
     assert len(children) == 24
-    assert all(places[run.parent, run.seed] < places[run.configuration, run.seed] for run in children)
+    assert all(order[each.parent] < order[each.key] for each in children)
 
 
 def test_shortened_children_start_from_shortened_parents():
@@ -226,21 +225,21 @@ def test_children_are_trained_after_their_parents_from_their_weights(tmp_path):
         next(
             configuration.run
             for configuration in configurations
-            if (configuration.labels["model"], configuration.labels["start"]) == wanted
+            if (configuration.labels["model"], configuration.labels["start"]) == expected
         )
-        for wanted in (("CL+FC", "scratch"), ("SmallNet", "CL+FC"))
+        for expected in (("CL+FC", "scratch"), ("SmallNet", "CL+FC"))
     )
     assert parents_first([child, parent, child]) == [parent, child]
     assert parents_first([child]) == [child]
     order = []
-    places = OutputFolders.below(tmp_path)
+    folders = OutputFolders.below(tmp_path)
     done = train_missing(
-        [child, parent], places, device="cpu", progress=False, announce=lambda run, *_: order.append(run.id)
+        [child, parent], folders, device="cpu", progress=False, announce=lambda run, *_: order.append(run.id)
     )
     assert order == [parent.id, child.id]
     first, second = done.records[parent.id], done.records[child.id]
     assert second.series["train_loss"][0] < first.series["train_loss"][0]
-    assert train_missing([child], places, device="cpu", progress=False).missing == []  # nothing left to do
+    assert train_missing([child], folders, device="cpu", progress=False).missing == []  # nothing left to do
 
 
 def test_a_child_without_its_parents_weights_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
@@ -267,14 +266,18 @@ def test_the_shared_kernel_is_expanded_and_nothing_else(preset):
             assert configuration.run.method is None
             assert not chains
             continue
-        wanted = {"ThriftyNet, 3x3": {"convs.0"}, "ThriftyNet, mb1": {"convs.0.0", "convs.0.1"}, "DACNN14": {"convs.1"}}
-        assert chains == wanted[name]
+        expected = {
+            "ThriftyNet, 3x3": {"convs.0"},
+            "ThriftyNet, mb1": {"convs.0.0", "convs.0.1"},
+            "DACNN14": {"convs.1"},
+        }
+        assert chains == expected[name]
         assert not configuration.run.method.options["reset_momentum"]
         assert not configuration.claims
 
 
 def test_the_expanded_kernel_is_the_one_that_is_used_again_and_again():
-    for name, (_, _, module, _) in REUSED.items():
+    for name, module in REUSED.items():
         plain = next(
             configuration.run
             for configuration in experiment("expandnets-shared").configurations("smoke")
@@ -308,9 +311,9 @@ def test_both_sides_of_the_shared_kernel_have_one_recipe():
 
 @pytest.mark.parametrize("name", [name for name in OURS if name != "expandnets-init"])
 def test_smoke_trains(name, tmp_path):
-    """The last configuration of each grid: what a notebook does, in a second."""
+    """The last configuration of each grid for one epoch; the notebooks' tests train them whole."""
     configuration = experiment(name).configurations("smoke")[-1]
     where = {key: [value] for key, value in configuration.labels.items()}
-    table = collect(name, preset="smoke", results=tmp_path, device="cpu", where=where, progress=False)
+    table = collect(name, preset="smoke", results=tmp_path, device="cpu", where=where, epochs=1, progress=False)
     assert set(table["status"]) == {"complete"}
     assert table["best_accuracy"].between(5, 100).all()

@@ -8,8 +8,8 @@ from stepping import advance, trainer_of
 
 from thriftylib.datasets.load import load, normalise
 from thriftylib.errors import RecordError, SpecError
-from thriftylib.papers.expandnets import QUANTILES
 from thriftylib.papers.expandnets_expansion import Expanded
+from thriftylib.papers.expandnets_method import QUANTILES
 from thriftylib.running.execute import verify_weights
 from thriftylib.spec import Run
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
@@ -33,8 +33,8 @@ def run_of(make_run):
     return make
 
 
-def assert_same_bits(ours, theirs):
-    first, second = ours.state()[0], theirs.state()[0]
+def assert_same_bits(found, expected):
+    first, second = found.state()[0], expected.state()[0]
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -48,7 +48,7 @@ def test_resetting_momentum_is_a_new_optimiser_each_epoch(make_run):
     method = {"name": "expandnets", "options": {"reset_momentum": True}}
     for nesterov in (False, True):
         run = make_run(epochs=3, method=method, nesterov=nesterov, **recipe)
-        ours = advance(trainer_of(run)).network
+        found = advance(trainer_of(run)).network
         dataset = load(run.data)
         torch.manual_seed(stream_seed(0, "weights"))
         network = run.options.build(dataset.info.image_shape, 10)
@@ -60,7 +60,7 @@ def test_resetting_momentum_is_a_new_optimiser_each_epoch(make_run):
                 F.cross_entropy(logits, dataset.train.labels[index]).backward()
                 optimizer.step()
         kept = advance(trainer_of(make_run(epochs=3, nesterov=nesterov, **recipe))).network
-        for a, b, c in zip(ours.parameters(), network.parameters(), kept.parameters(), strict=True):
+        for a, b, c in zip(found.parameters(), network.parameters(), kept.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
             assert not torch.allclose(a, c, rtol=1e-3, atol=1e-4)
 
@@ -73,15 +73,15 @@ def test_momentum_of_zero_has_nothing_to_reset(run_of):
 def test_a_method_that_expands_nothing_trains_as_without(run_of, tmp_path):
     bare, idle, reset = (run_of(method) for method in (None, {}, {"reset_momentum": True}))
     assert_same_bits(advance(trainer_of(bare)), advance(trainer_of(idle)))
-    places = {"results": tmp_path, "weights": tmp_path, "threads": 1, "progress": False}
-    first, second, third = (load_file(tmp_path / train(r, **places).record.weights.file) for r in (bare, idle, reset))
+    folders = {"results": tmp_path, "weights": tmp_path, "threads": 1, "progress": False}
+    first, second, third = (load_file(tmp_path / train(r, **folders).record.weights.file) for r in (bare, idle, reset))
     assert first.keys() == second.keys() == third.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], third[name]) for name in first)
 
 
-def test_batch_norms_start_as_in_pytorch_0_4(run_of):
-    """gamma between 0 and 1, and nothing else: the weights of the other layers are those of the usual start."""
+def test_batch_norms_are_initialised_as_in_pytorch_0_4(run_of):
+    """gamma between 0 and 1, and nothing else: the other layers are initialised as usual."""
     usual, old = (trainer_of(run_of({"norm_start": start})).network for start in ("network", "uniform"))
     gammas = [module.weight for module in old.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     drawn = torch.cat([gamma.detach() for gamma in gammas])
@@ -96,7 +96,7 @@ def test_batch_norms_start_as_in_pytorch_0_4(run_of):
     assert len(same) > len(gammas)
 
 
-def test_a_run_says_nothing_of_the_usual_start(run_of):
+def test_a_run_says_nothing_of_the_usual_initialisation(run_of):
     """So the ids of the runs that were recorded before there was another stay as they are."""
     assert "norm_start" not in run_of({"norm_start": "network"}).method.options
     assert run_of({"norm_start": "network"}) == run_of({})
@@ -171,26 +171,26 @@ def test_confusion_is_the_cosine_of_two_mini_batches_gradients(run_of):
 
 
 def test_a_run_starts_from_its_parents_weights_of_the_same_seed(run_of, tmp_path):
-    places = {"results": tmp_path, "weights": tmp_path / "weights", "threads": 1, "progress": False}
+    folders = {"results": tmp_path, "weights": tmp_path / "weights", "threads": 1, "progress": False}
     parent = run_of({"convs": "cl", "linear": True})
-    records = [train(parent.with_seed(seed), **places).record for seed in (0, 1)]
+    records = [train(parent.with_seed(seed), **folders).record for seed in (0, 1)]
     still = {"epochs": 1, "learning_rate": 1e-30}  # too small to move a weight
     child = run_of(None, parent=parent.configuration, **still).with_seed(1)
-    ended = load_file(tmp_path / "weights" / train(child, **places).record.weights.file)
+    ended = load_file(tmp_path / "weights" / train(child, **folders).record.weights.file)
     first, second = (load_file(tmp_path / "weights" / record.weights.file) for record in records)
     learnt = [name for name in ended if "running" not in name and "tracked" not in name]
     assert all(torch.equal(ended[name], second[name]) for name in learnt)
     assert not any(torch.equal(ended[name], first[name]) for name in learnt)
     with pytest.raises(RecordError, match=f"{parent.configuration} with seed 2.*train that run first") as caught:
-        train(child.with_seed(2), **places)
+        train(child.with_seed(2), **folders)
     assert "\n" not in str(caught.value)
     other = Run.model_validate({**child.model_dump(), "network": {"name": "smallnet", "options": {"kernel": 7}}})
     with pytest.raises(RecordError, match=f"{parent.configuration} is another network; first difference: ") as caught:
-        train(other, **places)
+        train(other, **folders)
     assert "\n" not in str(caught.value)
     with pytest.raises(SpecError, match="method expandnets replaces layers, and with them the weights of its parent"):
-        train(run_of({"convs": "cl"}, parent=parent.configuration).with_seed(1), **places)
+        train(run_of({"convs": "cl"}, parent=parent.configuration).with_seed(1), **folders)
     (tmp_path / "weights" / records[1].weights.file).unlink()
     (tmp_path / "runs" / f"{child.id}.json").unlink()
     with pytest.raises(RecordError, match="missing, though record"):
-        train(child, **places)
+        train(child, **folders)

@@ -1,5 +1,9 @@
 """The ordinary networks: the counts of the authors' baselines, and their structure."""
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 import torch
 from torch import nn
@@ -59,3 +63,19 @@ def test_impossible_options_are_named():
         TinyResNetOptions(blocks=0)
     with pytest.raises(SpecError, match=r"layers = \(3, 6, 12, 8\): needs images of at least 8x8, not 7x9"):
         TinyDenseNetOptions().build((3, 7, 9), 10)
+
+
+def test_options_costs_and_grids_need_no_torch():
+    """So commands that compute nothing answer at once."""
+    code = """
+        import sys
+        from thriftylib.experiments import EXPERIMENTS
+        from thriftylib.options import NetworkOptions, find
+        find(NetworkOptions, "thriftynet")
+        for kind in NetworkOptions.known.values():
+            kind().cost((3, 32, 32), 10)
+        for shown in EXPERIMENTS.values():
+            shown.configurations("smoke")
+        assert not {"torch", "torchvision"} & sys.modules.keys()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

@@ -1,4 +1,4 @@
-"""ThriftyNet against its fact sheet's counts and against an independent unrolled twin in float64."""
+"""ThriftyNet against its counts of the paper's facts and against an independent unrolled reference in float64."""
 
 import math
 
@@ -21,7 +21,7 @@ def parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-# --- counts of the fact sheet -----------------------------------------------------------------------------------------
+# --- counts of the paper's facts --------------------------------------------------------------------------------------
 
 UNDER_40K = [  # section 1.5: T, h, f, N
     *((10, 1, 181, 39850), (15, 1, 176, 39640), (20, 1, 172, 39782)),
@@ -59,7 +59,7 @@ BUDGETS = [
 
 
 @pytest.mark.parametrize(("budget", "iterations", "history", "filters", "count"), BUDGETS)
-def test_budget_gives_the_sheets_width_and_count(budget, iterations, history, filters, count):
+def test_budget_gives_the_papers_width_and_count(budget, iterations, history, filters, count):
     options = ThriftyNetOptions(n_params=budget, iterations=iterations, history=history).resolve(CIFAR, 10)
     assert (options.filters, options.n_params) == (filters, None)
     assert options.cost(CIFAR, 10).parameters == count
@@ -94,7 +94,7 @@ def test_widest_networks_under_600k_on_cifar_100(conv, widths):  # section 3.5
         *((40, 5, f, m) for f, m in zip(FIGURE_SIZE, (15, 52, 112, 194, 299, 425, 746), strict=True)),
     ],
 )
-def test_macs_of_the_sheet(iterations, history, filters, mmacs):
+def test_macs_of_the_paper(iterations, history, filters, mmacs):
     options = ThriftyNetOptions(filters=filters, iterations=iterations, history=history)
     digits = 1 if isinstance(mmacs, float) else 0
     assert round(options.cost(CIFAR, 10).ptflops_macs / 1e6, digits) == mmacs
@@ -123,7 +123,7 @@ def test_block_candidate_has_548820_parameters():  # section 1.8
     assert options.cost(CIFAR, 100).parameters == parameters(options.build(CIFAR, 100)) == 548_820
 
 
-# --- the unrolled twin ------------------------------------------------------------------------------------------------
+# --- the unrolled reference -------------------------------------------------------------------------------------------
 
 
 def dense_kernel(mode, weights):
@@ -143,7 +143,7 @@ def halve(x):
     return x[:, :, : 2 * rows, : 2 * columns].unflatten(2, (rows, 2)).unflatten(4, (columns, 2)).amax((3, 5))
 
 
-def twin_logits(options, images, kernels, alpha, gammas, betas, linear):
+def reference_logits(options, images, kernels, alpha, gammas, betas, linear):
     """The paper's equations: every state kept by its time; a kernel, gamma and beta for each iteration."""
     f, h = options.filters, options.history
     padding = images.new_zeros(len(images), f - images.shape[1], *images.shape[2:])
@@ -169,7 +169,7 @@ def twin_logits(options, images, kernels, alpha, gammas, betas, linear):
     return features @ linear[0].T + linear[1]
 
 
-def assert_same_as_twin(options, shape=(3, 9, 8)):
+def assert_same_as_reference(options, shape=(3, 9, 8)):
     torch.manual_seed(0)
     network = options.build(shape, 5).double()
     if options.alpha_init == "main" and network.alpha is not None:
@@ -193,17 +193,17 @@ def assert_same_as_twin(options, shape=(3, 9, 8)):
     alpha = None if network.alpha is None else network.alpha.detach().clone().requires_grad_()
     linear = [p.detach().clone().requires_grad_() for p in network.head.parameters()]
 
-    ours = network(images)
-    twins = twin_logits(options, images, kernels, alpha, *zip(*norms, strict=True), linear)
-    torch.testing.assert_close(ours, twins, rtol=1e-9, atol=1e-9)
+    found = network(images)
+    references = reference_logits(options, images, kernels, alpha, *zip(*norms, strict=True), linear)
+    torch.testing.assert_close(found, references, rtol=1e-9, atol=1e-9)
 
-    (ours * target).sum().backward()
-    (twins * target).sum().backward()
+    (found * target).sum().backward()
+    (references * target).sum().backward()
 
-    def assert_gradient(ours, twins):
-        zero = torch.zeros_like(ours)
-        total = sum((zero if twin.grad is None else twin.grad for twin in twins), start=zero)
-        torch.testing.assert_close(zero if ours.grad is None else ours.grad, total, rtol=1e-7, atol=1e-9)
+    def assert_gradient(found, references):
+        zero = torch.zeros_like(found)
+        total = sum((zero if reference.grad is None else reference.grad for reference in references), start=zero)
+        torch.testing.assert_close(zero if found.grad is None else found.grad, total, rtol=1e-7, atol=1e-9)
 
     def assert_gradients(modules, unrolled):
         for m, module in enumerate(modules):
@@ -224,17 +224,17 @@ def assert_same_as_twin(options, shape=(3, 9, 8)):
 @pytest.mark.parametrize("bug", [False, True], ids=["fixed", "bug"])
 @pytest.mark.parametrize("alpha_main", ["oldest", "newest"])
 @pytest.mark.parametrize("history", [1, 2, 3, 4, 5])
-def test_augmented_recursion_equals_twin(history, alpha_main, bug, conv, pool):
+def test_augmented_recursion_equals_reference(history, alpha_main, bug, conv, pool):
     options = ThriftyNetOptions(
         filters=8, iterations=6, history=history, alpha_main=alpha_main, history_bug=bug, conv=conv, pool=pool
     )
-    assert_same_as_twin(options)
+    assert_same_as_reference(options)
 
 
 @pytest.mark.parametrize("pool", [None, 2, (1, 4)], ids=str)
 @pytest.mark.parametrize("conv", ["classic", "mb1", "mb2", "mb4"])
-def test_plain_recursion_equals_twin(conv, pool):
-    assert_same_as_twin(ThriftyNetOptions(filters=8, iterations=6, recursion="plain", conv=conv, pool=pool))
+def test_plain_recursion_equals_reference(conv, pool):
+    assert_same_as_reference(ThriftyNetOptions(filters=8, iterations=6, recursion="plain", conv=conv, pool=pool))
 
 
 @pytest.mark.parametrize(
@@ -253,8 +253,8 @@ def test_plain_recursion_equals_twin(conv, pool):
     ],
     ids=str,
 )
-def test_other_options_equal_twin(given):
-    assert_same_as_twin(ThriftyNetOptions(filters=8, iterations=6, pool=3, **given))
+def test_other_options_equal_reference(given):
+    assert_same_as_reference(ThriftyNetOptions(filters=8, iterations=6, pool=3, **given))
 
 
 # --- details ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """DACNN's plot, its comparison with pruning, and what its code hints at, as grids of runs.
 
-The authors' recipe could not be read: every ``paper`` grid here is trained by ``dacnn-reading``, which we inferred, the
+The authors' recipe could not be read: every ``paper`` grid here is trained by ``dacnn-reading``, which is inferred, the
 same for every network, and no page may call it the paper's. Names are the plot's: DACNN14 is the VGG layout, DACNN18,
 24 and 34 the ResNet layout; (REG) has regulators, (MIX) partly shared kernels. DACNN14 and DACNN14(MIX) are as their
 files were released. Batch norms have initial weights drawn between 0 and 1, the default of PyTorch 1.1, current on 20
@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import dacnn_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.recipes import choose
 from thriftylib.spec import Data, Named, Recipe, Run
 
 if TYPE_CHECKING:
@@ -56,27 +58,19 @@ def configuration(
     options: dict[str, Any],
     data: str = "cifar100",
     network: str = "dacnn",
-    recipe: Recipe | None = None,
+    fast: Recipe = recipes.FAST,
     *,
     headline: bool = False,
     **labels: str | int,
 ) -> Configuration:
-    """A run from seed 0 with the preset's recipe, unless ``recipe`` is given; in ``smoke`` 2 to 4 channels wide."""
+    """A run from seed 0 (smoke: 2 to 4 channels wide); ``fast`` is the recipe of that preset, the rest are labels."""
     if network not in ("tiny-resnet", "dacnn-small") or preset == "paper":
         options = {**options, "norm_init": "uniform"}
-    if preset == "smoke":
-        data = "digits"
-        if network == "dacnn":
-            stages = 5 if options["depth"] == 14 else 4
-            width = [2, 2, 3, 4, 4][:stages] if options.get("sharing") == "mix" else 4
-            options = {**options, "width": width, "pools": 3}
-    svhn = data == "svhn"
-    by_preset = {
-        "smoke": recipes.SMOKE,
-        "fast": recipes.FAST_SVHN if svhn else recipes.FAST,
-        "paper": recipes.INFERRED_SVHN if svhn else recipes.INFERRED,
-    }
-    run = Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe or by_preset[preset])
+    if preset == "smoke" and network == "dacnn":
+        widths = [2, 2, 3, 4, 4] if options["depth"] == 14 else [2, 2, 3, 4]
+        options = {**options, "width": widths if options.get("sharing") == "mix" else 4, "pools": 3}
+    data, recipe = choose(preset, data, smoke=recipes.SMOKE, fast=fast, paper=recipes.INFERRED)
+    run = Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe)
     return Configuration(run, labels, headline)
 
 
@@ -99,11 +93,10 @@ def _points(preset: str, data: str, *names: str) -> list[Configuration]:
 def scatter(preset: str) -> list[Configuration]:
     """What accuracy does one kernel for all layers cost, and what do regulators and partial sharing regain?
 
-    paper: the plot's fourteen points, recipe dacnn-reading (inferred, 350 epochs), one for all networks. The plot does
-    not name its data set: CIFAR-100 is inferred. Expected by the plot: plain sharing gains nothing from depth beyond
-    18 (38.64 against 38.87 % error), with regulators depth helps (35.39, 34.86, 33.88), DACNN14(MIX) about equals VGG
-    (30.54 against 30.20), DACNN34(MIX,REG) beats ResNet18 (26.66 against 27.31). Its baselines are about 3 points worse
-    than public results of a stronger recipe: look for the order and the gaps, not for the errors themselves.
+    paper: the plot's fourteen points; recipe (350 epochs) and data set, CIFAR-100, are inferred. Expected by the plot:
+    plain sharing gains nothing from depth beyond 18 (38.64 against 38.87 % error), with regulators depth helps (35.39,
+    34.86, 33.88), DACNN14(MIX) about equals VGG (30.54 against 30.20), DACNN34(MIX,REG) beats ResNet18 (26.66 against
+    27.31). Its baselines are about 3 points worse than public results of a stronger recipe: look for order and gaps.
     ``kernel_parameters`` leaves out batch norms and biases of convolutions, as the plotted parameters do.
     """
     tiny = ("tiny ResNet", "DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX,REG)")
@@ -118,9 +111,9 @@ def scatter(preset: str) -> list[Configuration]:
 def pruning(preset: str) -> list[Configuration]:
     """How many points do DACNN18 and DACNN18(MIX,REG) lose against ResNet18, and how many parameters do they save?
 
-    paper: the three networks on CIFAR-10, recipe dacnn-reading. Base network, data set and recipe are not on the table:
-    all are inferred. Expected: a loss of 0.79 points with 49.6 % fewer parameters, and of 10.2 points with 98.5 %
-    fewer. No absolute accuracy is known. The baselines' rows are quoted, not rerun.
+    paper: the three networks on CIFAR-10; recipe, base network and data set are inferred. Expected: a loss of 0.79
+    points with 49.6 % fewer parameters, and of 10.2 points with 98.5 % fewer. No absolute accuracy is known. The
+    baselines' rows are quoted, not rerun.
     """
     return _points(preset, "cifar10", "tiny ResNet" if preset == "smoke" else "ResNet18", "DACNN18(MIX,REG)", "DACNN18")
 
@@ -131,8 +124,7 @@ def pruning(preset: str) -> list[Configuration]:
 def svhn(preset: str) -> list[Configuration]:
     """Does the order of the networks on CIFAR-100 hold for house numbers?
 
-    paper: recipe dacnn-reading without flips, train split only (inferred). Ours alone: no number of the paper could be
-    read for SVHN.
+    paper: recipe inferred, without flips, train split only. Ours alone: no number of the paper could be read for SVHN.
     """
     if preset == "smoke":
         return _points(preset, "svhn", "tiny ResNet", "DACNN14", "DACNN18(REG)", "DACNN18(MIX,REG)")
@@ -147,28 +139,23 @@ def svhn(preset: str) -> list[Configuration]:
 def depth_sweep(preset: str) -> list[Configuration]:
     """How much does depth gain where one kernel is used again, against kernels of their own at the same width?
 
-    paper: 3 to 11 convolutions of 128 channels, recipe dacnn-reading (inferred). In the authors' code the shared unit
-    includes its batch norm ("shared with norm"); beside it is ours, the kernel alone shared ("shared"), so that what
-    the kernel costs is not confused with what the batch norm costs. fast: the same nets with our recipe for a GPU, and
-    nets of 32 channels with our recipe dacnn-cpu of 4 epochs: ours in width and length, at a size that a CPU finishes.
+    paper: 3 to 11 convolutions of 128 channels (recipe inferred). In the authors' code the shared unit includes its
+    batch norm ("shared with norm"); beside it is ours, the kernel alone shared ("shared"), so that the costs of kernel
+    and batch norm are distinguished. fast: the same nets with our recipe for a GPU, and nets of 32 channels with our
+    recipe dacnn-cpu of 4 epochs, at a size that a CPU finishes.
     """
-    sizes, depths = {"smoke": {4: None}, "fast": {128: None, 32: recipes.CPU}, "paper": {128: None}}, SMALL_LAYERS
-    if preset == "smoke":
-        depths = (3, 7, 11)
-    return [
-        configuration(
-            preset,
-            {"layers": n, "width": width, **options} | ({"pools": min(n - 1, 3)} if preset == "smoke" else {}),
-            network="dacnn-small",
-            recipe=recipe,
-            layers=n,
-            kernels=kernels,
-            width=width,
-        )
-        for width, recipe in sizes[preset].items()
-        for kernels, options in KERNELS.items()
-        for n in depths
-    ]
+    sizes, depths = {128: recipes.FAST}, SMALL_LAYERS
+    if preset == "fast":
+        sizes[32] = recipes.CPU
+    elif preset == "smoke":
+        sizes, depths = {4: recipes.FAST}, (3, 7, 11)
+    grid = []
+    for (width, fast), kernels, n in product(sizes.items(), KERNELS, depths):
+        options = {"layers": n, "width": width, **KERNELS[kernels]}
+        options |= {"pools": min(n - 1, 3)} if preset == "smoke" else {}
+        labels = {"layers": n, "kernels": kernels, "width": width}
+        grid.append(configuration(preset, options, network="dacnn-small", fast=fast, **labels))
+    return grid
 
 
 @experiment(
@@ -180,7 +167,7 @@ def norm(preset: str) -> list[Configuration]:
     """Must each use of the shared kernel have a batch norm of its own?
 
     paper: plain DACNN14 (as released), 18 and 34 with free batch norms (the authors'), one affine map per kernel with
-    statistics of each use, and one batch norm per kernel; recipe dacnn-reading (inferred).
+    statistics of each use, and one batch norm per kernel (recipe inferred).
     """
     return [
         configuration(preset, {**POINTS[f"DACNN{depth}"][2], "norm": norm}, depth=depth, norm=norm)
@@ -197,10 +184,9 @@ def norm(preset: str) -> list[Configuration]:
 def regulators(preset: str) -> list[Configuration]:
     """Do regulators make depth useful again, how many are needed, and does rotating the channels do as well for free?
 
-    paper: recipe dacnn-reading (inferred). How many regulators a plain network of the paper has, and where they are, we
-    infer from its parameters: one per layer ("depth"). Beside it are none, one or two per block and one per
-    convolution, and the rotation of the channels that the released code performs in their place. Expected by the plot:
-    without regulators nothing from depth 18 to 34, with them 1.5 points.
+    paper: recipe inferred; so is, from the parameters, that a plain network has a regulator per layer ("depth"). Beside
+    it are none, one or two per block and one per convolution, and the rotation of the channels that the released code
+    performs in their place. Expected by the plot: nothing from depth 18 to 34, with regulators 1.5 points.
     """
     plain, mix = ("none", "depth", "rotation"), ("none", "per-block", "rotation")
     if preset == "paper":
@@ -209,16 +195,9 @@ def regulators(preset: str) -> list[Configuration]:
     grid += [("mix", depth, kind) for depth in (18, 34) for kind in mix]
     if preset == "smoke":
         grid = [("plain", depth, kind) for depth in (18, 24) for kind in plain] + [("mix", 18, "per-block")]
-    return [
-        configuration(
-            preset,
-            {"depth": depth, "sharing": sharing} | ({"swap": True} if kind == "rotation" else {"regulators": kind}),
-            sharing=sharing,
-            depth=depth,
-            regulators=kind,
-        )
-        for sharing, depth, kind in grid
-    ]
+    points = [{"sharing": sharing, "depth": depth, "regulators": kind} for sharing, depth, kind in grid]
+    rotation = {"regulators": "none", "swap": True}
+    return [configuration(preset, p | (rotation if p["regulators"] == "rotation" else {}), **p) for p in points]
 
 
 @experiment(
@@ -231,16 +210,16 @@ def statistics(preset: str) -> list[Configuration]:
 
     Ours, no claim. The depth sweep's networks that use one kernel, with and without a shared batch norm, are evaluated
     by their running statistics, by those of each test batch, and by statistics of each use, re-estimated over the
-    training images. Nothing is trained for it: each run starts from a trained network of the depth sweep, which is
-    beside it and has the recipe that it has there (paper: dacnn-reading, inferred).
+    training images. Nothing is trained for it: each run starts from a trained network of the depth sweep beside it.
     """
-    parents = [parent for parent in depth_sweep.grid(preset) if parent.labels["kernels"] != "unshared"]
-    grid = [replace(parent, labels={**parent.labels, "task": "trained"}) for parent in parents]
-    method = Named(name="norm-statistics")
-    for each in parents:
-        changes = {"recipe": None, "method": method, "parent": each.run.configuration}
-        grid.append(Configuration(each.run.model_copy(update=changes), {**each.labels, "task": "measured"}))
-    return grid
+    trained, measured = [], []
+    for parent in depth_sweep.grid(preset):
+        if parent.labels["kernels"] != "unshared":
+            trained.append(Configuration(parent.run, {**parent.labels, "task": "trained"}))
+            changes = {"recipe": None, "method": Named(name="norm-statistics"), "parent": parent.run.configuration}
+            run = parent.run.model_copy(update=changes)
+            measured.append(Configuration(run, {**parent.labels, "task": "measured"}))
+    return trained + measured
 
 
 def depth_costs() -> pandas.DataFrame:
@@ -260,19 +239,9 @@ def depth_costs() -> pandas.DataFrame:
     rows = []
     for net, network, options in nets:
         for kernels in ("shared", "unshared"):
-            run = configuration("paper", {**options, "shared": kernels == "shared"}, network=network).run
-            cost, layers = run.cost, options.get("layers") or options["depth"] - 1  # the stem included
-            rows.append(
-                {
-                    "source": "counted",
-                    "net": net,
-                    "kernels": kernels,
-                    "uses": layers - 1,
-                    "kernel": cost.part("trunk conv").parameters,
-                    "body": cost.parameters - cost.part("head").parameters,
-                    "parameters": cost.parameters,
-                    "weight_bytes": cost.weight_bytes(),
-                    "activation_bytes": cost.activation_bytes(),
-                }
-            )
-    return pandas.DataFrame(rows)
+            cost = configuration("paper", {**options, "shared": kernels == "shared"}, network=network).run.cost
+            uses = (options.get("layers") or options["depth"] - 1) - 1
+            sizes = cost.part("trunk conv").parameters, cost.parameters - cost.part("head").parameters, cost.parameters
+            rows.append(("counted", net, kernels, uses, *sizes, cost.weight_bytes(), cost.activation_bytes()))
+    columns = ("source", "net", "kernels", "uses", "kernel", "body", "parameters", "weight_bytes", "activation_bytes")
+    return pandas.DataFrame(rows, columns=columns)

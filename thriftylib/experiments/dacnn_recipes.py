@@ -7,10 +7,8 @@ to medium confidence that the authors used exactly this. The first runs recorded
 
 from __future__ import annotations
 
+from thriftylib.experiments.recipes import CIFAR, like
 from thriftylib.spec import Augment, OneCycle, Recipe, Steps
-
-CIFAR = Augment(crop=4, flip=True)  # RandomCrop(32, padding=4), horizontal flip
-SVHN = Augment(crop=4)  # a mirrored digit is another sign: no flip
 
 INFERRED = Recipe(
     name="dacnn-reading",
@@ -25,26 +23,16 @@ INFERRED = Recipe(
 )
 # Minutes on a GPU. One low peak for every net: plain ResNet layouts add up large features that no batch norm follows,
 # and in short trials on the digits those with a regulator per layer failed to train from a peak of 0.05 on.
-FAST = Recipe(
-    name="dacnn-fast",
+FAST = like(
+    INFERRED,
+    "dacnn-fast",
     epochs=20,
     batch_size=250,
     learning_rate=0.02,
-    momentum=0.9,
     nesterov=True,
-    weight_decay=5e-4,
     schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
-    augment=CIFAR,
 )
-
-
-def _like(recipe: Recipe, name: str, **changes: object) -> Recipe:
-    return recipe.model_copy(update={"name": name, **changes})
-
-
-INFERRED_SVHN = _like(INFERRED, "dacnn-reading-svhn", augment=SVHN)
-FAST_SVHN = _like(FAST, "dacnn-fast-svhn", augment=SVHN)
 # For the small nets at a size that two cores of a CPU finish.
-CPU = _like(FAST, "dacnn-cpu", epochs=4, batch_size=128, learning_rate=0.1)
+CPU = like(FAST, "dacnn-cpu", epochs=4, batch_size=128, learning_rate=0.1)
 # A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.
-SMOKE = _like(FAST, "dacnn-smoke", epochs=3, batch_size=64, augment=Augment())
+SMOKE = like(FAST, "dacnn-smoke", epochs=3, batch_size=64, augment=Augment())

@@ -1,10 +1,10 @@
-"""ExpandNets' CIFAR tables, and what is told of noise, initialisation and gradients, as grids of runs.
+"""ExpandNets' CIFAR tables, the studies that others report of it, and audits of ours, as grids of runs.
 
 Every row, the unexpanded one too, is trained by the method ``expandnets`` with what the authors' code does beside the
-recipe: momentum is lost at the start of each epoch, and batch norms start with weights drawn between 0 and 1, the
+recipe: momentum is reset at the start of each epoch, and batch norms have initial weights drawn between 0 and 1, the
 default of PyTorch 0.4, which the code's environment file (``exp_cifar/env.yml``) names. So rows differ in nothing but
-the expansion. The tables' numbers are best test epochs,
-means over five runs. On the 8x8 digits of the smoke grids the networks are smaller.
+the expansion. ``paper`` grids have the authors' recipe; the tables' numbers are best test epochs, means over five runs.
+What a source calls second-hand we know from summaries of the paper alone. Smoke grids have smaller networks.
 
 Rows are named as in the tables: FC expands the hidden linear layer, CL and CK expand the convolutions.
 """
@@ -12,17 +12,20 @@ Rows are named as in the tables: FC expands the hidden linear layer, CL and CK e
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import expandnets_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.recipes import choose
 from thriftylib.options import MethodOptions, find
-from thriftylib.spec import Data, Named, Recipe, Run
+from thriftylib.spec import Data, Named, Run
 
 if TYPE_CHECKING:
     import pandas
 
-PAPER = "expandnets"
+experiment = partial(register, paper="expandnets")
 ROWS: dict[str, dict[str, Any]] = {  # of the paper's tables: what is expanded
     "SmallNet": {},
     "FC": {"linear": True},
@@ -31,168 +34,217 @@ ROWS: dict[str, dict[str, Any]] = {  # of the paper's tables: what is expanded
     "CK": {"convs": "ck"},
     "CK+FC": {"convs": "ck", "linear": True},
 }
-METHOD: dict[str, Any] = {
-    "convs": "plain",
-    "linear": False,
-    "rate": 4.0,
-    "image": False,
-    "reset_momentum": True,
-    "norm_start": "uniform",
-}
-CIFAR = ("cifar10", "cifar100")
-TINY: dict[str, Any] = {"widths": [4, 4, 8], "hidden": 16}  # for the digits
-STARTS = {3: ("SmallNet", "CL+FC"), 7: ("SmallNet", "CL+FC", "CK", "CK+FC")}  # whose weights a SmallNet starts from
-
-
-def choose(preset: str) -> tuple[Data, Recipe]:
-    """The data, CIFAR-10 unless for the digits of ``smoke``, and the recipe of a preset."""
-    if preset == "smoke":
-        return Data(name="digits"), recipes.SMOKE
-    return Data(name="cifar10"), recipes.AUTHORS if preset == "paper" else recipes.FAST
+CONVS = ("SmallNet", "CL", "CK", "CK+FC")  # rows of the studies beside the tables
+AUDITED = ("SmallNet", "CL+FC")
+AUTHORS = {"reset_momentum": True, "norm_start": "uniform"}
+TODAY = {"reset_momentum": False, "norm_start": "network"}
+REUSED = {"ThriftyNet, 3x3": "convs.0", "ThriftyNet, mb1": "convs.0", "DACNN14": "convs.1"}
+"""Networks with one kernel that is used many times, and the module that holds it."""
 
 
 def configuration(
+    preset: str,
     kernel: int,
     row: str,
-    data: Data,
-    recipe: Recipe,
+    data: str = "cifar10",
     *,
     headline: bool = False,
+    noise: float = 0.0,
     changes: dict[str, Any] | None = None,
     **labels: str | int | float,
 ) -> Configuration:
-    """SmallNet with ``kernel``, trained as a row; ``changes`` are to the method, the rest are labels."""
-    tiny = {**TINY, "padding": kernel // 2} if data.name == "digits" else {}
+    """SmallNet with ``kernel`` from seed 0, trained as a row; ``changes`` are to the method, the rest are labels."""
+    tiny = {"widths": [4, 4, 8], "hidden": 16, "padding": kernel // 2} if preset == "smoke" else {}
+    data, recipe = choose(preset, data, smoke=recipes.SMOKE, fast=recipes.FAST, paper=recipes.AUTHORS)
     run = Run(
         network=Named(name="smallnet", options={"kernel": kernel, **tiny}),
-        data=data,
+        data=Data(name=data, label_noise=noise),
         recipe=recipe,
-        method=Named(name="expandnets", options={**METHOD, **ROWS[row], **(changes or {})}),
+        method=Named(name="expandnets", options={**AUTHORS, **ROWS[row], **(changes or {})}),
     )
-    return Configuration(run, {"model": row, "kernel": kernel, "dataset": data.name, **labels}, headline)
+    return Configuration(run, {"model": row, "kernel": kernel, "dataset": data, **labels}, headline)
 
 
 def _table(preset: str, kernel: int, rows: tuple[str, ...], headlines: tuple[str, ...]) -> list[Configuration]:
     """Every row on both data sets; the headlines are CIFAR-10's."""
-    data, recipe = choose(preset)
-    sets = [data] if preset == "smoke" else [Data(name=name) for name in CIFAR]
     return [
-        configuration(kernel, row, each, recipe, headline=each.name == "cifar10" and row in headlines)
-        for each in sets
+        configuration(preset, kernel, row, data, headline=preset != "smoke" and data == "cifar10" and row in headlines)
+        for data in (("digits",) if preset == "smoke" else ("cifar10", "cifar100"))
         for row in rows
     ]
 
 
-@register(
+@experiment(
     name="expandnets-table-a",
-    paper=PAPER,
     title="SmallNet with 7x7 kernels, CIFAR-10 and CIFAR-100",
     source="README of the authors' repository: results of SmallNet 7x7 (tables 1, S1 and S3 without distillation)",
 )
 def table_a(preset: str) -> list[Configuration]:
-    """How much does SmallNet with 7x7 kernels gain from training its layers as chains of rate 4?
+    """How much does SmallNet with 7x7 kernels gain from over-parameterised layers of rate 4?
 
-    paper: all six rows on both data sets with the authors' recipe. The table's message is CK's gain; CL alone gains
-    nothing on CIFAR-10. Of FC (Arora et al. 2018) its spreads allow no such sentence.
+    paper: all six rows on both data sets. The table claims CK's gain; CL alone gains nothing on CIFAR-10. Of FC (Arora
+    et al. 2018) its spreads allow no such sentence.
     """
     return _table(preset, 7, tuple(ROWS), ("SmallNet", "CL", "CK"))
 
 
-@register(
+@experiment(
     name="expandnets-table-b",
-    paper=PAPER,
     title="SmallNet with 3x3 kernels, CIFAR-10 and CIFAR-100",
     source="README of the authors' repository: results of SmallNet 3x3",
 )
 def table_b(preset: str) -> list[Configuration]:
-    """How much does SmallNet with 3x3 kernels gain from training its layers as chains of rate 4?
+    """How much does SmallNet with 3x3 kernels gain from over-parameterised layers of rate 4?
 
-    paper: unexpanded, FC (Arora et al. 2018), CL and CL+FC on both data sets with the authors' recipe; a 3x3 kernel has
-    no CK. The table's largest gain is CL+FC's.
+    paper: unexpanded, FC, CL and CL+FC on both data sets; a 3x3 kernel has no CK. The largest gain is CL+FC's.
     """
     rows = ("SmallNet", "FC", "CL", "CL+FC")
     return _table(preset, 3, rows, rows)
 
 
-@register(
+@experiment(
     name="expandnets-noise",
-    paper=PAPER,
     title="Noisy labels, CIFAR-10",
     source="table 7, second-hand: a summary of the paper gives four of its test errors",
 )
 def noise(preset: str) -> list[Configuration]:
     """Does the expansion help more where labels are wrong?
 
-    paper: 20 % of the training labels drawn anew, uniformly from all classes (READING); kernels of 5, 7 and 9, the
-    networks of 5 and 9 with padding 2 and 4 (READING); SmallNet, CL, CK and CK+FC with the authors' recipe. What is
-    known of the table is SECOND-HAND.
+    paper: 20 % of the training labels drawn anew, uniformly from all classes; kernels of 5, 7 and 9, those of 5 and 9
+    with padding 2 and 4 (all inferred).
     """
-    data, recipe = choose(preset)
-    noisy = data.model_copy(update={"label_noise": 0.2})
-    sides = (7,) if preset == "smoke" else (5, 7, 9)
-    return [configuration(kernel, row, noisy, recipe) for kernel in sides for row in ("SmallNet", "CL", "CK", "CK+FC")]
+    kernels = (7,) if preset == "smoke" else (5, 7, 9)
+    return [configuration(preset, kernel, row, noise=0.2) for kernel in kernels for row in CONVS]
 
 
-@register(
+@experiment(
     name="expandnets-kernels",
-    paper=PAPER,
     title="SmallNet with 5x5 and 9x9 kernels, CIFAR-10",
     source="the paper's tables name kernels of 5 and 9; no readable number without noise",
 )
 def kernels(preset: str) -> list[Configuration]:
     """Does CK gain at other kernels what it gains at 7?
 
-    paper: SmallNet, CL, CK and CK+FC with kernels of 5 and 9 (READING: padding 2 and 4), the authors' recipe. CK is
-    two convolutions of 3x3 for kernel 5, four for kernel 9.
+    paper: kernels of 5 and 9 (inferred: padding 2 and 4). CK is two convolutions of 3x3 for 5, four for 9.
     """
-    data, recipe = choose(preset)
-    return [configuration(kernel, row, data, recipe) for kernel in (5, 9) for row in ("SmallNet", "CL", "CK", "CK+FC")]
+    return [configuration(preset, kernel, row) for kernel in (5, 9) for row in CONVS]
 
 
-@register(
+@experiment(
     name="expandnets-init",
-    paper=PAPER,
     title="SmallNet started from contracted weights, CIFAR-10",
     source="table 8, second-hand: such a start does not reliably match training the ExpandNet; no figures",
 )
 def init(preset: str) -> list[Configuration]:
-    """Is what an ExpandNet gains a better start, or a better way?
+    """Does an ExpandNet gain by a better initialisation, or by better training?
 
     paper: SmallNets trained again from the contracted weights of trained ExpandNets, which are trained first; recipe
-    and seed are the same in both trainings (READING). A control of ours starts from a trained SmallNet, since whoever
-    starts from trained weights is trained twice as long. What is known of the table is SECOND-HAND.
+    and seed are the same in both trainings (inferred). A control of ours starts from a trained SmallNet, since whoever
+    starts from trained weights is trained twice as long.
     """
-    data, recipe = choose(preset)
-    parents = [
-        configuration(kernel, row, data, recipe, start="scratch") for kernel, rows in STARTS.items() for row in rows
-    ]
-    children = []
-    for parent in parents:
-        start, kernel = parent.labels["model"], int(parent.labels["kernel"])
-        plain = configuration(
-            kernel, "SmallNet", data, recipe, changes={"norm_start": "network"}, start=start
-        )  # the parent's
-        children.append(replace(plain, run=plain.run.model_copy(update={"parent": parent.run.configuration})))
-    return parents + children
+    rows = [(3, row) for row in AUDITED] + [(7, row) for row in ("SmallNet", "CL+FC", "CK", "CK+FC")]
+    grid = [configuration(preset, kernel, row, start="scratch") for kernel, row in rows]
+    for (kernel, row), parent in zip(rows, grid.copy(), strict=True):
+        child = configuration(preset, kernel, "SmallNet", changes={"norm_start": "network"}, start=row)
+        run = child.run.model_copy(update={"parent": parent.run.configuration})
+        grid.append(replace(child, run=run))
+    return grid
 
 
-@register(
+@experiment(
     name="expandnets-confusion",
-    paper=PAPER,
     title="Gradient confusion, CIFAR-10",
     source="figure 3, second-hand: cosines between the gradients of mini-batches, 7x7 kernels; no figures",
 )
 def confusion(preset: str) -> list[Configuration]:
     """Do the gradients of different mini-batches agree more in an ExpandNet?
 
-    paper: after each epoch the cosine between the gradients of two mini-batches each, 100 pairs of them, of the
-    parameters being trained (READING); SmallNet, FC, CL and CK with 7x7 kernels, the authors' recipe. Told of the
-    figure, SECOND-HAND: the minimum is higher for CL and CK, not for FC. To look takes time but changes no weight: the
-    accuracies are those of table A's runs of the same seeds, and answer its claims as well as they do.
+    paper: after each epoch the cosine between the gradients of two mini-batches, for 100 pairs, of the parameters being
+    trained (inferred). Reported of the figure: the minimum is higher for CL and CK, not for FC. To measure it changes
+    no weight: the runs answer table A's claims as well as table A's runs of the same seeds.
     """
-    data, recipe = choose(preset)
-    pairs = 4 if preset == "smoke" else 100
-    return [configuration(7, row, data, recipe, changes={"confusion": pairs}) for row in ("SmallNet", "FC", "CL", "CK")]
+    changes = {"confusion": 4 if preset == "smoke" else 100}
+    return [configuration(preset, 7, row, changes=changes) for row in ("SmallNet", "FC", "CL", "CK")]
+
+
+@experiment(
+    name="expandnets-rate",
+    title="Expansion rate, CIFAR-10",
+    source="rate study (S5 and table 9), second-hand: 0.25 hurts; 2, 4 and 8 help progressively; no figures",
+)
+def rate(preset: str) -> list[Configuration]:
+    """How wide must the over-parameterised block be?
+
+    paper: CL and CK at 7x7 with rates of 0.25, 2, 4 and 8 beside SmallNet.
+    """
+    grid = [(row, rate) for row in ("CL", "CK") for rate in (0.25, 2.0, 4.0, 8.0)]
+    return [
+        configuration(preset, 7, "SmallNet"),
+        *(configuration(preset, 7, row, changes={"rate": rate}, rate=rate) for row, rate in grid),
+    ]
+
+
+def _audit(preset: str, option: str, **captions: dict[Any, str]) -> list[Configuration]:
+    """Two rows of table B with each value of an option of the method, and the value's caption as a label."""
+    ((label, values),) = captions.items()
+    grid = [(value, row) for value in values for row in AUDITED]
+    return [configuration(preset, 3, row, changes={option: v}, **{label: values[v]}) for v, row in grid]
+
+
+@experiment(
+    name="expandnets-momentum",
+    title="Audit: momentum reset at each epoch's start, CIFAR-10",
+    source="authors' code, which makes a new optimiser for each epoch; the audit is ours",
+)
+def momentum(preset: str) -> list[Configuration]:
+    """What is the effect of resetting momentum at the start of each epoch, as the authors' code does?
+
+    paper: SmallNet and CL+FC at 3x3, momentum reset as in table B, and kept. Ours: no number is published.
+    """
+    return _audit(preset, "reset_momentum", momentum={True: "lost", False: "kept"})
+
+
+@experiment(
+    name="expandnets-start",
+    title="Audit: how batch norms are initialised, CIFAR-10",
+    source="authors' code, whose environment file names PyTorch 0.4; the audit is ours",
+)
+def start(preset: str) -> list[Configuration]:
+    """What is the effect of initial batch-norm weights drawn between 0 and 1, and not ones?
+
+    paper: SmallNet and CL+FC at 3x3, initialised as in table B, and with ones, as in today's PyTorch. Ours: no number
+    is published.
+    """
+    return _audit(preset, "norm_start", start={"uniform": "between 0 and 1", "network": "ones"})
+
+
+@experiment(
+    name="expandnets-shared",
+    title="Ours, beyond the paper: over-parameterising a kernel that is used again and again, CIFAR-10",
+    source="ours: no paper asks this",
+)
+def shared(preset: str) -> list[Configuration]:
+    """Does linear over-parameterisation help where one kernel is used at every depth?
+
+    Ours, beyond the paper. The shared kernel of ThriftyNet (a 3x3 convolution, or mb1's depthwise and pointwise pair)
+    and of DACNN14 is trained as it is and as CL of rate 4; everything else, the recipe too, is as in the kernel's own
+    paper, momentum kept. Weight decay acts on the block's layers and not on their product: another strength for CL.
+    """
+    from thriftylib.experiments import dacnn, thriftynet  # here: experiments are listed in the order of their papers
+
+    dense = {"filters": 8 if preset == "smoke" else 64, "conv": "classic"}
+    plain = {
+        "ThriftyNet, 3x3": thriftynet.configuration(preset, dense).run,
+        "ThriftyNet, mb1": thriftynet.configuration(preset).run,
+        "DACNN14": dacnn.configuration(preset, dacnn.POINTS["DACNN14"][2], "cifar10").run,
+    }
+    grid = []
+    for name, run in plain.items():
+        options = {**TODAY, **ROWS["CL"], "image": True, "only": [REUSED[name]]}
+        expanded = Run.model_validate({**run.model_dump(), "method": {"name": "expandnets", "options": options}})
+        grid += [Configuration(run, {"network": name, "kernels": "plain"})]
+        grid += [Configuration(expanded, {"network": name, "kernels": "CL"})]
+    return grid
 
 
 def sizes() -> pandas.DataFrame:
@@ -206,14 +258,13 @@ def sizes() -> pandas.DataFrame:
     from thriftylib.papers.expandnets_method import contract  # imports torch
 
     rows = []
-    for kernel in (3, 5, 7, 9):
-        for row in ROWS:
-            if kernel == 3 and row.startswith("CK"):
-                continue
-            run = configuration(kernel, row, Data(name="cifar10"), recipes.AUTHORS).run
-            method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
-            network = method.prepare(run.build(), None)
-            trained = sum(parameter.numel() for parameter in network.parameters())
-            contracted = sum(parameter.numel() for parameter in contract(network).parameters())
-            rows.append(("counted", kernel, row, trained, contracted, trained / contracted))
+    for kernel, row in product((3, 5, 7, 9), ROWS):
+        if (kernel, row) in ((3, "CK"), (3, "CK+FC")):
+            continue
+        run = configuration("paper", kernel, row).run
+        method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
+        network = method.prepare(run.build(), None)
+        trained = sum(parameter.numel() for parameter in network.parameters())
+        contracted = sum(parameter.numel() for parameter in contract(network).parameters())
+        rows.append(("counted", kernel, row, trained, contracted, trained / contracted))
     return pandas.DataFrame(rows, columns=["source", "kernel", "model", "trained", "contracted", "times"])

@@ -14,18 +14,13 @@ from typing import Any
 
 from thriftylib.experiments import thriftynet_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.recipes import choose
+from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.spec import Data, Named, Recipe, Run
 
 experiment = partial(register, paper="thriftynet")
 TINY = {"iterations": 4, "pool": 2, "history": 3}  # for the digits
-OPTION_OF = {
-    "filters": "filters",
-    "budget": "n_params",
-    "iterations": "iterations",
-    "history": "history",
-    "period": "pool",
-}
-"""The labels that are options of the network, and which."""
+OPTIONS = {"budget": "n_params", "period": "pool"}  # labels that are options under another name
 MACS_DEPTHS = (10, 15, 20, 30, 40, 45, 50)  # inferred: the depths whose MACs are the columns of the MACs figure
 ABSTRACT_DEPTHS = (20, 25, 30, 35, 40, 45, 50)  # inferred: depths whose 40K networks the abstract may mean
 # Our own choice: the positions behind the paper's irregular points are not known. T = 20, from early to late pooling.
@@ -46,12 +41,9 @@ def configuration(
 
     ``paper`` is the recipe of the preset paper; the other presets have ours.
     """
-    recipe = paper
-    if preset == "smoke":
-        data, recipe = "digits", recipes.SMOKE
-    elif preset == "fast":
-        recipe = recipes.FAST_SVHN if data == "svhn" else recipes.FAST
-    options = {OPTION_OF[label]: value for label, value in labels.items() if label in OPTION_OF} | (options or {})
+    data, recipe = choose(preset, data, smoke=recipes.SMOKE, fast=recipes.FAST, paper=paper)
+    named = {OPTIONS.get(label, label): value for label, value in labels.items()}
+    options = {name: value for name, value in named.items() if name in ThriftyNetOptions.model_fields} | (options or {})
     if network == "thriftynet":
         size = {"filters": 8} if preset == "smoke" else {"n_params": 40_000}
         size = {} if options.keys() & {"filters", "n_params"} else size
@@ -96,11 +88,7 @@ def size_svhn(preset: str) -> list[Configuration]:
     depths, budgets = (20, 30, 40), (2_000, 5_000, 8_000, 10_000, 15_000, 20_000, 40_000)
     if preset == "smoke":
         depths, budgets = (4, 5), (400, 600, 1_000)
-    return [
-        configuration(preset, data="svhn", paper=recipes.B_SVHN, budget=n, iterations=T)
-        for T in depths
-        for n in budgets
-    ]
+    return [configuration(preset, data="svhn", budget=n, iterations=T) for T in depths for n in budgets]
 
 
 @experiment(

@@ -8,15 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from thriftylib.experiments.recipes import CIFAR, like
 from thriftylib.spec import Augment, OneCycle, Plateau, Recipe, Steps
-
-CIFAR = Augment(crop=4, flip=True)  # RandomCrop(32, padding=4), horizontal flip
-SVHN = Augment(crop=4)  # a mirrored digit is another sign: no flip
-
-
-def _like(recipe: Recipe, name: str, **changes: object) -> Recipe:
-    return recipe.model_copy(update={"name": f"thriftynet-{name}", **changes})
-
 
 # Schedule A, until mid-June 2020: CIFAR-10 size figure, downsampling logs. It steers by the test loss.
 A = Recipe(
@@ -32,50 +25,42 @@ A = Recipe(
     augment=CIFAR,
 )
 # Schedule B, from 19 June 2020: depth and history benches, SVHN.
-B = _like(A, "b", epochs=150, schedule=Steps(milestones=(50, 100, 130), factor=0.1))
-B_SVHN = _like(B, "b-svhn", augment=SVHN)
+B = like(A, "thriftynet-b", epochs=150, schedule=Steps(milestones=(50, 100, 130), factor=0.1))
 # Schedule C, the last default (3 July 2020): data-augmentation bench.
-C = _like(A, "c", schedule=Steps(milestones=(50, 100, 150), factor=0.1))
+C = like(A, "thriftynet-c", schedule=Steps(milestones=(50, 100, 150), factor=0.1))
 
 # Two single runs of the authors' logs, by the settings that head them. Like A, they steer by the test loss.
-VANILLA = _like(  # vanillaC10, 17 June 2020
+VANILLA = like(  # vanillaC10, 17 June 2020
     A,
-    "vanilla",
-    schedule=A.schedule.model_copy(update={"patience": 8}),
+    "thriftynet-vanilla",
+    schedule=Plateau(monitor="test_loss", factor=0.5, patience=8, min_learning_rate=1e-4),
     augment=Augment(crop=4, flip=True, cutout=8, cutout_defect=True),
 )
-SHARED_NORM = _like(  # singleBN, March 2020: stopped after 79 of 200 epochs; a plateau schedule looks back alone
+SHARED_NORM = like(  # singleBN, March 2020: stopped after 79 of 200 epochs; a plateau schedule looks back alone
     A,
-    "shared-norm",
+    "thriftynet-shared-norm",
     epochs=79,
     batch_size=80,
-    schedule=A.schedule.model_copy(update={"patience": 5, "min_learning_rate": 1e-5}),
+    schedule=Plateau(monitor="test_loss", factor=0.5, patience=5, min_learning_rate=1e-5),
 )
 
-# For ImageNet, from the authors' train_imagenet.py of April 2020 (inferred); its crop does not apply at 32x32.
-IMAGENET = _like(
+# For ImageNet, from the authors' train_imagenet.py of April 2020 (inferred): batches of 8 accumulated ones of 32, a
+# tenth every 30 epochs, weight decay 1e-4 in its first version; its crop does not apply at 32x32.
+IMAGENET = like(A, "thriftynet-imagenet", epochs=90, batch_size=256, schedule=Steps(milestones=(30, 60), factor=0.1))
+
+FAST = like(
     A,
-    "imagenet",
-    epochs=90,
-    batch_size=256,  # 8 accumulated batches of 32
-    schedule=Steps(milestones=(30, 60), factor=0.1),  # a tenth every 30 epochs; weight decay 1e-4 in its first version
-)
-
-FAST = Recipe(
-    name="thriftynet-fast",
+    "thriftynet-fast",
     epochs=16,  # minutes on a GPU; a small network ends in an hour on two cores of a CPU
     batch_size=250,  # larger than the authors' 100: fewer, fuller kernels
     learning_rate=0.3,  # peak; the authors' 0.1 scaled with the batch, rounded up
-    momentum=0.9,
     nesterov=True,
-    weight_decay=5e-4,
     label_smoothing=0.05,
     schedule=OneCycle(warmup=0.2, anneal="cosine", final=0.0),
-    augment=CIFAR,
 )
-FAST_SVHN = _like(FAST, "fast-svhn", augment=SVHN)
-SMOKE = _like(  # a second or two on a CPU
-    FAST, "smoke", epochs=3, batch_size=64, learning_rate=0.1, label_smoothing=0.0, augment=Augment()
+# A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.
+SMOKE = like(
+    FAST, "thriftynet-smoke", epochs=3, batch_size=64, learning_rate=0.1, label_smoothing=0.0, augment=Augment()
 )
 
 EXTRA_AUGMENTATIONS: dict[str, dict[str, object]] = {
@@ -94,4 +79,4 @@ def augmented(recipe: Recipe, name: str, extra: Mapping[str, object]) -> Recipe:
     if not extra:
         return recipe
     augment = Augment(**{**recipe.augment.model_dump(), **extra})
-    return recipe.model_copy(update={"name": f"{recipe.name}-{name}", "augment": augment})
+    return like(recipe, f"{recipe.name}-{name}", augment=augment)

@@ -117,15 +117,6 @@ class TrunkOptions(NormInitOptions):
                 terms += conv_norm_terms(f"shortcut {i}", layer.inputs, layer.outputs, layer.size, kernel=1)
         return Cost((*terms, cost.linear("head", layers[-1].outputs, classes)))
 
-    def with_norms(self, network: nn.Module) -> nn.Module:
-        """``network`` with its batch norms as ``norm_init`` says, also where an affine map serves several of them."""
-        from torch import nn
-
-        if self.norm_init == "uniform":
-            for weight, _ in network.affine:
-                nn.init.uniform_(weight)
-        return super().with_norms(network)
-
 
 class DacnnOptions(TrunkOptions, network="dacnn"):
     """DACNN14 in the VGG layout, DACNN18, 24 and 34 in the ResNet layout; the defaults are the plain DACNN14.
@@ -191,22 +182,18 @@ class DacnnOptions(TrunkOptions, network="dacnn"):
         vgg, stages, blocks = self.layout == "vgg", STAGES[self.layout], (self.depth - 2) // 2
         fitting = self.blocks is not None and len(self.blocks) == 4 and sum(self.blocks) == blocks
         mix = (self.layout, self.sharing, self.order) == ("vgg", "mix", "conv-bn-relu")
+        mixed = "depth = 14, sharing = 'mix' and order = 'conv-bn-relu'"
         only = "layout 'vgg', which has no residual branches"
+        order = f"order = {self.order!r}: must be 'conv-bn-relu' for layout 'resnet'"
         _check(
             (vgg == (self.depth == 14), f"depth = {self.depth}: layout 'vgg' has 14, layout 'resnet' 18, 24 or 34"),
             (self.shared or self.norm == "free", f"norm = {self.norm!r}: must be 'free' for shared = False"),
             (self.pools <= stages, f"pools = {self.pools}: must be at most {stages} for layout {self.layout!r}"),
-            (
-                mix or not self.bare_fifth,
-                "bare_fifth = True: needs depth = 14, sharing = 'mix' and order = 'conv-bn-relu'",
-            ),
+            (mix or not self.bare_fifth, f"bare_fifth = True: needs {mixed}"),
             (not vgg or self.regulators == "none", f"regulators = {self.regulators!r}: must be 'none' for {only}"),
             (not vgg or not self.swap, f"swap = True: must be False for {only}"),
             (not vgg or self.blocks is None, f"blocks = {self.blocks}: must be None for {only}"),
-            (
-                vgg or self.order == "conv-bn-relu",
-                f"order = {self.order!r}: must be 'conv-bn-relu' for layout 'resnet'",
-            ),
+            (vgg or self.order == "conv-bn-relu", order),
             (vgg or fitting, f"blocks = {self.blocks}: must be 4 numbers of sum {blocks} for depth = {self.depth}"),
         )
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,13 +13,17 @@ from torch.optim import Optimizer
 
 from thriftylib.errors import SpecError
 from thriftylib.method import Method, Parent
-from thriftylib.papers.expandnets import QUANTILES, ExpandNetsOptions
+from thriftylib.papers.expandnets import ExpandNetsOptions
 from thriftylib.papers.expandnets_expansion import Expanded, Kind, contract_chain, expand_conv, expand_linear
 from thriftylib.papers.networks_parts import uniform_norms
 
 if TYPE_CHECKING:
     from thriftylib.datasets.load import Dataset
     from thriftylib.method import Sample
+
+_QUANTILES = {"min": 0.0, "5": 0.05, "25": 0.25, "50": 0.5, "75": 0.75, "95": 0.95, "max": 1.0}
+QUANTILES = {f"cosine_{name}": fraction for name, fraction in _QUANTILES.items()}
+"""The record's series of gradient confusion: quantiles over the pairs of mini-batches."""
 
 
 class ExpandNets(Method):
@@ -49,26 +54,22 @@ class ExpandNets(Method):
     def epoch_ends(self, network: nn.Module, optimizer: Optimizer, epoch: int, sample: Sample) -> Mapping[str, float]:
         """Gradient confusion: how the cosines between the gradients of two mini-batches each are distributed.
 
-        The gradients are those of the parameters being trained, at the weights that the epoch ends with (READINGs).
+        The gradients are those of the parameters being trained, at the weights that the epoch ends with (inferred).
         """
+
+        def gradient(number: int) -> Tensor:
+            """Of all parameters, as one row."""
+            return torch.cat([g.flatten() for g in torch.autograd.grad(sample(number), list(network.parameters()))])
+
         if not self.options.confusion:
             return {}
-        cosines = torch.stack(
-            [
-                F.cosine_similarity(*(_gradient(network, sample(number)) for number in (2 * i, 2 * i + 1)), dim=0)
-                for i in range(self.options.confusion)
-            ]
-        )
-        shares = torch.tensor(list(QUANTILES.values()), device=cosines.device)
-        return dict(zip(QUANTILES, cosines.quantile(shares).tolist(), strict=True))
+        pairs = [(gradient(2 * i), gradient(2 * i + 1)) for i in range(self.options.confusion)]
+        cosines = torch.stack([F.cosine_similarity(*pair, dim=0) for pair in pairs])
+        fractions = torch.tensor(list(QUANTILES.values()), device=cosines.device)
+        return dict(zip(QUANTILES, cosines.quantile(fractions).tolist(), strict=True))
 
     def finish(self, network: nn.Module, dataset: Dataset) -> nn.Module:
         return contract(network)
-
-
-def _gradient(network: nn.Module, loss: Tensor) -> Tensor:
-    """Of all parameters, as one row."""
-    return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(network.parameters()))])
 
 
 def expand(
@@ -102,9 +103,8 @@ def expand(
     done = {network}.union(*(module.modules() for _, module in named if isinstance(module, Expanded)))
     expanded: dict[nn.Module, nn.Module] = {}
     for name, module in named:
-        if module in done or module in expanded:
-            continue
-        if only and not any(name == part or name.startswith(f"{part}.") for part in only):
+        elsewhere = only and not any(name == part or name.startswith(f"{part}.") for part in only)
+        if elsewhere or module in done or module in expanded:
             continue
         if isinstance(module, nn.Conv2d) and convs:
             expanded[module] = expand_conv(module, convs, rate, widens_input=image or module is not first)
@@ -114,15 +114,14 @@ def expand(
         raise SpecError(f"convs = {convs!r}, linear = {linear}: there is no such layer to expand")
     _replace(network, expanded)
     if not hasattr(network, "_expanded_hooks"):
-        network._expanded_hooks = (
-            network.register_forward_pre_hook(_begin_pass),
-            network.register_forward_hook(_end_pass, always_call=True),
-        )
+        begin, end = partial(_in_pass, True), partial(_in_pass, False)
+        hooks = network.register_forward_pre_hook(begin), network.register_forward_hook(end, always_call=True)
+        network._expanded_hooks = hooks
     return network
 
 
 def contract(module: nn.Module) -> nn.Module:
-    """``module`` with every chain multiplied into one layer by ``contract_chain``.
+    """``module`` with every chain merged into one layer by ``contract_chain``.
 
     Args:
         module: an expanded network, changed in place; or an expanded layer.
@@ -141,22 +140,15 @@ def contract(module: nn.Module) -> nn.Module:
 
 
 def _replace(network: nn.Module, found: Mapping[nn.Module, nn.Module]) -> None:
-    """A module that stands at many places is replaced at each by the same one."""
+    """A module that is used at many places is replaced at each by the same one."""
     for parent in list(network.modules()):
         for name, child in parent._modules.items():  # named_children leaves out a module's second name
             if child in found:
                 parent._modules[name] = found[child]
 
 
-def _begin_pass(network: nn.Module, inputs: object) -> None:
-    _set_keeps(network, True)
-
-
-def _end_pass(network: nn.Module, inputs: object, output: object) -> None:
-    _set_keeps(network, False)
-
-
-def _set_keeps(network: nn.Module, keeps: bool) -> None:
+def _in_pass(begins: bool, network: nn.Module, *_: object) -> None:
+    """Keep the products from the beginning of a forward pass to its end."""
     for module in network.modules():
         if isinstance(module, Expanded):
-            module.keeps, module.kept = keeps, None
+            module.keeps, module.kept = begins, None

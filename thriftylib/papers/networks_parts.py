@@ -50,8 +50,11 @@ def default_initialisation(network: nn.Module) -> nn.Module:
 
 
 def uniform_norms(network: nn.Module) -> nn.Module:
-    """``network`` with the weights of its affine batch norms drawn between 0 and 1 by PyTorch's own generator."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine:
-            nn.init.uniform_(module.weight)
+    """``network`` with the weights of its batch norms drawn between 0 and 1 by PyTorch's own generator.
+
+    ``network.affine``, if there, has a weight and a bias for batch norms that share them.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.affine]
+    for weight in [weight for weight, _ in getattr(network, "affine", ())] + [norm.weight for norm in norms]:
+        nn.init.uniform_(weight)
     return network
