@@ -434,6 +434,7 @@ def test_what_computes_nothing_imports_nothing_heavy():
     calls += [["plan", SIZE, "--device", "NVIDIA H200"], ["plan", "--preset", "smok"], ["plan", "thriftynet-dept"]]
     calls += [["cost", "thriftynet", "filters=64"], ["cost", "thriftnet"], ["cost", "dacnn", "dept=18"]]
     calls += [["train", "thriftynet-dept", "--preset", "paper"], ["train", SIZE, "--preset", "smok"]]
+    calls += [["train", SIZE, "--preset", "smoke", "-w", "width=3"], ["train", "--preset", "paper", "--only", "a/b/c"]]
     calls += [["run", "thriftynet-sise"], ["run", "--preset", "smok"], ["data", "cifar"], ["verify", "0123456789ab"]]
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom thriftylib.cli import app\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,8 +31,9 @@ from thriftylib.errors import ThriftyError
 from thriftylib.paths import data_root
 
 if TYPE_CHECKING:
-    from thriftylib.evidence.claims_files import Loaded
+    from thriftylib.evidence.claims import Claim
     from thriftylib.evidence.records import Record
+    from thriftylib.experiments import Configuration
     from thriftylib.running.folders import OutputFolders
     from thriftylib.running.plan import Pending, Plan
     from thriftylib.spec import Run
@@ -68,7 +69,7 @@ def train(
     Example: thrifty train thriftynet-size-cifar10 --preset fast --seeds 0-4 --budget 25m --out results
     """
     from thriftylib.experiments import EXPERIMENTS, experiment
-    from thriftylib.experiments.base import known_claims
+    from thriftylib.experiments.base import known_claims, select
     from thriftylib.running.execute import train_missing
     from thriftylib.running.folders import OutputFolders, known_records, parse_budget
     from thriftylib.running.plan import plan as make_plan
@@ -91,12 +92,13 @@ def train(
         runs = [run.with_seed(seed) for run in runs for seed in parse_seeds(seeds)] if seeds else runs
     else:
         names, presets = names or list(EXPERIMENTS), check_presets(preset)
-        _, conditions = conditions_of(device, threads, jobs, precision)
-        claims, records = known_claims(), known_records(folders.results)
+        claims, records, labels = known_claims(), known_records(folders.results), parse_where(where)
         for fault in claims.faults.values():
             say(fault)
+        grids = [select(experiment(name), each, labels) for name in names for each in presets]
         if only is not None:
-            _check_claim(only, claims, names, presets)
+            _check_claim(only, claims, grids, presets)
+        _, conditions = conditions_of(device, threads, jobs, precision)  # imports torch: after all mistakes
         made = make_plan(
             names,
             presets,
@@ -104,7 +106,7 @@ def train(
             estimator=estimator_of(conditions, records),
             records=records,
             claims=claims,
-            where=parse_where(where),
+            where=labels,
             longest=limit if planned else None,
             jobs=jobs,
             folders=folders,
@@ -157,14 +159,13 @@ def parse_where(texts: Sequence[str] | None) -> Mapping[str, Sequence[Any]]:
     return {key: value if isinstance(value, tuple) else (value,) for key, value in values.items()}
 
 
-def _check_claim(only: str, claims: Loaded, names: Sequence[str], presets: Sequence[str]) -> None:
-    from thriftylib.experiments import experiment
-
+def _check_claim(
+    only: str, claims: Mapping[str, Claim], grids: Iterable[Iterable[Configuration]], presets: Sequence[str]
+) -> None:
     if only not in claims:
         close = get_close_matches(only, claims, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ThriftyError(f"unknown claim {only!r}{hint}; thrifty status lists them")
-    grids = (experiment(name).configurations(preset) for name in names for preset in presets)
     if not any(only in configuration.claims for grid in grids for configuration in grid):
         raise ThriftyError(f"claim {only}: no run of preset {' or '.join(presets)} of these experiments answers it")
 
