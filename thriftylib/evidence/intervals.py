@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from thriftylib.evidence.claims import SEEDS, Claim, Spread
@@ -83,11 +84,12 @@ def _half_width(means: Iterable[tuple[float, int]]) -> float:
     return student(freedom) * math.sqrt(total)
 
 
+@cache
 def student(freedom: float) -> float:
     """The LEVEL quantile of Student's distribution, without the third of a second that scipy takes to import.
 
-    Of the angle whose tangent is t / sqrt(freedom) the density is a power of a cosine. Simpson's rule integrates it, and
-    Newton's method, which never overshoots here, finds the quantile.
+    Of the angle whose tangent is t / sqrt(freedom) the density is a power of a cosine. Simpson's rule integrates it,
+    and Newton's method, which never overshoots here, finds the quantile.
     """
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     angle, change = 0.0, math.inf
