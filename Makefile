@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 SITE := book/_build/html
 WORKERS ?= 2
 
-# One thread a process: checks run side by side, networks are small, and fixed threads fix the last digits of every sum.
+# One thread a process: checks run in parallel, networks are small, and fixed threads fix the last digits of every sum.
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,11 +20,11 @@ import thriftylib
 from thriftylib.bench import thriftynet as bench_thriftynet
 from thriftylib.bench.record import BenchRecord, Variant
 from thriftylib.cli import app
-from thriftylib.cli.app import parse_where
+from thriftylib.cli.train import parse_where
 from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.records import load_records
 from thriftylib.experiments import EXPERIMENTS
-from thriftylib.paths import claims_dir
+from thriftylib.paths import claims_dir, results_dir
 from thriftylib.running import notebooks
 from thriftylib.running.calibrate import load_calibrations
 
@@ -138,7 +139,17 @@ def test_plan_says_what_is_left_out():
     assert "the shortest " in nothing
     assert "estimated end" not in nothing
     assert "To train them" not in nothing
-    assert "no record is of this device" in nothing
+    assert "no record of such a network is of it" in nothing
+
+
+def test_plan_names_an_unknown_device_and_plans_for_it():
+    known = {record.device for record in load_records(results_dir() / "runs")}
+    result = call("plan", SIZE, "--preset", "paper", "--seeds", "0", "--device", "AMD EPIC (CPU)")
+    assert "no record is of the device 'AMD EPIC (CPU)'; did you mean 'AMD EPYC (CPU)'? known: " in result.stderr
+    assert all(device in result.stderr for device in known)
+    assert len(result.stderr.splitlines()) == 1
+    assert "To train them in this order" in result.stdout
+    assert call("plan", SIZE, "--preset", "paper", "--seeds", "0", "--device", "AMD EPYC (CPU)").stderr == ""
 
 
 def test_plan_counts_the_jobs():
@@ -168,15 +179,25 @@ def test_plan_calibrates_and_later_plans_use_it(own_local):
     assert [one.threads for one in load_calibrations(own_local / "calibrations.json")] == [1]
 
 
-def test_train_the_plan(own_local, tmp_path):
+def test_train_the_plan_but_for_an_unreadable_checkpoint(own_local, tmp_path):
     out = tmp_path / "out"
     arguments = ("train", "thriftynet-abstract", "--plan", "--preset", "smoke", "--seeds", "0", "--out", out)
     arguments += ("--device", "cpu", "--threads", 1)
     stopped = call(*arguments, "--budget", "0.01s", code=3).stderr
     assert "Nothing fits into 0s" in stopped
     assert load_records(out) == []
+    first = EXPERIMENTS["thriftynet-abstract"].configurations("smoke")[0].run.id
+    unreadable = out / "checkpoints" / f"{first}.safetensors"
+    unreadable.parent.mkdir(parents=True)
+    unreadable.write_bytes(b"cut short")
+    told = call(*arguments, "--budget", "30m", code=1).stderr
+    assert "3 of 3 missing runs fit into 30m" in told
+    assert f"run {first} is left out: {unreadable}: cannot be read" in told
+    assert "stopped: 1 runs are left, which were left out" in told
+    assert len(load_records(out)) == 2
+    unreadable.unlink()
     done = call(*arguments, "--budget", "30m").stderr
-    assert "3 of 3 missing runs fit into 30m" in done
+    assert "1 of 1 missing runs fit into 30m" in done
     assert "no run is missing" in done
     assert len(load_records(out)) == 3
     assert "No run is missing." in call(*arguments, "--budget", "30m").stderr
@@ -302,7 +323,11 @@ def test_a_mistyped_command_is_corrected():
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("{", ("is not JSON",)), ("[]", ("network, data and recipe",)), ('{"netwrk": 1}', ("Run.network", "required"))],
+    [
+        ("{", ("is not JSON",)),
+        ("[]", ("network, data and recipe",)),
+        ('{"netwrk": 1}', ("unknown key 'netwrk'", "'network'")),
+    ],
 )
 def test_a_file_that_is_no_run(content, words, tmp_path):
     (tmp_path / "run.json").write_text(content)
@@ -318,8 +343,10 @@ def test_missing_data_is_one_line(tmp_path):
     assert str(tmp_path) in last
 
 
-def test_train_writes_records_and_weights_that_verify_confirms(tmp_path):
+def test_train_goes_on_and_writes_records_and_weights_that_verify_confirms(tmp_path):
     arguments = ("train", SIZE, "--preset", "smoke", *ONE, "--out", tmp_path, "--device", "cpu", "--threads", 1)
+    assert "the same command goes on" in call(*arguments, "--budget", "0.001s", code=3).stderr
+    assert load_records(tmp_path) == []
     assert "1 runs are missing" in call(*arguments, "--seeds", "0").stderr
     assert "0 runs are missing" in call(*arguments, "--seeds", "0").stderr
     assert "1 runs are missing" in call(*arguments, "--seeds", "0-1").stderr
@@ -364,15 +391,6 @@ def test_bench_prints_ratios(monkeypatch):
     assert [shown[3], shown[4], shown[6]] == ["20.00", "2.00", "0.25"]
 
 
-def test_train_stops_at_its_budget_and_goes_on(tmp_path):
-    arguments = ("train", SIZE, "--preset", "smoke", *ONE, "--out", tmp_path, "--device", "cpu", "--threads", 1)
-    stopped = call(*arguments, "--budget", "0.001s", code=3)
-    assert "the same command goes on" in stopped.stderr
-    assert load_records(tmp_path) == []
-    call(*arguments)
-    assert len(load_records(tmp_path)) == 1
-
-
 def test_a_terminated_training_leaves_a_checkpoint(tmp_path):
     run = EXPERIMENTS[SIZE].configurations("smoke")[0].run
     long = run.model_copy(update={"recipe": run.recipe.model_copy(update={"epochs": 10_000})})
@@ -393,16 +411,68 @@ def test_a_terminated_training_leaves_a_checkpoint(tmp_path):
 COMMAND = (sys.executable, "-m", "thriftylib.cli")
 
 
-def test_help_list_and_status_are_quick_to_start():
-    heavy = ("torch", "papermill", "matplotlib", "sklearn")
-    for arguments in (["--help"], ["list", "experiments"], ["status"]):
-        code = (
-            "import sys\nfrom thriftylib.cli import app\n"
-            f"app({arguments!r}, standalone_mode=False)\n"
-            f"sys.exit(', '.join(name for name in {heavy!r} if name in sys.modules) or 0)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, (arguments, done.stderr)
+HEAVY = (
+    "torch",
+    "torchvision",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "matplotlib",
+    "seaborn",
+    "papermill",
+    "IPython",
+    "nbformat",
+)
+
+
+def test_what_computes_nothing_imports_nothing_heavy():
+    """Every help, every list, and every mistake: each in under half a second, which torch alone would take thrice."""
+    calls = [["--help"], [], ["trian"], ["status"], ["status", "--json"], ["list"], ["show", "xyz"], ["show", SIZE]]
+    calls += [[command, "--help"] for command in COMMANDS]
+    calls += [[command, "--no-such-option"] for command in COMMANDS]
+    calls += [["show", SIZE, "--preset", "paper"], ["show", "thriftynet/abstract/cifar10-under-40k"]]
+    calls += [["plan", SIZE, "--device", "NVIDIA H200"], ["plan", "--preset", "smok"], ["plan", "thriftynet-dept"]]
+    calls += [["cost", "thriftynet", "filters=64"], ["cost", "thriftnet"], ["cost", "dacnn", "dept=18"]]
+    calls += [["train", "thriftynet-dept", "--preset", "paper"], ["train", SIZE, "--preset", "smok"]]
+    calls += [["train", SIZE, "--preset", "smoke", "-w", "width=3"], ["train", "--preset", "paper", "--only", "a/b/c"]]
+    calls += [["run", "thriftynet-sise"], ["run", "--preset", "smok"], ["data", "cifar"], ["verify", "0123456789ab"]]
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom thriftylib.cli import app\n"
+        f"for arguments in {calls!r}:\n"
+        "    code = CliRunner().invoke(app, arguments).exit_code\n"
+        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "    assert code in (0, 2) and not heavy, (arguments, code, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_takes_less_than_half_a_second_of_cpu_time():
+    def cpu_seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*COMMAND, "--help"], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu_seconds() for _ in range(3)) < 0.5
+
+
+def test_a_bad_claims_file_is_named_and_blocks_no_other(tmp_path):
+    for folder in ("data", "notebooks"):
+        shutil.copytree(claims_dir().parents[1] / folder, tmp_path / folder, ignore=shutil.ignore_patterns("weights"))
+    (tmp_path / "data" / "claims" / "dacnn.yaml").write_text("title: [")
+    calls = [["list", "papers"], ["show", SIZE], ["status"], ["plan", SIZE, "--device", "NVIDIA H200"]]
+    code = (
+        "import json\nfrom typer.testing import CliRunner\nfrom thriftylib.cli import app\n"
+        f"results = [CliRunner().invoke(app, arguments) for arguments in {calls!r}]\n"
+        "print(json.dumps([[result.exit_code, result.stdout, result.stderr] for result in results]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    for (number, out, err), shown in zip(
+        json.loads(done.stdout), ("expandnets", SIZE, "expandnets/", SIZE), strict=True
+    ):
+        assert (number, err.count("dacnn.yaml")) == (1, 1), err
+        assert shown in out
 
 
 def test_train_needs_nothing_of_jupyter(tmp_path):
@@ -446,7 +516,7 @@ def own_notebooks(tmp_path, monkeypatch):
             f'experiment = "{SIZE}"\nassert not fails, "as told"\nprint(preset, times, budget)'
         )
         notebook = nbformat.v4.new_notebook(
-            configurations=[parameters, work],
+            cells=[parameters, work],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
         )
         nbformat.write(notebook, folder / f"{name}.ipynb")
@@ -461,7 +531,7 @@ def test_run_executes_the_notebooks_that_show_an_experiment(own_notebooks, tmp_p
     result = call("run", SIZE, "--preset", "smoke", "--budget", "1h", "--out", out, "-p", "times=3")
     assert result.stderr.count(": done in ") == 2
     for name in ("first", "second"):
-        text = nbformat.read(out / f"{name}.ipynb", as_version=4).configurations[-1].outputs[0].text
+        text = nbformat.read(out / f"{name}.ipynb", as_version=4).cells[-1].outputs[0].text
         preset, times, budget = text.split()
         assert (preset, times) == ("smoke", "3")
         assert 3000 < float(budget.rstrip("s")) <= 3600
@@ -469,7 +539,7 @@ def test_run_executes_the_notebooks_that_show_an_experiment(own_notebooks, tmp_p
 
 def test_run_keeps_a_failed_notebook_and_goes_on(own_notebooks, tmp_path):
     broken = nbformat.read(own_notebooks / "first.ipynb", as_version=4)
-    broken.configurations[1].source = 'raise ValueError("as told")'
+    broken.cells[1].source = 'raise ValueError("as told")'
     nbformat.write(broken, own_notebooks / "first.ipynb")
     result = call("run", "--out", tmp_path / "out", code=1)
     assert "first: FAILED" in result.stderr

@@ -13,15 +13,13 @@ from thriftylib.evidence.records import load_records
 from thriftylib.experiments import experiment
 from thriftylib.paths import results_dir
 from thriftylib.running.calibrate import (
-    Calibration,
     calibrate,
     calibrate_all,
     load_calibrations,
     representatives,
     save_calibrations,
 )
-from thriftylib.running.estimates import ENOUGH, STATED, Conditions, Estimator
-from thriftylib.running.timing import CPU, modelled_epoch, prediction_errors
+from thriftylib.running.estimates import CPU, ENOUGH, STATED, Conditions, Estimator, Measured, modelled_epoch
 from thriftylib.spec import Run
 
 H200, EPYC = "NVIDIA H200", "AMD EPYC (CPU)"
@@ -140,17 +138,17 @@ def test_a_run_that_only_measures_costs_a_pass_over_the_data():
 
 def test_ranges_are_the_errors_of_the_committed_records():
     records = load_records(results_dir() / "runs")
-    found, ranges = prediction_errors(records), Estimator(TWO_CORES, records).ranges
-    assert len(found.seeds) >= ENOUGH
-    for kind in ("seeds", "family"):
-        of = getattr(found, kind)
-        assert sum(error <= ranges[kind] for error in of) >= 0.9 * len(of)
-        assert ranges[kind] in of
-    assert ranges["seeds"] <= ranges["family"] <= ranges["model"]
+    estimate = Estimator(TWO_CORES, records)
+    errors, ranges = estimate.errors, estimate.ranges
+    assert len(errors["other seeds"]) >= ENOUGH
+    for kind in ("other seeds", "family"):
+        assert sum(error <= ranges[kind] for error in errors[kind]) >= 0.9 * len(errors[kind])
+        assert ranges[kind] in errors[kind]
+    assert ranges["other seeds"] <= ranges["family"] <= ranges["model"]
     families = {
         (record.run.network.name, record.run.method and record.run.method.name) for record in records if record.epochs
     }
-    assert len(found.model) == len(families)
+    assert len(errors["model"]) == len(families)
     if len(families) < ENOUGH:
         assert ranges["model"] == STATED
 
@@ -159,10 +157,10 @@ def test_errors_are_those_of_each_pair_under_equal_conditions():
     seeds = [trained(SMALLNET.with_seed(seed), seconds) for seed, seconds in ((0, 1000.0), (1, 2000.0))]
     elsewhere = trained(SMALLNET.with_seed(2), 5000.0, threads=1)
     chain = trained(CL, 1000.0)
-    found = prediction_errors([*seeds, elsewhere, chain])
-    assert found.seeds == [pytest.approx(math.log(2))]
-    assert found.family == [pytest.approx(0.0), pytest.approx(math.log(2))]
-    assert len(found.model) == 1
+    errors = Estimator(TWO_CORES, [*seeds, elsewhere, chain]).errors
+    assert errors["other seeds"] == [pytest.approx(math.log(2))]
+    assert errors["family"] == [pytest.approx(0.0), pytest.approx(math.log(2))]
+    assert len(errors["model"]) == 1
 
 
 def test_the_range_grows_beyond_the_sizes_that_records_span():
@@ -175,62 +173,53 @@ def test_the_range_grows_beyond_the_sizes_that_records_span():
     assert near.high / near.low < far.high / far.low
 
 
-def calibration(run: Run, steps=(0.1, 0.1, 0.12), **more) -> Calibration:
-    fields = {"device": EPYC, "threads": 2, "jobs": 1, "precision": "fp32", "versions": {}, "date": "2026-01-31"}
-    return Calibration(run=run, seconds_per_step=list(steps), seconds_per_test_image=1e-3, **fields | more)
+def calibration(run: Run, seconds=50.0, day="31", **more) -> Measured:
+    fields = {"device": EPYC, "threads": 2, "precision": "fp32", "scatter": 0.1}
+    return Measured(run=run, seconds=seconds, source=f"calibration of 2026-01-{day}", **fields | more)
 
 
 def test_a_calibration_scales_its_family_where_no_record_does():
-    found = calibration(SMALLNET).measured()
-    assert found.seconds == pytest.approx(391 * 0.1 + 10_000 * 1e-3)
+    found = calibration(SMALLNET)
     estimate = Estimator(TWO_CORES, [], [found])
     assert estimate(SMALLNET).seconds == pytest.approx(150 * found.seconds)
     assert (estimate(CL).basis, estimate(CL).source) == ("family", "calibration of 2026-01-31")
     assert estimate(thriftynet(32)).basis == "model"
     record = trained(SMALLNET, 1000.0)
     assert Estimator(TWO_CORES, [record], [found])(SMALLNET.with_seed(1)).source == f"record {record.id}"
-    for jobs, threads in ((2, 2), (1, 1)):
-        other = Conditions(EPYC, threads=threads, jobs=jobs, precision="fp32", cores=4)
-        assert Estimator(other, [], [found])(SMALLNET).seconds != pytest.approx(150 * found.seconds)
+    crowded = Conditions(EPYC, threads=2, jobs=4, precision="fp32", cores=4)
+    assert Estimator(crowded, [], [found])(SMALLNET).seconds == pytest.approx(150 * found.seconds * math.sqrt(2))
 
 
 def test_calibrations_are_kept_and_renewed(tmp_path):
     path = tmp_path / "calibrations.json"
     assert load_calibrations(path) == []
     save_calibrations([calibration(SMALLNET), calibration(thriftynet(32))], path)
-    newer = calibration(CL, date="2026-02-01")
-    save_calibrations([newer, calibration(SMALLNET, jobs=2)], path)
-    assert [(one.run.network.name, one.jobs, one.date) for one in load_calibrations(path)] == [
-        ("smallnet", 1, "2026-02-01"),
-        ("thriftynet", 1, "2026-01-31"),
-        ("smallnet", 2, "2026-01-31"),
-    ]
+    save_calibrations([newer := calibration(CL, day="32"), calibration(SMALLNET, threads=1)], path)
+    assert load_calibrations(path) == [newer, calibration(thriftynet(32)), calibration(SMALLNET, threads=1)]
     path.write_text("{")
     with pytest.raises(RecordError, match=r"calibrations\.json"):
         load_calibrations(path)
 
 
 def test_the_shortest_run_stands_for_a_family():
-    found = representatives([thriftynet(256), CL, thriftynet(32), SMALLNET], EPYC)
+    found = representatives([thriftynet(256), CL, thriftynet(32), SMALLNET], TWO_CORES)
     assert [run.network.name for run, _ in found] == ["smallnet", "thriftynet"]
     assert found[1][0] == thriftynet(32)
     assert 0 < found[0][1] < found[1][1]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_calibration_times_steps_and_leaves_no_trace(jobs):
+def test_a_calibration_times_steps_and_leaves_no_trace():
     run = one("expandnets-table-b", "smoke")
     before = torch.get_rng_state()
-    asked = Conditions(EPYC, threads=1, jobs=jobs, precision="fp32")
+    asked = Conditions(EPYC, threads=1, precision="fp32")
     found = calibrate(run, torch.device("cpu"), asked, seconds=0.01)
-    assert len(found.seconds_per_step) >= 2 * jobs
-    assert (found.run, found.jobs, found.threads, found.device) == (run, jobs, 1, EPYC)
-    assert found.measured().seconds > 0
+    assert (found.run, found.threads, found.device) == (run, 1, EPYC)
+    assert found.seconds > 0
+    assert found.scatter > 0
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_calibration_ends_in_time():
     runs = [one("expandnets-table-b", "smoke"), thriftynet(256)]
-    done = []
-    left_out = calibrate_all(runs, torch.device("cpu"), TWO_CORES, done=done.append, total=0.0)
-    assert (done, len(left_out)) == ([], 2)
+    found = calibrate_all(runs, torch.device("cpu"), TWO_CORES, total=0.0)
+    assert [measured for _, measured in found] == [None, None]

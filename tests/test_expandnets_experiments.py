@@ -17,8 +17,10 @@ from thriftylib.papers.expandnets_expansion import Expanded
 from thriftylib.paths import claims_dir
 from thriftylib.running.collect import claim_of, collect
 from thriftylib.running.estimates import Conditions, Estimator
-from thriftylib.running.execute import OutputFolders, parents_first, train_missing
+from thriftylib.running.execute import train_missing
+from thriftylib.running.folders import OutputFolders
 from thriftylib.running.plan import plan
+from thriftylib.running.queue import parents_first
 from thriftylib.spec import Named, Steps
 
 OURS = [name for name, shown in EXPERIMENTS.items() if shown.paper == "expandnets"]
@@ -199,11 +201,11 @@ def test_a_start_from_trained_weights_names_a_run_of_its_own_grid_before_it(pres
 
 def test_a_plan_has_parents_before_children_whatever_they_are_worth():
     estimator = Estimator(Conditions("a GPU"))
-    steps = plan(OURS, ["fast", "paper"], [0, 1], estimator=estimator, records={}, claims=CLAIMS).steps
-    folders = {(step.configuration, step.run.seed): i for i, step in enumerate(steps)}
-    children = [step.run for step in steps if step.run.parent]
+    pending = plan(OURS, ["fast", "paper"], [0, 1], estimator=estimator, records={}, claims=CLAIMS).runs
+    order = {each.key: i for i, each in enumerate(pending)}
+    children = [each for each in pending if each.parent]
     assert len(children) == 24
-    assert all(folders[run.parent, run.seed] < folders[run.configuration, run.seed] for run in children)
+    assert all(order[each.parent] < order[each.key] for each in children)
 
 
 def test_shortened_children_start_from_shortened_parents():

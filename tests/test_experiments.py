@@ -15,7 +15,8 @@ from thriftylib.experiments.base import select
 from thriftylib.paths import claims_dir, results_dir
 from thriftylib.running import execute
 from thriftylib.running.collect import collect
-from thriftylib.running.execute import OutputFolders, QueueResult, parse_budget, train_missing
+from thriftylib.running.execute import QueueResult, train_missing
+from thriftylib.running.folders import OutputFolders, parse_budget
 from thriftylib.spec import Plateau
 
 TRAINING = ("smoke", "fast", "paper")

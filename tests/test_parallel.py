@@ -1,4 +1,4 @@
-"""Trainings side by side: the same weights, in an order that parents allow, stopped together."""
+"""Trainings in parallel: the same weights, in an order that parents allow, stopped together."""
 
 import json
 import multiprocessing
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from thriftylib.errors import BusyError, ThriftyError
+from thriftylib.errors import BusyError, CheckpointError, ThriftyError
 from thriftylib.experiments import experiment
 from thriftylib.running import execute
-from thriftylib.running import parallel as side_by_side
-from thriftylib.running.execute import OutputFolders, train_missing
-from thriftylib.running.parallel import Queue
+from thriftylib.running.execute import train_missing
+from thriftylib.running.folders import OutputFolders
+from thriftylib.running.queue import Queue
 from thriftylib.training import engine
 from thriftylib.training.engine import Trained
 
@@ -25,6 +25,9 @@ INIT = [
     for configuration in experiment("expandnets-init").configurations("smoke")
     if configuration.labels["kernel"] == 3
 ]
+
+
+NOWHERE = OutputFolders.below("nowhere")
 
 
 def run_of(model, start="scratch", seed=0, epochs=None):
@@ -60,7 +63,7 @@ def test_the_weights_of_runs_one_after_the_other_and_parents_first(tmp_path):
         assert done.records[run.id].threads == 1
 
 
-def test_the_last_run_goes_on_with_the_threads_of_its_first_sitting(tmp_path, monkeypatch):
+def test_the_last_run_goes_on_with_the_threads_of_its_first_session(tmp_path, monkeypatch):
     asked = []
 
     def train_none(run, **arguments):
@@ -95,7 +98,7 @@ def test_what_stopped_a_call_is_not_told_where_nothing_is_missing(tmp_path, monk
             train([run], tmp_path)
         return "budget"
 
-    monkeypatch.setattr(execute, "train_in_parallel", train_all)
+    monkeypatch.setattr(execute, "_in_parallel", train_all)
     done = train(runs, tmp_path, jobs=2)
     assert (set(done.records), done.missing, done.stopped) == ({run.id for run in runs}, [], None)
 
@@ -115,7 +118,7 @@ def test_what_is_ended_from_outside_leaves_checkpoints(tmp_path, ended):
     file = tmp_path / "run.json"
     file.write_text(json.dumps(run_of("SmallNet", epochs=10_000).model_dump(mode="json")))
     command = [sys.executable, "-m", "thriftylib.cli", "train", file, "--seeds", "0-2", "--jobs", "2"]
-    command += ["--out", tmp_path, "--device", "cpu"]
+    command += ["--out", tmp_path, "--device", "cpu", "--threads", "1"]  # so that the first process needs no torch
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     seeds = set()
     for line in process.stderr:
@@ -147,21 +150,24 @@ def test_what_is_ended_from_outside_leaves_checkpoints(tmp_path, ended):
 
 def test_with_expected_times_the_next_run_is_the_first_that_ends_in_time():
     long, short, shorter = (run_of("SmallNet", seed=seed) for seed in range(3))
-    queue = Queue([long, short, shorter], {long.id: 90.0, short.id: 30.0, shorter.id: 10.0})
+    queue = Queue([long, short, shorter], NOWHERE, {long.id: 90.0, short.id: 30.0, shorter.id: 10.0})
     assert [queue.next(left) for left in (60.0, 25.0)] == [short, shorter]
     assert queue.next(20.0) == long  # nothing shorter is left: until the time is up
     assert queue.next(10.0) is None
 
 
-def test_where_none_ends_in_time_one_with_a_checkpoint_goes_on():
+def test_where_none_ends_in_time_one_with_a_checkpoint_goes_on(tmp_path):
     runs = [run_of("SmallNet", seed=seed) for seed in range(3)]
-    queue = Queue(list(runs), {run.id: 90.0 for run in runs}, begun=lambda run: run == runs[1])
+    folders = OutputFolders.below(tmp_path)
+    queue = Queue(list(runs), folders, {run.id: 90.0 for run in runs})
+    folders.checkpoints.mkdir()
+    folders.checkpoint(runs[1]).touch()
     assert [queue.next(20.0) for _ in runs] == [runs[1], runs[0], runs[2]]
 
 
 def test_a_child_waits_however_short_it_is():
     parent, child = run_of("CL+FC"), run_of("SmallNet", "CL+FC")
-    queue = Queue([parent, child], {parent.id: 90.0, child.id: 1.0})
+    queue = Queue([parent, child], NOWHERE, {parent.id: 90.0, child.id: 1.0})
     assert queue.next(100.0) == parent
     assert queue.next(100.0) is None
     queue.ended(parent)
@@ -188,17 +194,33 @@ def test_a_busy_run_is_left_out_and_the_following_ones_go_on(tmp_path, busy, cap
     busy.add(parent.id)
     done = train([parent, child, other], tmp_path)
     assert list(done.records) == [other.id]
-    assert (done.missing, done.stopped) == ([parent, child], "busy")
+    assert (done.missing, done.stopped, done.failed) == ([parent, child], "left out", [])
     assert f"run {parent.id} is left out: run {parent.id} is being trained by process 42" in capsys.readouterr().err
     busy.clear()
     assert train([parent, child, other], tmp_path).stopped is None
 
 
-def test_a_process_tells_that_its_run_is_busy(busy, monkeypatch):
-    monkeypatch.setattr(side_by_side, "_stop_with_parent", lambda: None)
-    run = run_of("SmallNet")
+def test_a_process_sends_that_its_run_cannot_be_trained_now(busy, monkeypatch, tmp_path):
+    monkeypatch.setattr(execute, "_stop_with_parent", lambda: None)
+    run, wrong = run_of("SmallNet"), run_of("CL+FC")
     busy.add(run.id)
+    folders = OutputFolders.below(tmp_path)
+    folders.checkpoints.mkdir()
+    folders.checkpoint(wrong).write_bytes(b"cut short")
+    arguments = {"results": tmp_path, "checkpoints": folders.checkpoints, "device": "cpu", "progress": False}
     answer, end = multiprocessing.Pipe(duplex=False)
-    side_by_side._train(end, run.model_dump(mode="json"), {}, None)
-    training = side_by_side._Training(run, type("Ended", (), {"exitcode": 0})(), answer)
-    assert side_by_side._what_stopped(training, asked=False) == (None, f"run {run.id} is being trained by process 42")
+    for each, kind, message in ((run, BusyError, "process 42"), (wrong, CheckpointError, "cannot be read")):
+        execute._train_here(end, each.model_dump(mode="json"), arguments, None)
+        with pytest.raises(kind, match=message):
+            raise answer.recv()
+
+
+def test_an_unreadable_checkpoint_stops_no_other_run(tmp_path, capsys):
+    wrong, child, other = run_of("CL+FC"), run_of("SmallNet", "CL+FC"), run_of("SmallNet", seed=1)
+    folders = OutputFolders.below(tmp_path)
+    folders.checkpoints.mkdir()
+    folders.checkpoint(wrong).write_bytes(b"cut short")
+    done = train([wrong, child, other], tmp_path)
+    assert list(done.records) == [other.id]
+    assert (done.missing, done.stopped, done.failed) == ([wrong, child], "left out", [wrong])
+    assert f"run {wrong.id} is left out: {folders.checkpoint(wrong)}: cannot be read" in capsys.readouterr().err

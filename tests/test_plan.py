@@ -12,10 +12,12 @@ from made_up import run as made_up_run
 from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.records import load_records
 from thriftylib.experiments import EXPERIMENTS, experiment
+from thriftylib.experiments.base import Configuration
 from thriftylib.paths import claims_dir, results_dir
 from thriftylib.running.estimates import Conditions, Estimate, Estimator
-from thriftylib.running.plan import Plan, Step, fraction_done, plan
-from thriftylib.running.worth import Ledger
+from thriftylib.running.folders import OutputFolders
+from thriftylib.running.plan import Pending, Plan, fraction_done, plan
+from thriftylib.running.worth import Ledger, RunKey
 from thriftylib.training.engine import train
 
 GPU = Conditions("NVIDIA H200")
@@ -36,128 +38,137 @@ def make(presets=("paper",), seeds=(0,), records=None, names=tuple(EXPERIMENTS),
     return plan(names, presets, seeds, estimator=estimator, records=records, claims=claims, **more)
 
 
+@pytest.fixture(scope="module")
+def whole(committed) -> Plan:
+    """All that is missing on two cores."""
+    return make(seeds=range(5), records=committed, conditions=XEON)
+
+
 def test_on_two_cores_25_minutes_get_runs_that_end_within_them(committed):
     """Seen: one run of 26 hours, and nothing said about what was left out."""
     made = make(seeds=range(5), records=committed, conditions=XEON, longest=25 * MINUTE)
     chosen = made.within(25 * MINUTE)
     assert chosen
-    assert all(step.estimate.seconds <= 25 * MINUTE for step in made.steps)
+    assert all(one.estimate.seconds <= 25 * MINUTE for one in made.runs)
     assert chosen[-1].end <= 25 * MINUTE
     assert len(made.too_long) > 1000
-    longer = {step.key for step in made.too_long if step.estimate.seconds > 25 * MINUTE}
+    longer = {one.key for one in made.too_long if one.estimate.seconds > 25 * MINUTE}
     assert longer
-    assert all(step.parent in longer for step in made.too_long if step.key not in longer)
-    if chosen[0].step.labels["dataset"] == "cifar100":  # until its third seeds are recorded
-        assert (chosen[0].step.run.network.name, chosen[0].step.labels["kernel"]) == ("smallnet", 3)
+    assert all(one.parent in longer for one in made.too_long if one.key not in longer)
+    if chosen[0].pending.configuration.labels["dataset"] == "cifar100":  # until its third seeds are recorded
+        assert (chosen[0].pending.run.network.name, chosen[0].pending.configuration.labels["kernel"]) == ("smallnet", 3)
 
 
-def test_long_headlines_do_not_come_before_many_verdicts_in_little_time(committed):
+def test_long_headlines_do_not_come_before_many_verdicts_in_little_time(whole):
     """Seen: headlines of 890 hours before runs that give ten verdicts in minutes."""
-    steps = make(seeds=range(5), records=committed, conditions=XEON).steps
-    seconds = [step.estimate.seconds for step in steps]
-    headline = next(i for i, step in enumerate(steps) if step.run.network.name == "dacnn")
-    assert all(step.run.network.name == "smallnet" for step in steps[:6])
+    runs = whole.runs
+    seconds = [one.estimate.seconds for one in runs]
+    headline = next(i for i, one in enumerate(runs) if one.run.network.name == "dacnn")
+    assert all(one.run.network.name == "smallnet" for one in runs[:6])
     assert max(seconds[:10]) < 10 * 3600 < seconds[headline]
 
 
 def test_both_sides_of_a_difference_are_planned_together():
     """A claim's last missing side comes right after the others: nobody waits for it behind other claims' runs."""
     made = make(seeds=range(3), names=("expandnets-table-a",), conditions=XEON)
-    first = made.steps[:6]
-    assert len({step.configuration for step in first}) == 2
-    assert [step.run.seed for step in first] == [0, 0, 1, 1, 2, 2]
+    first = made.runs[:6]
+    assert len({one.key.configuration for one in first}) == 2
+    assert [one.run.seed for one in first] == [0, 0, 1, 1, 2, 2]
     assert sum(slot.words.strong for slot in made.within(None)[:6]) > 0
 
 
 def test_every_missing_run_is_there_once_and_names_its_experiments():
-    steps = make(presets=("paper", "fast"), seeds=(0, 1)).steps
+    pending = make(presets=("paper", "fast"), seeds=(0, 1)).runs
     runs = {
         configuration.run.with_seed(seed).id
         for shown in EXPERIMENTS.values()
         for configuration in shown.configurations("recorded")
         for seed in (0, 1)
     }
-    assert len(steps) == len(runs)
-    assert {step.run.id for step in steps} == runs
-    for step in steps:
-        for name in step.experiments:
-            assert step.run.with_seed(0) in [
-                configuration.run for configuration in experiment(name).configurations(step.preset)
+    assert len(pending) == len(runs)
+    assert {one.run.id for one in pending} == runs
+    for one in pending:
+        for name in one.experiments:
+            assert one.run.with_seed(0) in [
+                configuration.run for configuration in experiment(name).configurations(one.preset)
             ]
 
 
-def test_the_order_does_not_change(committed):
-    first, second = (make(seeds=(0, 1), records=committed, conditions=XEON) for _ in range(2))
-    assert [step.run.id for step in first.steps] == [step.run.id for step in second.steps]
+def test_the_order_does_not_change(whole, committed):
+    again = make(seeds=range(5), records=committed, conditions=XEON)
+    assert [one.run.id for one in again.runs] == [one.run.id for one in whole.runs]
 
 
-def test_a_recorded_run_is_not_planned(committed):
-    steps = make(seeds=range(5), records=committed).steps
-    assert not {step.run.id for step in steps} & committed.keys()
+def test_a_recorded_run_is_not_planned(whole, committed):
+    assert not {one.run.id for one in whole.runs} & committed.keys()
 
 
 def test_runs_that_answer_no_claim_come_last_the_shortest_first():
-    steps = make(names=THRIFTYNETS).steps
-    asked = [bool(step.claims) for step in steps]
+    runs = make(names=THRIFTYNETS).runs
+    asked = [bool(one.configuration.claims) for one in runs]
     assert asked == sorted(asked, reverse=True)
     assert not asked[-1]
-    last = [step.estimate.seconds for step in steps if not step.claims]
+    last = [one.estimate.seconds for one in runs if not one.configuration.claims]
     assert last == sorted(last)
 
 
 def test_claims_come_before_controls_that_take_as_long():
-    steps = make(names=("thriftynet-depth", "thriftynet-depth-macs")).steps
-    of = {step.run.network.options["history"]: i for i, step in reversed(list(enumerate(steps)))}
+    runs = make(names=("thriftynet-depth", "thriftynet-depth-macs")).runs
+    of = {one.run.network.options["history"]: i for i, one in reversed(list(enumerate(runs)))}
     assert of[5] < of[2]
 
 
 def test_where_and_presets_choose():
-    steps = make(presets=("smoke",), names=("thriftynet-size-cifar10",), where={"filters": [8]}).steps
-    assert {step.run.network.options["filters"] for step in steps} == {8}
-    assert {step.preset for step in steps} == {"smoke"}
+    runs = make(presets=("smoke",), names=("thriftynet-size-cifar10",), where={"filters": [8]}).runs
+    assert {one.run.network.options["filters"] for one in runs} == {8}
+    assert {one.preset for one in runs} == {"smoke"}
 
 
 def test_a_child_is_left_out_with_its_parent():
     names = ("expandnets-init",)
-    everything = make(names=names, conditions=XEON).steps
-    parents = {step.run.parent for step in everything if step.run.parent}
-    slow = max(step.estimate.seconds for step in everything if step.configuration in parents)
+    everything = make(names=names, conditions=XEON).runs
+    parents = {one.run.parent for one in everything if one.run.parent}
+    slow = max(one.estimate.seconds for one in everything if one.key.configuration in parents)
     made = make(names=names, conditions=XEON, longest=0.99 * slow)
-    planned = {step.configuration for step in made.steps}
-    assert all(step.run.parent in planned for step in made.steps if step.run.parent)
-    assert any(step.run.parent for step in made.too_long)
+    planned = {one.key.configuration for one in made.runs}
+    assert all(one.run.parent in planned for one in made.runs if one.run.parent)
+    assert any(one.run.parent for one in made.too_long)
 
 
 def test_a_checkpoint_leaves_the_rest(tmp_path):
     run = experiment("thriftynet-size-cifar10").configurations("smoke")[0].run
-    assert fraction_done(run, tmp_path) == 0
+    folders = OutputFolders.below(tmp_path)
+    assert fraction_done(run, folders) == 0
     long = run.model_copy(update={"recipe": run.recipe.model_copy(update={"epochs": 2})})
-    train(long, device="cpu", results=tmp_path, checkpoints=tmp_path, budget=1e-9, progress=False)
+    train(long, device="cpu", results=tmp_path, checkpoints=folders.checkpoints, budget=1e-9, progress=False)
     steps = math.ceil(long.data.training_images / long.recipe.batch_size)
-    assert fraction_done(long, tmp_path) == pytest.approx(1 / (2 * steps))
-    (tmp_path / f"{run.id}.safetensors").write_bytes(b"cut short")
-    assert fraction_done(run, tmp_path) == 0
+    assert fraction_done(long, folders) == pytest.approx(1 / (2 * steps))
+    folders.checkpoint(run).write_bytes(b"cut short")
+    assert fraction_done(run, folders) == 0
 
 
 def test_what_a_checkpoint_holds_is_not_estimated_again(monkeypatch, tmp_path):
     names = ("expandnets-table-b",)
-    whole = make(names=names, conditions=XEON).steps[0]
-    monkeypatch.setattr("thriftylib.running.plan.fraction_done", lambda run, folder: 0.75 * (run.id == whole.run.id))
-    made = make(names=names, conditions=XEON, longest=whole.estimate.seconds / 2, checkpoints=tmp_path)
-    (step,) = made.steps
-    assert (step.run, step.done) == (whole.run, 0.75)
-    assert step.estimate.seconds == pytest.approx(whole.estimate.seconds / 4)
-    assert step.estimate.high == pytest.approx(whole.estimate.high / 4)
+    whole = make(names=names, conditions=XEON).runs[0]
+    monkeypatch.setattr("thriftylib.running.plan.fraction_done", lambda run, folders: 0.75 * (run.id == whole.run.id))
+    made = make(names=names, conditions=XEON, longest=whole.estimate.seconds / 2, folders=OutputFolders.below(tmp_path))
+    (one,) = made.runs
+    assert (one.run, one.done) == (whole.run, 0.75)
+    assert one.estimate.seconds == pytest.approx(whole.estimate.seconds / 4)
+    assert one.estimate.high == pytest.approx(whole.estimate.high / 4)
 
 
-def steps_of(seconds: list[float], parents: dict[int, int]) -> list[Step]:
+def pending_of(seconds: list[float], parents: dict[int, int]) -> list[Pending]:
     runs = [made_up_run(options={"filters": i + 1}) for i in range(len(seconds))]
     for child, parent in parents.items():
         runs[child] = runs[child].model_copy(update={"parent": runs[parent].configuration})
     return [
-        Step(run, {}, run.configuration, (), "paper", (), Estimate(took, took, took, "model"))
+        Pending(run, RunKey(run.configuration, 0), Configuration(run), (), "paper", Estimate(took, took, took, "model"))
         for run, took in zip(runs, seconds, strict=True)
     ]
+
+
+EMPTY = Ledger({}, {})
 
 
 SECONDS = st.lists(st.floats(0.1, 100), max_size=12)
@@ -167,30 +178,29 @@ SECONDS = st.lists(st.floats(0.1, 100), max_size=12)
 @given(SECONDS, st.floats(0.1, 300), st.integers(1, 3), st.booleans())
 def test_a_plan_never_exceeds_its_budget(seconds, budget, jobs, family):
     parents = {1: 0} if family and len(seconds) > 1 else {}
-    steps = steps_of(seconds, parents)
-    chosen = Plan(steps, [], {}, {}).within(budget, jobs)
-    took = [slot.step.estimate.seconds for slot in chosen]
+    runs = pending_of(seconds, parents)
+    chosen = Plan(runs, [], EMPTY).within(budget, jobs)
+    took = [slot.pending.estimate.seconds for slot in chosen]
     assert sum(took) <= jobs * budget * (1 + 1e-9)
     assert all(slot.end <= budget for slot in chosen)
     if jobs == 1:
         assert sum(took) <= budget * (1 + 1e-9)
         left = budget - sum(took)
-        skipped = [step for step in steps if step not in [slot.step for slot in chosen] and not step.run.parent]
-        assert all(step.estimate.seconds > left for step in skipped)  # used until nothing fits
-    there = [slot.step for slot in chosen]
-    if parents and steps[1] in there:
-        ends = {slot.step.run.id: slot.end for slot in chosen}
-        assert ends[steps[1].run.id] >= ends[steps[0].run.id] + steps[1].estimate.seconds * (1 - 1e-9)
+        skipped = [one for one in runs if one not in [slot.pending for slot in chosen] and not one.run.parent]
+        assert all(one.estimate.seconds > left for one in skipped)  # used until nothing fits
+    there = [slot.pending for slot in chosen]
+    if parents and runs[1] in there:
+        ends = {slot.pending.run.id: slot.end for slot in chosen}
+        assert ends[runs[1].run.id] >= ends[runs[0].run.id] + runs[1].estimate.seconds * (1 - 1e-9)
 
 
 def test_a_run_that_does_not_fit_makes_way_for_the_next():
-    steps = steps_of([10.0, 50.0, 20.0], {})
-    assert [slot.step for slot in Plan(steps, [], {}, {}).within(35.0)] == [steps[0], steps[2]]
-    assert [slot.step for slot in Plan(steps, [], {}, {}).within(None)] == steps
+    runs = pending_of([10.0, 50.0, 20.0], {})
+    assert [slot.pending for slot in Plan(runs, [], EMPTY).within(35.0)] == [runs[0], runs[2]]
+    assert [slot.pending for slot in Plan(runs, [], EMPTY).within(None)] == runs
 
 
-def test_the_words_are_those_of_the_chosen_runs_alone(committed):
-    made = make(seeds=range(5), records=committed, conditions=XEON)
-    few = made.within(3 * 3600)
-    ledger = Ledger(made.claims, (step.run for step in made.steps), committed.values())
-    assert [slot.words for slot in few] == [ledger.add(slot.step.key) for slot in few]
+def test_the_words_are_those_of_the_chosen_runs_alone(whole):
+    few = whole.within(3 * 3600)
+    ledger = whole.ledger.copy()
+    assert [slot.words for slot in few] == [ledger.add(slot.pending.key) for slot in few]

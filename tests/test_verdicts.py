@@ -692,3 +692,8 @@ def test_the_page_tells_the_constants_and_every_word():
     close = quantities.QUANTITIES["test_accuracy"].close
     assert "is 1 point, but never more than a fifth of the claimed error rate" in text
     assert (close.absolute, close.relative) == (1.0, 0.2)
+
+
+@pytest.mark.parametrize("freedom", [1, 1.2, 2, 2.7, 4, 19, 1000])
+def test_students_quantile_is_that_of_scipy(freedom):
+    assert intervals.student(freedom) == pytest.approx(stats.t.ppf(intervals.LEVEL, freedom), rel=1e-8)

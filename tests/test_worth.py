@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from made_up import OPTIONS, claim, record, run
 
 from thriftylib.evidence.claims import SEEDS
-from thriftylib.running.worth import FIRST, MOST, NARROWS, WEIGHT, Bundle, Ledger, Words, value
+from thriftylib.running.worth import FIRST, MAX_SEEDS, NARROWS, WEIGHT, Bundle, Ledger, RunKey, Words, value
 
 A, B, OTHER = ({**OPTIONS, "filters": filters} for filters in (32, 64, 96))
 SETTING = {"network": "made-up", "dataset": "cifar10", "recipes": {"paper-recipe": 3}}
@@ -29,16 +29,17 @@ def difference(**more):
 
 
 def ledger(*claims, records=(), runs=None, **more) -> Ledger:
-    return Ledger({one.id: one for one in claims}, runs or [run(options=o) for o in (A, B)], records, **more)
+    known = {one.configuration: one for one in runs or [run(options=options) for options in (A, B)]}
+    return Ledger({one.id: one for one in claims}, known, records, **more)
 
 
 def keys(options, *seeds):
-    return [(run(options=options).configuration, seed) for seed in seeds]
+    return [RunKey(run(options=options).configuration, seed) for seed in seeds]
 
 
 def test_steps_of_a_claim():
     one = claim()
-    worth = [value(one, seeds) for seeds in range(MOST + 2)]
+    worth = [value(one, seeds) for seeds in range(MAX_SEEDS + 2)]
     assert worth == pytest.approx([0, FIRST, FIRST, 1, 1 + NARROWS, 1 + 2 * NARROWS, 1 + 2 * NARROWS])
     assert one.seeds_needed == SEEDS == 3
     assert FIRST < 1 / SEEDS  # three seeds of one claim before the first of three
@@ -71,7 +72,7 @@ def test_two_recipes_make_no_difference():
     ours, theirs = run(options=A), run(options=B, recipe="other")
     book = ledger(asked, runs=[ours, theirs])
     assert book.bundles() == []
-    assert book.gain([(ours.configuration, 0), (theirs.configuration, 0)]) == 0
+    assert book.gain([RunKey(ours.configuration, 0), RunKey(theirs.configuration, 0)]) == 0
 
 
 def test_seeds_of_two_configurations_are_not_added_up():
@@ -131,9 +132,9 @@ def test_runs_gain_what_their_words_say(there, more):
     more -= there
     book = ledger(*CLAIMS, records=recorded(there))
     before = {key: value(one, book.reached(key)) for key, one in book.claims.items()}
-    gain = book.gain([(run(options=(A, B)[which]).configuration, seed) for which, seed in more])
+    gain = book.gain([RunKey(run(options=(A, B)[which]).configuration, seed) for which, seed in more])
     for which, seed in sorted(more):
-        book.add((run(options=(A, B)[which]).configuration, seed))
+        book.add(RunKey(run(options=(A, B)[which]).configuration, seed))
     after = {key: value(one, book.reached(key)) for key, one in book.claims.items()}
     assert gain == pytest.approx(sum(after.values()) - sum(before.values()))
     assert gain >= 0

@@ -154,6 +154,7 @@ class Data(Strict):
         return self
 
 
+SEEDS = 2**32  # of a random number generator
 NO_NETWORK = "none"
 """The network of runs that measure a data set alone."""
 
@@ -178,7 +179,7 @@ class Run(Strict):
     network: Named
     data: Data
     recipe: Recipe | None  # None: measure only
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)] = 0
     method: Named | None = None
     parent: str | None = None  # configuration of the run, of the same seed, whose trained weights this one starts from
 
@@ -257,7 +258,9 @@ class Run(Strict):
 
     def with_seed(self, seed: int) -> Self:
         """The same run from another seed."""
-        return type(self).model_validate({**self.model_dump(), "seed": seed})
+        if not 0 <= seed < SEEDS:
+            raise SpecError(f"Run.seed = {seed}: must be from 0 to {SEEDS - 1}")
+        return self.model_copy(update={"seed": seed})  # all else is checked already
 
     def __hash__(self) -> int:
         return hash(self.canonical())

@@ -1,39 +1,48 @@
-"""The command group: how mistakes end, how tables and JSON are printed, and the options that several commands share."""
+"""The command group: how commands are found, how mistakes end, what is printed, and options that several share.
+
+A command is a module of this folder with a function of its name (``list_`` where Python has the name). It is imported
+when it is called or help is asked for, so it imports what it works with inside its functions.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperGroup
 
 from thriftylib.errors import DiedError, ThriftyError
+
+if TYPE_CHECKING:
+    from thriftylib.evidence.claims_files import Loaded
 
 FAILED = 1
 MISTAKE = 2
 STOPPED = 3
 
 
-def out() -> Console:
-    """Standard output; a pipe gets whole lines, not ones folded to 80 columns."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=250)
-
-
-def say(line: str) -> None:
-    """A line for the person on standard error, where it does not mix with data."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(line))
-
-
 class Commands(TyperGroup):
-    """Ends a mistake in one line on standard error and exit code 2 (a dead process: 1), without a traceback."""
+    """The commands; a mistake ends in one line on standard error and exit code 2 (a dead process: 1), no traceback."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        modules = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+        self.commands = dict.fromkeys(name for name in modules if name not in ("app", "__main__"))
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+        if cmd_name in self.commands and self.commands[cmd_name] is None:
+            module = importlib.import_module(f"thriftylib.cli.{cmd_name}")
+            single = typer.Typer(add_completion=False, rich_markup_mode="rich")
+            single.command(cmd_name)(getattr(module, cmd_name, None) or getattr(module, f"{cmd_name}_"))
+            self.commands[cmd_name] = typer.main.get_command(single)
+        return self.commands.get(cmd_name)
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
@@ -44,14 +53,16 @@ class Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    help="Papers on parameter-thrifty CNNs, put to the test: what they claim, what came out, and how to rerun it.\n\n"
-    "Exit codes: 0 done, 1 something failed, 2 a mistake in the call, 3 stopped early (the same command goes on).",
+    cls=Commands, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
 )
+
+
+@app.callback()
+def _thrifty() -> None:
+    """Papers on parameter-thrifty CNNs, put to the test: what they claim, what came out, and how to rerun it.
+
+    Exit codes: 0 done, 1 something failed, 2 a mistake in the call, 3 stopped early (the same command goes on).
+    """
 
 
 class Precision(StrEnum):
@@ -63,16 +74,31 @@ class Precision(StrEnum):
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
-Seeds = Annotated[str, typer.Option(help="Seeds such as 0, 0,3 or 0-4.")]
 Budget = Annotated[str | None, typer.Option(help="Stop cleanly after this time, such as 90s, 9m or 1h30m.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", help="Folder of the data sets; else THRIFTY_DATA, else a cache folder.")
 ]
-Where = Annotated[
-    list[str] | None,
-    typer.Option("--where", "-w", metavar="LABEL=V1,V2", help="Only cells whose label has one of the values."),
-]
+Results = Annotated[Path | None, typer.Option(help="Folder of the records; else data/results.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of records, weights and checkpoints; else local/.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Of a CPU, for a run; last digits depend on it.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs trained at once, on one device; pays for small networks.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU.")]
+
+
+def say(line: str) -> None:
+    """A line for the person on standard error, where it does not mix with data."""
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def readable(loaded: Loaded) -> Iterator[Loaded]:
+    """``loaded``, with a line for each claims file that cannot be read; the command then fails at its end."""
+    for fault in loaded.faults.values():
+        say(fault)
+    yield loaded
+    if loaded.faults:
+        raise typer.Exit(FAILED)
 
 
 def print_json(value: Any) -> None:
@@ -80,16 +106,23 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+def print_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
+    """A table of rows with the same keys, numbers to the right; None is an empty cell."""
+    if title is not None:
+        typer.secho(title, bold=True)
+    if rows:
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table with numbers to the right; None is an empty cell."""
-    rows = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
-    for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float | None) for row in rows)
-        table.add_column(column, justify="right" if numeric and rows else "left", overflow="fold", no_wrap=numeric)
-    for row in rows:
-        table.add_row(*(_text(value) for value in row))
-    out().print(table)
+    numeric = [all(isinstance(value, int | float | None) for value in column) for column in zip(*rows, strict=True)]
+    cells = [list(columns), *([_text(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for number, row in enumerate(cells):
+        aligned = zip(row, widths, numeric, strict=True)
+        line = "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in aligned)
+        typer.secho(line.rstrip(), bold=number == 0)
 
 
 def _text(value: Any) -> str:
@@ -99,7 +132,7 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return escape(f"{value:.2f}" if isinstance(value, float) else str(value))
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def parse_value(text: str, words: Sequence[Any] = ()) -> Any:
@@ -111,10 +144,10 @@ def parse_value(text: str, words: Sequence[Any] = ()) -> Any:
         return text
     if "," in text and text[0] not in "[{":
         return tuple(parse_value(part, words) for part in text.split(",") if part)
-    if text.lower() in ("true", "false", "none"):
-        return {"true": True, "false": False, "none": None}[text.lower()]
     try:
-        return json.loads(text)
+        return json.loads(
+            {"none": "null"}.get(text.lower(), text.lower() if text.lower() in ("true", "false") else text)
+        )
     except json.JSONDecodeError:
         return text
 
@@ -134,9 +167,3 @@ def parse_pairs(texts: Iterable[str], what: str) -> dict[str, str]:
             raise ThriftyError(f"{what} {key}: is given twice")
         pairs[key] = value
     return pairs
-
-
-def parse_where(texts: Sequence[str] | None) -> Mapping[str, Sequence[Any]]:
-    """``["filters=32,64"]`` -> {"filters": (32, 64)}."""
-    values = {key: parse_value(text, ["none"]) for key, text in parse_pairs(texts or (), "--where").items()}
-    return {key: value if isinstance(value, tuple) else (value,) for key, value in values.items()}

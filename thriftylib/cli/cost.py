@@ -6,11 +6,19 @@ from typing import Annotated, get_args
 
 import typer
 
-from thriftylib.cli.app import Json, out, parse_pairs, parse_value, print_json, print_table, say
-from thriftylib.datasets.facts import dataset_info
-from thriftylib.errors import ThriftyError
-from thriftylib.options import NetworkOptions, find, suggest
+from thriftylib.cli.app import Json, parse_pairs, parse_value, print_json, print_table, say
+from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.paths import claims_dir, results_dir
+
+IMAGE = ("image", "classes", "dataset")
+MEANINGS = {
+    "parameters": "trained numbers",
+    "kernel_parameters": "without batch norms and biases of convolutions",
+    "macs": "of one image",
+    "ptflops_macs": "as ptflops counts: batch norm adds 2 per element",
+    "weight_bytes": "fp32, with batch-norm statistics",
+    "activation_bytes": "fp32, of one image in training",
+}
 
 
 def cost(
@@ -28,6 +36,8 @@ def cost(
 
     Example: thrifty cost thriftynet filters=64 iterations=20 history=5 conv=mb1 classes=10
     """
+    from thriftylib.options import NetworkOptions, find, suggest
+
     if record:
         _record_counts()
         return
@@ -35,53 +45,31 @@ def cost(
         raise ThriftyError("which network? thrifty list networks names them")
     kind = find(NetworkOptions, network)
     given = parse_pairs(options or (), "option")
-    if unknown := next((key for key in given if key not in (*kind.model_fields, *_IMAGE)), None):
-        raise ThriftyError(f"{network} has no option {unknown!r}" + suggest(unknown, {*kind.model_fields, *_IMAGE}))
-    image_shape, classes = _images(given)
+    known = {*kind.model_fields, *IMAGE}
+    if unknown := next((key for key in given if key not in known), None):
+        raise ThriftyError(f"{network} has no option {unknown!r}" + suggest(unknown, known))
+    image, classes = _images(given)
     words = {key: get_args(field.annotation) for key, field in kind.model_fields.items()}
-    values = {key: parse_value(text, words[key]) for key, text in given.items() if key not in _IMAGE}
-    resolved = kind.model_validate(values).resolve(image_shape, classes)
-    total = resolved.cost(image_shape, classes)
-    numbers = {
-        "parameters": total.parameters,
-        "kernel_parameters": total.kernel_parameters,
-        "macs": total.macs,
-        "ptflops_macs": total.ptflops_macs,
-        "weight_bytes": total.weight_bytes(),
-        "activation_bytes": total.activation_bytes(),
-    }
+    values = {key: parse_value(text, words[key]) for key, text in given.items() if key not in IMAGE}
+    resolved = kind.model_validate(values).resolve(image, classes)
+    total = resolved.cost(image, classes)
+    numbers = {name: getattr(total, name) for name in MEANINGS}
+    numbers = {name: number() if callable(number) else number for name, number in numbers.items()}
     if as_json:
-        print_json(
-            {
-                "network": network,
-                "options": resolved.model_dump(mode="json"),
-                "image": image_shape,
-                "classes": classes,
-                **numbers,
-            }
-        )
+        head = {"network": network, "options": resolved.model_dump(mode="json"), "image": image, "classes": classes}
+        print_json(head | numbers)
         return
     layers = [[term.name, term.parameters, term.macs, 4 * term.activations] for term in total.terms]
     layers += [["all", total.parameters, total.macs, total.activation_bytes()]]
     print_table(("layer", "parameters", "MACs", "activation bytes"), layers)
-    out().print()
-    meanings = (
-        "trained numbers",
-        "without batch norms and biases of convolutions",
-        "of one image",
-        "as ptflops counts: batch norm adds 2 per element",
-    )
-    meanings += ("fp32, with batch-norm statistics", "fp32, of one image in training")
-    print_table(
-        ("", "", ""), [(key, value, text) for (key, value), text in zip(numbers.items(), meanings, strict=True)]
-    )
-
-
-_IMAGE = ("image", "classes", "dataset")
+    typer.echo()
+    print_table(("", "", ""), [(name, numbers[name], meaning) for name, meaning in MEANINGS.items()])
 
 
 def _images(given: dict[str, str]) -> tuple[tuple[int, int, int], int]:
     """Image shape (C, H, W) and classes: those of a data set, or as given, or CIFAR-10's."""
+    from thriftylib.datasets.facts import dataset_info
+
     if "dataset" in given:
         if "image" in given or "classes" in given:
             raise ThriftyError("dataset=... says image and classes already; give it or them")
@@ -100,6 +88,8 @@ def _record_counts() -> None:
     from thriftylib.evidence.claims_files import load_claims
     from thriftylib.evidence.counts import count_claims, save_counts
 
-    counts = count_claims(load_claims(claims_dir()).values())
-    path = save_counts(counts, results_dir())
-    say(f"{len(counts)} networks counted in {path}")
+    claims = load_claims(claims_dir())
+    for fault in claims.faults.values():  # the file would lose that paper's counts
+        raise RecordError(fault)
+    counts = count_claims(claims.values())
+    say(f"{len(counts)} networks counted in {save_counts(counts, results_dir())}")

@@ -1,13 +1,13 @@
-"""Commands that make records and executed notebooks: train, run."""
+"""The command train."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,25 +17,26 @@ from thriftylib.cli.app import (
     Budget,
     DataFolder,
     Device,
+    Jobs,
+    Out,
     Precision,
-    Where,
+    PrecisionOption,
+    Threads,
     parse_pairs,
-    parse_where,
+    parse_value,
     say,
 )
-from thriftylib.cli.plan import SEEDS, about, check_presets, conditions_of, make_plan, summary
+from thriftylib.cli.plan import SEEDS, about, check_presets, conditions_of, estimator_of, summary
 from thriftylib.errors import ThriftyError
-from thriftylib.evidence.records import Record
-from thriftylib.experiments import EXPERIMENTS, PRESETS, experiment
-from thriftylib.options import suggest
-from thriftylib.paths import claims_dir, data_root, local_dir
-from thriftylib.running.execute import OutputFolders, orphans, parse_budget, train_missing
-from thriftylib.spec import Run, parse_seeds
-from thriftylib.training.progress import duration
+from thriftylib.paths import data_root
 
 if TYPE_CHECKING:
-    from thriftylib.running.estimates import Conditions
-    from thriftylib.running.plan import Plan, Step
+    from thriftylib.evidence.claims import Claim
+    from thriftylib.evidence.records import Record
+    from thriftylib.experiments import Configuration
+    from thriftylib.running.folders import OutputFolders
+    from thriftylib.running.plan import Pending, Plan
+    from thriftylib.spec import Run
 
 
 def train(
@@ -45,16 +46,17 @@ def train(
     preset: Annotated[list[str] | None, typer.Option(help="smoke, fast or paper; may be given twice.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds such as 0, 0,3 or 0-4; else 0, or a run file's own.")] = None,
     only: Annotated[str | None, typer.Option(help="Only the runs that answer this claim.")] = None,
-    where: Where = None,
-    to: Annotated[
-        Path | None, typer.Option("--out", help="Folder of records, weights and checkpoints; else local/.")
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", "-w", metavar="LABEL=V1,V2", help="Only runs whose label has one of the values."),
     ] = None,
+    to: Out = None,
     device: Device = "auto",
     budget: Budget = None,
     data: DataFolder = None,
-    precision: Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU.")] = Precision.auto,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of a CPU, for a run; last digits depend on it.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs trained at once, on one device; pays for small networks.")] = 1,
+    precision: PrecisionOption = Precision.auto,
+    threads: Threads = None,
+    jobs: Jobs = 1,
     planned: Annotated[
         bool, typer.Option("--plan", help="Only what ends within --budget, as thrifty plan orders it; seeds 0-4.")
     ] = False,
@@ -66,47 +68,67 @@ def train(
 
     Example: thrifty train thriftynet-size-cifar10 --preset fast --seeds 0-4 --budget 25m --out results
     """
-    limit = parse_budget(budget)
-    places = OutputFolders.below(to)
+    from thriftylib.experiments import EXPERIMENTS, experiment
+    from thriftylib.experiments.base import known_claims, select
+    from thriftylib.running.execute import train_missing
+    from thriftylib.running.folders import OutputFolders, known_records, parse_budget
+    from thriftylib.running.plan import plan as make_plan
+    from thriftylib.spec import parse_seeds
+
+    limit, folders = parse_budget(budget), OutputFolders.below(to)
     files = [target for target in targets or () if target.endswith(".json")]
     names = [experiment(target).name for target in targets or () if target not in files]
-    expected = None
-    left_out = 0
-    if planned:
-        if files or only or where:
-            raise ThriftyError("--plan chooses the runs: a run file, --only and --where do not go with it")
-        if limit is None:
-            raise ThriftyError("--plan needs --budget: for how long may this machine train? such as 2h30m")
+    if planned and (files or only or where):
+        raise ThriftyError("--plan chooses the runs: a run file, --only and --where do not go with it")
+    if planned and limit is None:
+        raise ThriftyError("--plan needs --budget: for how long may this machine train? such as 2h30m")
     if files and (names or preset or only or where):
         raise ThriftyError("a run file is one run: --preset, --only, --where and experiments do not go with it")
+    if not files and not preset:
+        raise ThriftyError("which preset? --preset smoke (seconds), fast (minutes on a GPU) or paper (the authors')")
+    expected, left_out = None, 0
     if files:
         runs = [_read_run(Path(file)) for file in files]
         runs = [run.with_seed(seed) for run in runs for seed in parse_seeds(seeds)] if seeds else runs
     else:
-        if not preset:
-            raise ThriftyError(
-                "which preset? --preset smoke (seconds), fast (minutes on a GPU) or paper (the authors')"
-            )
-        presets = check_presets(preset)
-        names = names or list(EXPERIMENTS)
-        _, conditions = conditions_of(device, threads, jobs, precision.value)
+        names, presets = names or list(EXPERIMENTS), check_presets(preset)
+        claims, records, labels = known_claims(), known_records(folders.results), parse_where(where)
+        for fault in claims.faults.values():
+            say(fault)
+        grids = [select(experiment(name), each, labels) for name in names for each in presets]
+        if only is not None:
+            _check_claim(only, claims, grids, presets)
+        _, conditions = conditions_of(device, threads, jobs, precision)  # imports torch: after all mistakes
+        made = make_plan(
+            names,
+            presets,
+            parse_seeds(seeds or (SEEDS if planned else "0")),
+            estimator=estimator_of(conditions, records),
+            records=records,
+            claims=claims,
+            where=labels,
+            longest=limit if planned else None,
+            jobs=jobs,
+            folders=folders,
+        )
         if planned:
-            made = make_plan(names, presets, parse_seeds(seeds or SEEDS), places, conditions, longest=limit)
             say(summary(made, made.within(limit, jobs), conditions, limit))
-            steps = _possible(made, places, data)
-            left_out = len(made.steps) + len(made.too_long) - len(steps)
-            expected = {step.run.id: step.estimate.seconds for step in steps}
+            pending = _possible(made, folders, data)
+            left_out = len(made.runs) + len(made.too_long) - len(pending)
+            expected = {each.run.id: each.estimate.seconds for each in pending}
         else:
-            steps = _missing(names, presets, parse_seeds(seeds or "0"), only, where, places, conditions)
-        runs = [step.run for step in steps]
+            pending = [each for each in made.runs if only is None or only in each.configuration.claims]
+            total = about(sum(each.estimate.seconds for each in pending))
+            say(f"{len(pending)} runs are missing: ~{total} on {conditions.device}, one after the other (estimate)")
+        runs = [each.run for each in pending]
 
     def announce(run: Run, number: int, of: int) -> None:
         place = f"[{number}]" if planned else f"[{number}/{of}]"
         say(f"{place} {run.network.name} on {run.data.name}, {run.recipe_name}, seed {run.seed}: run {run.id}")
 
-    sitting = train_missing(
+    done = train_missing(
         runs,
-        places,
+        folders,
         data=data,
         device=device,
         budget=limit,
@@ -116,39 +138,57 @@ def train(
         announce=announce,
         expected=expected,
     )
-    for record in sitting.records.values():
-        say(f"run {record.id} {record.status}: {_told(record)}")
-    missing = len(sitting.missing)
-    if sitting.stopped == "busy":
-        say(f"stopped: other processes are training the {missing} runs that are left, or those that they start from")
-    elif sitting.stopped:
-        say(f"stopped by the {sitting.stopped}: {missing + left_out} runs are left; the same command goes on")
+    for record in done.records.values():
+        say(f"run {record.id} {record.status}: {_in_words(record)}")
+    missing = len(done.missing)
+    if done.stopped == "left out":
+        say(f"stopped: {missing} runs are left, which were left out as said above, or start from one of those")
+    elif done.stopped:
+        say(f"stopped by the {done.stopped}: {missing + left_out} runs are left; the same command goes on")
     elif left_out:
-        say(f"{left_out} runs are left, none of which this call could train; records are in {places.results}")
-    if sitting.stopped or left_out:
-        raise typer.Exit(STOPPED)
-    say(f"no run is missing; records are in {places.results}")
+        say(f"{left_out} runs are left, none of which this call could train; records are in {folders.results}")
+    else:
+        say(f"no run is missing; records are in {folders.results}")
+    if done.stopped or left_out:
+        raise typer.Exit(FAILED if done.failed else STOPPED)
 
 
-def _possible(made: Plan, places: OutputFolders, data: Path | None) -> list[Step]:
+def parse_where(texts: Sequence[str] | None) -> Mapping[str, Sequence[Any]]:
+    """``["filters=32,64"]`` -> {"filters": (32, 64)}."""
+    values = {key: parse_value(text, ["none"]) for key, text in parse_pairs(texts or (), "--where").items()}
+    return {key: value if isinstance(value, tuple) else (value,) for key, value in values.items()}
+
+
+def _check_claim(
+    only: str, claims: Mapping[str, Claim], grids: Iterable[Iterable[Configuration]], presets: Sequence[str]
+) -> None:
+    if only not in claims:
+        close = get_close_matches(only, claims, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ThriftyError(f"unknown claim {only!r}{hint}; thrifty status lists them")
+    if not any(only in configuration.claims for grid in grids for configuration in grid):
+        raise ThriftyError(f"claim {only}: no run of preset {' or '.join(presets)} of these experiments answers it")
+
+
+def _possible(made: Plan, folders: OutputFolders, data: Path | None) -> list[Pending]:
     """The planned runs that can be trained here, then longer ones that a checkpoint holds; the others with a line."""
     from thriftylib.datasets.releases import present
+    from thriftylib.running.queue import orphans
 
-    steps = [*made.steps, *(step for step in made.too_long if step.done)]
-    root = data_root(data)
-    absent = {name for name in {step.run.data.name for step in steps} if name != "digits" and not present(name, root)}
+    root, found = data_root(data), [*made.runs, *(pending for pending in made.too_long if pending.done)]
+    counted = Counter(pending.run.data.name for pending in found)
+    absent = {name for name in sorted(counted) if name != "digits" and not present(name, root)}
     for name in sorted(absent):
-        count = sum(step.run.data.name == name for step in steps)
-        say(f"{count} runs are left out: {name} is not in {root}; thrifty data {name} says how to get it")
-    steps = [step for step in steps if step.run.data.name not in absent]
-    while lost := {run.id for run in orphans([step.run for step in steps], places)}:
+        say(f"{counted[name]} runs are left out: {name} is not in {root}; thrifty data {name} says how to get it")
+    found = [pending for pending in found if pending.run.data.name not in absent]
+    while lost := {run.id for run in orphans([pending.run for pending in found], folders)}:
         say(f"{len(lost)} runs are left out: the weights that they start from are not here")
-        steps = [step for step in steps if step.run.id not in lost]
-    return steps
+        found = [pending for pending in found if pending.run.id not in lost]
+    return found
 
 
-def _told(record: Record) -> str:
-    """A finished run's outcome in a few words."""
+def _in_words(record: Record) -> str:
+    """What came of a finished run."""
     if record.run.recipe is None:
         return f"measured {', '.join(record.measured)}"
     best = "no accuracy" if record.best_accuracy is None else f"best {record.best_accuracy:.2f} %"
@@ -157,6 +197,8 @@ def _told(record: Record) -> str:
 
 
 def _read_run(path: Path) -> Run:
+    from thriftylib.spec import Run
+
     try:
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -166,90 +208,3 @@ def _read_run(path: Path) -> Run:
     if not isinstance(content, dict):
         raise ThriftyError(f"{path}: must hold a run, an object with network, data and recipe")
     return Run.model_validate(content.get("run", content))  # a record holds its run
-
-
-def _missing(
-    names: Sequence[str],
-    presets: Sequence[str],
-    seeds: Sequence[int],
-    only: str | None,
-    where: Sequence[str] | None,
-    places: OutputFolders,
-    conditions: Conditions,
-) -> list[Step]:
-    from thriftylib.evidence.claims_files import load_claims
-
-    claims = load_claims(claims_dir())
-    if only is not None and only not in claims:
-        close = get_close_matches(only, claims, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ThriftyError(f"unknown claim {only!r}{hint}; thrifty status lists them")
-    configurations = (
-        configuration
-        for name in names
-        for preset in presets
-        for configuration in experiment(name).configurations(preset)
-    )
-    if only is not None and not any(only in configuration.claims for configuration in configurations):
-        raise ThriftyError(f"claim {only}: no run of preset {' or '.join(presets)} of these experiments answers it")
-    steps = make_plan(names, presets, seeds, places, conditions, where=parse_where(where)).steps
-    steps = [step for step in steps if only is None or only in step.claims]
-    seconds = sum(step.estimate.seconds for step in steps)
-    say(f"{len(steps)} runs are missing: ~{about(seconds)} on {conditions.device}, one after the other (estimate)")
-    return steps
-
-
-def run(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NOTEBOOK|EXPERIMENT]...", help="None: all.")] = None,
-    preset: Annotated[str, typer.Option(help="recorded, smoke, fast or paper.")] = "recorded",
-    seeds: Annotated[str | None, typer.Option(help="Seeds such as 0, 0,3 or 0-4; else the notebook's own.")] = None,
-    device: Device = "auto",
-    budget: Budget = None,
-    data: DataFolder = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of the records; else the notebook's own choice.")] = None,
-    parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Of the notebook; repeatable.")
-    ] = None,
-    to: Annotated[
-        Path | None, typer.Option("--out", help="Folder of executed notebooks; else local/notebooks.")
-    ] = None,
-) -> None:
-    """Execute notebooks through papermill: one per GPU at the same time, else one by one; a failure stops no other.
-
-    Example: thrifty run thriftynet-size --preset smoke -p epochs=1
-    """
-    from thriftylib.running.notebooks import check_parameters, choose, run_notebooks
-
-    if preset not in PRESETS:
-        raise ThriftyError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
-    limit = parse_budget(budget)
-    if seeds is not None:
-        parse_seeds(seeds)
-    own = {"seeds": seeds, "budget": budget, "data": data and str(data.resolve())}
-    own |= {"results": results and str(results.resolve()), "device": device if device != "auto" else None}
-    given = {"preset": preset, **{key: value for key, value in own.items() if value is not None}}
-    given |= parse_pairs(parameter or (), "-p")
-    chosen = choose(names or [])
-    parameters = {path.stem: check_parameters(path, given) for path in chosen}  # all, before the first starts
-    failed = stopped = 0
-    for done in run_notebooks(chosen, parameters, to or local_dir() / "notebooks", gpus=_gpus(device), budget=limit):
-        if done.error is None:
-            say(f"{done.name}: done in {duration(done.seconds)}, {done.output}")
-        elif done.seconds:
-            failed += 1
-            say(f"{done.name}: FAILED, {done.error}; as far as it came: {done.output}")
-        else:
-            stopped += 1
-            say(f"{done.name}: {done.error}")
-    if failed or stopped:
-        raise typer.Exit(FAILED if failed else STOPPED)
-
-
-def _gpus(device: str) -> list[str]:
-    """The GPUs that notebooks may share out among themselves, as CUDA_VISIBLE_DEVICES names them."""
-    if device != "auto":
-        return []
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]

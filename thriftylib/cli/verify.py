@@ -1,30 +1,24 @@
-"""Commands around the records: verify, bench, book, data."""
+"""The command verify."""
 
 from __future__ import annotations
 
-import statistics
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thriftylib.bench.record import save_bench
-from thriftylib.cli.app import FAILED, DataFolder, Device, Json, out, print_json, print_table, say
-from thriftylib.datasets.facts import dataset_info
-from thriftylib.errors import RecordError, SpecError, ThriftyError
-from thriftylib.evidence.consistency import same_accuracy
-from thriftylib.evidence.records import Record, load_records
-from thriftylib.options import suggest
+from thriftylib.cli.app import FAILED, DataFolder, Device, Json, Results, print_json, print_rows, say
+from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.paths import results_dir, weights_dir
-from thriftylib.running.execute import verify_weights
-from thriftylib.spec import Data
+
+if TYPE_CHECKING:
+    from thriftylib.evidence.records import Record
 
 
 def verify(
     runs: Annotated[list[str] | None, typer.Argument(help="Run ids; none: all committed weights.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of the weights; else data/weights.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of the records; else data/results.")] = None,
+    results: Results = None,
     device: Device = "auto",
     data: DataFolder = None,
     as_json: Json = False,
@@ -37,42 +31,43 @@ def verify(
 
     Example: thrifty verify --data ~/data
     """
-    folder = weights or weights_dir()
-    wanted = runs or sorted(path.stem for path in folder.glob("*.safetensors"))
-    if not wanted:
+    from thriftylib.evidence.consistency import same_accuracy
+    from thriftylib.evidence.records import load_records
+    from thriftylib.options import suggest
+    from thriftylib.running.execute import verify_weights
+
+    folder, where = weights or weights_dir(), results or results_dir()
+    names = runs or sorted(path.stem for path in folder.glob("*.safetensors"))
+    if not names:
         raise ThriftyError(f"{folder}: holds no weights (*.safetensors)")
-    records = {record.id: record for record in load_records(results or results_dir())}
-    rows = []
-    for name in wanted:
+    records = {record.id: record for record in load_records(where)}
+    for name in names:
         if name not in records:
-            raise ThriftyError(f"run {name!r}: no record of it in {results or results_dir()}" + suggest(name, records))
+            raise ThriftyError(f"run {name!r}: no record of it in {where}" + suggest(name, records))
         if records[name].final_accuracy is None:
             why = records[name].status if records[name].run.recipe else "measured only"
             raise ThriftyError(f"run {name}: {why}, so there is no accuracy to confirm")
-    for name in wanted:
-        record, accuracy, confirms = records[name], None, None
+
+    def row(record: Record) -> dict[str, Any]:
+        accuracy = None
         try:
             accuracy = verify_weights(record, folder, device=device, data=data)
-            confirms = _confirmed(record)
         except RecordError as error:
-            if len(wanted) == 1:
+            if len(names) == 1:
                 raise
             say(str(error))
-        rows.append(
-            {
-                "run": name,
-                "data": record.run.data.name,
-                "parameters": record.counted.parameters,
-                "recorded": record.final_accuracy,
-                "now": accuracy,
-                "agrees": accuracy is not None and abs(accuracy - record.final_accuracy) <= same_accuracy(record.run),
-                "confirms": confirms,
-            }
-        )
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(list(rows[0]), [list(row.values()) for row in rows])
+        return {
+            "run": record.id,
+            "data": record.run.data.name,
+            "parameters": record.counted.parameters,
+            "recorded": record.final_accuracy,
+            "now": accuracy,
+            "agrees": accuracy is not None and abs(accuracy - record.final_accuracy) <= same_accuracy(record.run),
+            "confirms": None if accuracy is None else _confirmed(record),
+        }
+
+    rows = [row(records[name]) for name in names]
+    print_json(rows) if as_json else print_rows(rows)
     if not all(row["agrees"] for row in rows):
         raise typer.Exit(FAILED)
 
@@ -86,109 +81,3 @@ def _confirmed(record: Record) -> str:
         return last
     best = record.best.epoch + 1
     return f"{last}, also the best" if best == record.epochs else f"{last}, not the best ({best})"
-
-
-class Bench(StrEnum):
-    train = "train"
-    smallnet = "smallnet"
-
-
-class Convs(StrEnum):
-    plain = "plain"
-    cl = "cl"
-    ck = "ck"
-
-
-def bench(
-    what: Annotated[
-        Bench,
-        typer.Argument(help="train: a ThriftyNet, beside the authors' formulation; smallnet: beside PyTorch's loop."),
-    ],
-    filters: Annotated[int | None, typer.Option(min=3, help="train: of the ThriftyNet; else 172.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=5, help="train: of the ThriftyNet; else 20.")] = None,
-    kernel: Annotated[int | None, typer.Option(help="smallnet: 3, 5, 7 or 9; else 3.")] = None,
-    convs: Annotated[Convs | None, typer.Option(help="smallnet: how convolutions are expanded; else plain.")] = None,
-    linear: Annotated[bool | None, typer.Option("--linear", help="smallnet: expand the hidden linear layer.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Images of a step; else 100 or 128.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds; the variants take turns.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
-    record: Annotated[bool, typer.Option("--record", help="Keep it below data/results/bench.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Measure speed and memory as ratios, the variants in turns, on the CPU.
-
-    Example: thrifty bench smallnet --convs cl --linear
-    """
-    from thriftylib.bench.smallnet import bench_smallnet
-    from thriftylib.bench.thriftynet import bench_train
-
-    run, own, others = {
-        Bench.train: (
-            bench_train,
-            {"filters": filters, "iterations": iterations},
-            {"kernel": kernel, "convs": convs, "linear": linear},
-        ),
-        Bench.smallnet: (
-            bench_smallnet,
-            {"kernel": kernel, "convs": convs and convs.value, "linear": linear},
-            {"filters": filters, "iterations": iterations},
-        ),
-    }[what]
-    if foreign := [name for name, value in others.items() if value is not None]:
-        raise SpecError(f"--{foreign[0]} does not go with bench {what}; its own options: {', '.join(own)}")
-    chosen = {name: value for name, value in {**own, "batch_size": batch_size}.items() if value is not None}
-    measured = run(**chosen, rounds=rounds, threads=threads, report=say)
-    if record:
-        say(f"recorded in {save_bench(measured, results_dir())}")
-    if as_json:
-        print_json(measured.model_dump(mode="json"))
-        return
-    out().print(f"{measured.what}, {measured.device}, {measured.threads} threads", markup=False)
-    rows = [
-        [
-            name,
-            variant.what,
-            variant.precision,
-            statistics.median(variant.images_per_second),
-            measured.ratio(name),
-            variant.peak_bytes and variant.peak_bytes / 2**20,
-            measured.memory_ratio(name),
-        ]
-        for name, variant in measured.variants.items()
-    ]
-    print_table(("variant", "what", "precision", "images/s", "x as fast", "peak MiB", "x memory"), rows)
-
-
-def book(
-    check: Annotated[bool, typer.Option("--check", help="Follow every internal link of what was built.")] = False,
-    to: Annotated[Path | None, typer.Option("--out", help="Where _build goes; else the book folder.")] = None,
-) -> None:
-    """Build the site strictly from what is committed; nothing is executed.
-
-    Example: thrifty book --check
-    """
-    from thriftylib.book import build, check_links
-
-    pages = build(to)
-    say(f"built {pages / 'index.html'}")
-    if check and (faults := check_links(pages)):
-        for fault in faults:
-            say(fault)
-        raise typer.Exit(FAILED)
-
-
-def data(
-    name: Annotated[str, typer.Argument(help="A data set; see thrifty list datasets.")],
-    folder: DataFolder = None,
-) -> None:
-    """Download a data set with torchvision and check it, or say that it is there.
-
-    Example: thrifty data cifar10 --data ~/data
-    """
-    from thriftylib.datasets.load import load
-    from thriftylib.paths import data_root
-
-    info = dataset_info(name)
-    loaded = load(Data(name=info.name), root=folder, download=True)
-    where = "bundled with scikit-learn" if name == "digits" else data_root(folder)
-    say(f"{info.title}: {len(loaded.train):,} training and {len(loaded.test):,} test images, {where}")

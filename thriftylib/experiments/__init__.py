@@ -1,6 +1,6 @@
 """The papers' figures, tables and statements as grids of runs.
 
-``experiments/<paper>*.py`` belongs to ``papers/<paper>.py`` and is found by its name.
+``experiments/<paper>.py`` and ``experiments/<paper>_*.py`` belong to ``papers/<paper>.py``: their names say so.
 """
 
 import importlib

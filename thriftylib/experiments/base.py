@@ -1,4 +1,4 @@
-"""An experiment: one figure, table or statement of a paper as a grid of runs. No torch until a grid is made."""
+"""An experiment: one figure, table or statement of a paper as a grid of runs. No torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from inspect import getdoc
 
 from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim, matches
-from thriftylib.evidence.claims_files import load_claims
+from thriftylib.evidence.claims_files import Loaded, load_claims
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir
 from thriftylib.spec import Recipe, Run
 
-Where = Mapping[str, Sequence[str | int | float]]
+Label = str | int | float
+Where = Mapping[str, Sequence[Label]]
 """The values of labels to keep, such as ``{"filters": (32, 64)}``."""
 
 PRESETS = ("recorded", "smoke", "fast", "paper")
@@ -25,11 +26,11 @@ PRESETS = ("recorded", "smoke", "fast", "paper")
 class Configuration:
     """One point of a figure: a run from seed 0, the labels it is plotted by, and the claims that it answers.
 
-    ``headline`` marks the runs that the rest of a paper stands on: a plan counts their claims double.
+    ``headline`` marks the runs that the rest of a paper rests on: a plan counts their claims double.
     """
 
     run: Run
-    labels: Mapping[str, str | int | float] = field(default_factory=dict)
+    labels: Mapping[str, Label] = field(default_factory=dict)
     headline: bool = False
     claims: tuple[str, ...] = ()
 
@@ -57,7 +58,8 @@ class Experiment:
         """
         if preset not in PRESETS:
             raise SpecError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
-        return list(_configurations(self.name, preset))
+        grids = ("paper", "fast") if preset == "recorded" else (preset,)
+        return [configuration for grid in grids for configuration in _configurations(self.name, grid)]
 
     def runs(self, preset: str, seeds: list[int]) -> list[Run]:
         """Every run of a preset: seed by seed, so that a training cut short has the whole figure once."""
@@ -99,28 +101,18 @@ def select(
     Raises:
         SpecError: no such label, or no configuration has such a value.
     """
-    configurations = chosen.configurations(preset)
+    kept = chosen.configurations(preset)
+    family = {each.run.id: each.run for each in kept} if epochs is not None else {}
     for label, values in (where or {}).items():
-        known = {key for configuration in configurations for key in configuration.labels}
-        if label not in known:
+        if label not in (known := {name for each in kept for name in each.labels}):
             raise SpecError(f"experiment {chosen.name} has no label {label!r}" + suggest(label, known))
-        there = list(
-            dict.fromkeys(
-                configuration.labels[label] for configuration in configurations if label in configuration.labels
-            )
-        )
-        configurations = [
-            configuration for configuration in configurations if configuration.labels.get(label) in values
-        ]
-        if not configurations:
+        there = list(dict.fromkeys(each.labels[label] for each in kept if label in each.labels))
+        kept = [each for each in kept if each.labels.get(label) in values]
+        if not kept:
             raise SpecError(f"{label} = {list(values)}: experiment {chosen.name} ({preset}) has {there}")
     if epochs is None:
-        return configurations
-    family = {configuration.run.id: configuration.run for configuration in chosen.configurations(preset)}
-    return [
-        replace(configuration, run=_shortened(configuration.run, epochs, family), claims=())
-        for configuration in configurations
-    ]
+        return kept
+    return [replace(each, run=_shortened(each.run, epochs, family), claims=()) for each in kept]
 
 
 def _shortened(run: Run, epochs: int, family: Mapping[str, Run]) -> Run:
@@ -135,16 +127,26 @@ def _shortened(run: Run, epochs: int, family: Mapping[str, Run]) -> Run:
 
 @cache
 def _configurations(name: str, preset: str) -> tuple[Configuration, ...]:
-    if preset == "recorded":
-        return _configurations(name, "paper") + _configurations(name, "fast")
-    claims = _claims()
-    return tuple(
-        replace(configuration, claims=tuple(claim.id for claim in claims if matches(claim, configuration.run)))
-        for configuration in EXPERIMENTS[name].grid(preset)
-    )
+    def answered(run: Run) -> tuple[str, ...]:
+        asking = _claims().get((run.network.name, run.data.name, run.recipe and run.recipe.name), ())
+        return tuple(claim.id for claim in asking if matches(claim, run))
+
+    return tuple(replace(each, claims=answered(each.run)) for each in EXPERIMENTS[name].grid(preset))
 
 
 @cache
-def _claims() -> tuple[Claim, ...]:
-    """The claims that a training can answer; counts need none."""
-    return tuple(claim for claim in load_claims(claims_dir()).values() if not claim.is_counted)
+def known_claims() -> Loaded[Claim]:
+    """Every claim by its id, read once."""
+    return load_claims(claims_dir())
+
+
+@cache
+def _claims() -> Mapping[tuple[str, str, str | None], list[Claim]]:
+    """The claims that a training can answer, by network, data set and recipe (None: measure only) of their sides."""
+    found: dict[tuple[str, str, str | None], list[Claim]] = {}
+    for claim in known_claims().values():
+        sides = () if claim.is_counted else claim.sides
+        kinds = [(side.network, side.dataset, recipe) for side in sides for recipe in side.recipes or (None,)]
+        for kind in dict.fromkeys(kinds):
+            found.setdefault(kind, []).append(claim)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record, load_records
 from thriftylib.experiments.base import Configuration, Experiment, Where, experiment, select
 from thriftylib.paths import claims_dir, results_dir
-from thriftylib.running.execute import OutputFolders, parse_budget, train_missing
+from thriftylib.running.execute import train_missing
+from thriftylib.running.folders import OutputFolders, parse_budget
 from thriftylib.spec import parse_seeds
 
 if TYPE_CHECKING:
@@ -56,97 +57,67 @@ def collect(
     """
     chosen = experiment(name)
     presets = ("paper", "fast") if preset == "recorded" else (preset,)
-    configurations = [
-        (grid, configuration) for grid in presets for configuration in select(chosen, grid, where, epochs)
-    ]
+    grid = [(each, configuration) for each in presets for configuration in select(chosen, each, where, epochs)]
+    found: dict[str, dict[int, Record | None]] = {}
     if preset == "recorded":
-        committed: dict[str, dict[int, Record | None]] = {}
         for record in load_records(Path(results) if results else results_dir()):
-            committed.setdefault(record.run.configuration, {})[record.run.seed] = record
-        return _table(
-            chosen,
-            [
-                (grid, configuration, committed.get(configuration.run.id) or {0: None})
-                for grid, configuration in configurations
-            ],
+            found.setdefault(record.run.configuration, {})[record.run.seed] = record
+    else:
+        runs = {seed: [each.run.with_seed(seed) for _, each in grid] for seed in parse_seeds(seeds)}
+        done = train_missing(
+            [run for seeded in runs.values() for run in seeded],
+            OutputFolders.below(results),
+            data=Path(data) if data else None,
+            device=device,
+            budget=parse_budget(budget),
+            progress=progress,
         )
-    numbers = parse_seeds(seeds)
-    sitting = train_missing(
-        [configuration.run.with_seed(seed) for seed in numbers for _, configuration in configurations],
-        OutputFolders.below(results),
-        data=Path(data) if data else None,
-        device=device,
-        budget=parse_budget(budget),
-        progress=progress,
-    )
-    records = sitting.records.get
-    return _table(
-        chosen,
-        [
-            (grid, configuration, {seed: records(configuration.run.with_seed(seed).id) for seed in numbers})
-            for grid, configuration in configurations
-        ],
-    )
-
-
-def _table(
-    chosen: Experiment, configurations: Iterable[tuple[str, Configuration, Mapping[int, Record | None]]]
-) -> pandas.DataFrame:
-    import pandas
-
+        for seed, seeded in runs.items():
+            for (_, configuration), run in zip(grid, seeded, strict=True):
+                found.setdefault(configuration.run.id, {})[seed] = done.records.get(run.id)
     claims = load_claims(claims_dir())
     rows = [
-        {**_shared(chosen, preset, configuration, claims), **_outcome(records[seed], configuration, seed)}
-        for preset, configuration, records in configurations
-        for seed in sorted(records)
+        _row(chosen, each, configuration, claim_of(configuration, chosen, claims), seed, record)
+        for each, configuration in grid
+        for seed, record in sorted(found.get(configuration.run.id, {0: None}).items())
     ]
-    first = ["experiment", "preset", "recipe", "claim", "run", "seed"]
-    last = ["parameters", "macs", "ptflops_macs", "best_accuracy", "final_accuracy", "epochs", "seconds", "device"]
-    last += ["claimed", "claim_error", "status"]
-    labels = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in first + last]
-    numbers = dict.fromkeys(("best_accuracy", "final_accuracy", "epochs", "seconds", "claimed", "claim_error"), float)
-    return pandas.DataFrame(rows, columns=first + labels + last).astype(numbers)
+    import pandas
+
+    labels = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*FIRST, *LAST)]
+    return pandas.DataFrame(rows, columns=[*FIRST, *labels, *LAST]).astype(dict.fromkeys(NUMBERS, float))
 
 
-def _shared(
-    chosen: Experiment, preset: str, configuration: Configuration, claims: Mapping[str, Claim]
+FIRST = ("experiment", "preset", "recipe", "claim", "run", "seed")
+NUMBERS = ("best_accuracy", "final_accuracy", "epochs", "seconds", "claimed", "claim_error")
+LAST = ("parameters", "macs", "ptflops_macs", "best_accuracy", "final_accuracy", "epochs", "seconds", "device")
+LAST += ("claimed", "claim_error", "status")
+
+
+def _row(
+    chosen: Experiment, preset: str, configuration: Configuration, claim: Claim | None, seed: int, record: Record | None
 ) -> dict[str, Any]:
-    cost = configuration.run.cost
-    claim = claim_of(configuration, chosen, claims)
-    return {
+    run, cost = configuration.run, record.counted if record else configuration.run.cost
+    row = {
         "experiment": chosen.name,
         "preset": preset,
-        "recipe": configuration.run.recipe_name,
-        "claim": claim.id if claim else None,
+        "recipe": run.recipe_name,
+        "claim": claim and claim.id,
+        "run": record.id if record else run.with_seed(seed).id,
+        "seed": seed,
         **configuration.labels,
-        "parameters": cost.parameters,
-        "macs": cost.macs,
-        "ptflops_macs": cost.ptflops_macs,
-        "claimed": claim.value if claim else None,
-        "claim_error": claim.reading_error if claim else None,
+        **{name: getattr(cost, name) for name in ("parameters", "macs", "ptflops_macs")},
+        "claimed": claim and claim.value,
+        "claim_error": claim and claim.reading_error,
+        "status": record.status if record else "missing",
     }
+    if record:
+        same = ("best_accuracy", "final_accuracy", "epochs", "seconds", "device")
+        row |= {name: getattr(record, name) for name in same}
+        row |= {name: number for name, number in record.measured.items() if not isinstance(number, tuple | list)}
+    return row
 
 
 def claim_of(configuration: Configuration, chosen: Experiment, claims: Mapping[str, Claim]) -> Claim | None:
     """The test accuracy that the paper states for it: of several, the first that belongs to this experiment."""
     stated = [claims[key] for key in configuration.claims if claims[key].quantity == TEST_ACCURACY]
     return min(stated, key=lambda claim: claim.experiment != chosen.name, default=None)
-
-
-def _outcome(record: Record | None, configuration: Configuration, seed: int) -> dict[str, Any]:
-    if record is None:
-        return {"run": configuration.run.with_seed(seed).id, "seed": seed, "status": "missing"}
-    return {
-        "run": record.id,
-        "seed": seed,
-        "parameters": record.counted.parameters,
-        "macs": record.counted.macs,
-        "ptflops_macs": record.counted.ptflops_macs,
-        "best_accuracy": record.best_accuracy,
-        "final_accuracy": record.final_accuracy,
-        "epochs": record.epochs,
-        "seconds": record.seconds,
-        "device": record.device,
-        "status": record.status,
-        **{name: number for name, number in record.measured.items() if not isinstance(number, tuple | list)},
-    }

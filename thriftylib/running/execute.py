@@ -1,74 +1,51 @@
-"""Train what is missing of a list of runs, one after the other or some at once, until all are done or time is up."""
+"""Train what is missing of a list of runs, one after the other or some at once, until all are done or time is up.
+
+A small network keeps neither two cores nor a GPU busy: its operations are too short. Several trainings at once do, each
+in a process of its own. They share nothing but the folders that they write to, so each ends with the weights that it
+would end with alone on as many threads; only the times in its record are those of a machine that others use too.
+"""
 
 from __future__ import annotations
 
-import math
-import re
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
-from thriftylib.errors import BusyError, SpecError, ThriftyError
-from thriftylib.evidence.records import Record, load_records
-from thriftylib.paths import local_dir, results_dir, weights_dir
-from thriftylib.running.parallel import Queue, Stop, train_in_parallel
+from thriftylib.errors import BusyError, CheckpointError, DiedError, ThriftyError
+from thriftylib.evidence.records import Record
+from thriftylib.running.folders import OutputFolders, known_records
+from thriftylib.running.queue import Queue, orphans, parents_first
 from thriftylib.spec import Run
+from thriftylib.training.signals import collect_signals, start_ignoring_interrupts
 
-
-def parse_budget(text: str | float | None) -> float | None:
-    """``"9m"``, ``"90s"``, ``"1h30m"`` or a number of seconds -> seconds; nothing -> None.
-
-    Raises:
-        SpecError: not of that form, or not above 0.
-    """
-    if text is None or text == "":
-        return None
-    if isinstance(text, str):
-        parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
-        numbers = parts.groups("0") if parts else ()
-        seconds = sum(float(number) * unit for number, unit in zip(numbers, (3600, 60, 1), strict=False))
-    else:
-        seconds = text
-    if not 0 < seconds < math.inf:
-        raise SpecError(f"budget = {text!r}: must be a time above 0 such as '90s', '9m' or '1h30m'")
-    return seconds
-
-
-@dataclass(frozen=True)
-class OutputFolders:
-    """Where a training writes: records (``results/runs``), final weights and checkpoints."""
-
-    results: Path
-    weights: Path
-    checkpoints: Path
-
-    @classmethod
-    def below(cls, out: str | Path | None) -> OutputFolders:
-        """Everything below ``out``, or in the checkout's ``local`` folder where none is given."""
-        if out:
-            folder = Path(out).expanduser()
-            return cls(folder, folder / "weights", folder / "checkpoints")
-        return cls(local_dir() / "results", local_dir() / "weights", local_dir() / "checkpoints")
-
-
-def known_records(*folders: Path) -> dict[str, Record]:
-    """The committed records and those below ``folders`` (``runs/<id>.json``), by run id.
-
-    Raises:
-        RecordError: a file is corrupt or foreign.
-    """
-    return {record.id: record for folder in (results_dir(), *folders) for record in load_records(folder / "runs")}
+_POLL = 0.2  # seconds between two looks for a signal
+Announce = Callable[[Run, int, int], None]
+Stop = Literal["budget", "signal", "left out"]
+"""Why runs are missing in the end; left out: other processes train them, or their checkpoints cannot be read."""
+Outcome = Stop | None | ThriftyError
+"""How a training ended: stopped, done, or by an error."""
 
 
 @dataclass
 class QueueResult:
-    """What came of one call: the records by run id, the runs still missing, and what stopped it (None: all done)."""
+    """What came of one call: the records by run id, the runs still missing, and what stopped it (None: all done).
+
+    ``failed``: those of the missing runs whose checkpoint cannot be read.
+    """
 
     records: dict[str, Record]
     missing: list[Run] = field(default_factory=list)
     stopped: Stop | None = None
+    failed: list[Run] = field(default_factory=list)
 
 
 def threads_each(threads: int | None, jobs: int) -> int | None:
@@ -82,7 +59,7 @@ def threads_each(threads: int | None, jobs: int) -> int | None:
 
 def train_missing(
     runs: Iterable[Run],
-    places: OutputFolders,
+    folders: OutputFolders,
     *,
     data: Path | None = None,
     device: str = "auto",
@@ -91,13 +68,13 @@ def train_missing(
     threads: int | None = None,
     jobs: int = 1,
     progress: bool = True,
-    announce: Callable[[Run, int, int], None] | None = None,
+    announce: Announce | None = None,
     expected: Mapping[str, float] | None = None,
 ) -> QueueResult:
     """Train every run that has no record yet, in the order given but parents before their children.
 
-    A run that was stopped goes on from its checkpoint. One that another process is training is left out, with a line on
-    standard error.
+    A run that was stopped goes on from its checkpoint. One that another process is training, or whose checkpoint cannot
+    be read, is left out, with a line on standard error.
 
     Args:
         budget: seconds for all of them together.
@@ -105,109 +82,164 @@ def train_missing(
         jobs: how many are trained at once; several need a process each.
         announce: called before each training with the run, its number and how many there are.
         expected: seconds that each run takes, by its id: none begins that would not end within the budget, unless no
-            shorter one is left (see :class:`thriftylib.running.parallel.Queue`).
+            shorter one is left (see :class:`thriftylib.running.queue.Queue`).
 
     Raises:
-        ThriftyError: the data, the device, a record or a checkpoint cannot be used; or, before anything is trained, a
-            run would start from weights that are neither here nor trained by this call.
+        ThriftyError: the data, the device or a record cannot be used; or, before anything is trained, a run would start
+            from weights that are neither here nor trained by this call.
     """
     deadline = None if budget is None else time.monotonic() + budget
-    known = known_records(places.results)
-    wanted: Sequence[Run] = parents_first(runs)
-    sitting = QueueResult({run.id: known[run.id] for run in wanted if run.id in known})
-    todo = [run for run in wanted if run.id not in known]
-    _check_parents(todo, places)
-    arguments: dict[str, Any] = {
-        "data": data,
-        "device": device,
-        "results": places.results,
-        "weights": places.weights,
-        "checkpoints": places.checkpoints,
-        "precision": precision,
-        "threads": threads_each(threads, jobs),
-        "progress": progress,
-    }
-    queue = Queue(list(todo), expected, lambda run: has_checkpoint(run, places))
-    if min(jobs, len(todo)) > 1:
-        stopped = train_in_parallel(queue, jobs, arguments, deadline, announce)
-    else:
-        stopped = _train_one_by_one(queue, arguments, deadline, announce)
-    known = known_records(places.results)
-    sitting.records |= {run.id: known[run.id] for run in todo if run.id in known}
-    sitting.missing = [run for run in todo if run.id not in known]
-    sitting.stopped = (stopped or "busy") if sitting.missing else None
-    return sitting
+    known = known_records(folders.results)
+    pending = parents_first(runs)
+    todo = [run for run in pending if run.id not in known]
+    for run in orphans(todo, folders):
+        raise ThriftyError(
+            f"run {run.id} starts from the trained weights of {run.parent} with seed {run.seed}: they are not in "
+            f"{folders.weights}, beside its record, and it is not among the runs to train now"
+        )
+    arguments = {name: getattr(folders, name) for name in ("results", "weights", "checkpoints")}
+    arguments |= {"data": data, "device": device, "precision": precision, "progress": progress}
+    arguments["threads"] = threads_each(threads, jobs)
+    queue = Queue(list(todo), folders, expected)
+    train_all = _in_parallel if min(jobs, len(todo)) > 1 else _one_by_one
+    stopped = train_all(queue, jobs, arguments, deadline, announce or (lambda *_: None))
+    known = known_records(folders.results)
+    records = {run.id: known[run.id] for run in pending if run.id in known}
+    missing = [run for run in todo if run.id not in known]
+    failed = [run for run, why in queue.left_out.items() if isinstance(why, CheckpointError)]
+    return QueueResult(records, missing, (stopped or "left out") if missing else None, failed)
 
 
-def _train_one_by_one(
-    queue: Queue, arguments: dict[str, Any], deadline: float | None, announce: Callable[[Run, int, int], None] | None
+def _one_by_one(
+    queue: Queue, jobs: int, arguments: dict[str, Any], deadline: float | None, announce: Announce
 ) -> Stop | None:
-    from thriftylib.training.engine import train  # imports torch
-
     of = len(queue.waiting)
     while queue.waiting:
-        left = None if deadline is None else deadline - time.monotonic()
+        left = _left(deadline)
         if left is not None and left <= 0:
             return "budget"
-        run = queue.next(left)
-        if run is None:  # the parents of all that wait are busy
+        if (run := queue.next(left)) is None:  # the parents of all that wait are left out
             return None
-        if announce:
-            announce(run, of - len(queue.waiting), of)
-        busy = None
-        try:
-            if stopped := train(run, **arguments, budget=left).stopped:
-                return stopped
-        except BusyError as error:
-            busy = str(error)
-        queue.ended(run, busy)
+        announce(run, of - len(queue.waiting), of)
+        if stopped := _settle(queue, run, _train(run, arguments, deadline)):
+            return stopped
     return None
 
 
-def has_checkpoint(run: Run, places: OutputFolders) -> bool:
-    """Whether a run was begun and goes on where it stopped."""
-    return (places.checkpoints / f"{run.id}.safetensors").is_file()
+def _in_parallel(
+    queue: Queue, jobs: int, arguments: dict[str, Any], deadline: float | None, announce: Announce
+) -> Stop | None:
+    """Train the runs in their order, ``jobs`` at once; returns what stopped them.
+
+    Raises:
+        ThriftyError: what a training raised, or how its process died. The others have stopped then, with checkpoints.
+    """
+    running, of = list[_Training](), len(queue.waiting)
+    stopped: Stop | None = None
+    asked = False
+    with collect_signals() as received:
+        try:
+            while running or (queue.waiting and not stopped):
+                if (received or stopped == "signal") and not asked:
+                    stopped, asked = "signal", True
+                    _ask_to_stop(running)
+                elif deadline is not None and time.monotonic() >= deadline:
+                    stopped = stopped or "budget"
+                while not stopped and len(running) < jobs and (run := queue.next(_left(deadline))):
+                    announce(run, of - len(queue.waiting), of)
+                    running.append(_start(run, arguments, deadline))
+                if not running and not stopped:  # the parents of all that wait are left out
+                    break
+                connection.wait([training.process.sentinel for training in running], _POLL)
+                for training in [training for training in running if not training.process.is_alive()]:
+                    running.remove(training)
+                    outcome = _outcome(training, asked or bool(received))
+                    stopped = _settle(queue, training.run, outcome) or stopped
+        finally:
+            if not asked:
+                _ask_to_stop(running)
+            for training in running:
+                training.process.join()
+    return stopped
 
 
-def parents_first(runs: Iterable[Run]) -> list[Run]:
-    """Each run once, in the order given, but a run whose weights another starts from comes before that one."""
-    given = {run.id: run for run in runs}
-    family = {(run.configuration, run.seed): run for run in given.values()}
-    ordered: dict[str, Run] = {}
-
-    def place(run: Run) -> None:
-        parent = family.get((run.parent, run.seed))
-        if parent is not None:
-            place(parent)
-        ordered[run.id] = run
-
-    for run in given.values():
-        if run.id not in ordered:
-            place(run)
-    return list(ordered.values())
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - time.monotonic()  # the clock is the machine's, not the process's
 
 
-def orphans(todo: Sequence[Run], places: OutputFolders) -> list[Run]:
-    """Those of ``todo`` that start from weights that are neither here, beside their record, nor trained with them."""
-    children = [run for run in todo if run.parent]
-    if not children:
-        return []
-    there = {
-        (record.run.configuration, record.run.seed)
-        for results, weights in ((places.results, places.weights), (results_dir(), weights_dir()))
-        for record in load_records(results / "runs")
-        if record.weights and (weights / record.weights.file).is_file()
-    }
-    there |= {(run.configuration, run.seed) for run in todo}
-    return [run for run in children if (run.parent, run.seed) not in there]
+def _train(run: Run, arguments: dict[str, Any], deadline: float | None) -> Outcome:
+    from thriftylib.training.engine import train  # imports torch
+
+    try:
+        left = _left(deadline)
+        return train(run, **arguments, budget=None if left is None else max(0.0, left)).stopped
+    except ThriftyError as error:
+        return error
 
 
-def _check_parents(todo: Sequence[Run], places: OutputFolders) -> None:
-    for run in orphans(todo, places):
-        raise ThriftyError(
-            f"run {run.id} starts from the trained weights of {run.parent} with seed {run.seed}: they are not in "
-            f"{places.weights}, beside its record, and it is not among the runs to train now"
-        )
+def _settle(queue: Queue, run: Run, outcome: Outcome) -> Stop | None:
+    """Take note of how a training ended; returns what stopped it.
+
+    Raises:
+        ThriftyError: what it raised, if that may concern the other runs too.
+    """
+    left_out = outcome if isinstance(outcome, BusyError | CheckpointError) else None
+    queue.ended(run, left_out)
+    if left_out:
+        return None
+    if isinstance(outcome, ThriftyError):
+        raise outcome
+    return outcome
+
+
+@dataclass
+class _Training:
+    run: Run
+    process: BaseProcess
+    answer: connection.Connection
+
+
+def _start(run: Run, arguments: dict[str, Any], deadline: float | None) -> _Training:
+    context = multiprocessing.get_context("spawn")
+    answer, end = context.Pipe(duplex=False)
+    process = context.Process(target=_train_here, args=(end, run.model_dump(mode="json"), arguments, deadline))
+    with start_ignoring_interrupts():  # this process acts on Ctrl-C and asks the others
+        process.start()
+    end.close()
+    return _Training(run, process, answer)
+
+
+def _train_here(
+    answer: connection.Connection, run: dict[str, Any], arguments: dict[str, Any], deadline: float | None
+) -> None:
+    """In the process: train, then send what came of it."""
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    outcome = _train(Run.model_validate(run), arguments, deadline)
+    with suppress(OSError):  # nobody is there any more
+        answer.send(outcome)
+
+
+def _stop_with_parent() -> None:
+    """However the process that started this one ends: else a killed one's trainings would go on unseen."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _ask_to_stop(running: Sequence[_Training]) -> None:
+    for training in running:
+        training.process.terminate()
+
+
+def _outcome(training: _Training, asked: bool) -> Outcome:
+    """What the process of a training has sent, or how it died."""
+    code = training.process.exitcode
+    try:
+        return training.answer.recv()
+    except EOFError:
+        if asked and code == -signal.SIGTERM:  # before the training had begun, or after its last step
+            return "signal"
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return DiedError(f"run {training.run.id}: its process {how}; the same command goes on from its checkpoint")
 
 
 def verify_weights(record: Record, folder: Path, *, device: str = "auto", data: Path | None = None) -> float:

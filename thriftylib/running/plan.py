@@ -12,83 +12,80 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
+from itertools import product
 
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.records import Record
 from thriftylib.experiments.base import Configuration, Where, experiment, select
 from thriftylib.running.estimates import Estimate, Estimator
-from thriftylib.running.execute import parents_first
+from thriftylib.running.folders import OutputFolders
+from thriftylib.running.queue import parents_first
 from thriftylib.running.worth import Bundle, Ledger, RunKey, Words
 from thriftylib.schedules import steps_per_epoch
 from thriftylib.spec import Run
 
 
 @dataclass(frozen=True)
-class Step:
-    """One missing run: the experiments that show it, the testable claims that ask for it, and how long it takes.
+class Pending:
+    """One missing run: the experiments that show it, and how long it takes.
 
-    ``labels`` are those of the first experiment. ``done`` is the fraction that a checkpoint holds; ``estimate`` is of
-    the rest.
+    ``configuration`` is that of the first experiment, with the testable claims alone. ``done`` is the fraction that a
+    checkpoint holds; ``estimate`` is of the rest.
     """
 
     run: Run
-    labels: Mapping[str, str | int | float]
-    configuration: str
+    key: RunKey
+    configuration: Configuration
     experiments: tuple[str, ...]
     preset: str
-    claims: tuple[str, ...]
     estimate: Estimate
     done: float = 0.0
 
     @property
-    def key(self) -> RunKey:
-        """(configuration, seed)."""
-        return self.configuration, self.run.seed
-
-    @property
     def parent(self) -> RunKey | None:
         """The run from whose weights this one starts."""
-        return (self.run.parent, self.run.seed) if self.run.parent else None
+        return RunKey(self.run.parent, self.run.seed) if self.run.parent else None
 
 
 @dataclass(frozen=True)
 class Slot:
     """A planned run, its end in seconds from now, and the words that claims get by it."""
 
-    step: Step
+    pending: Pending
     end: float
     words: Words
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The missing runs in order, and those left out since they, or their parents, take longer than a budget."""
+    """The missing runs in order, and those left out since they, or their parents, take longer than a budget.
 
-    steps: list[Step]
-    too_long: list[Step]
-    claims: Mapping[str, Claim]
-    records: Mapping[str, Record]
+    ``ledger`` says what is recorded.
+    """
+
+    runs: list[Pending]
+    too_long: list[Pending]
+    ledger: Ledger
 
     def within(self, budget: float | None, jobs: int = 1) -> list[Slot]:
-        """The steps that end before the budget does, ``jobs`` at once: one that does not fit makes way for the next."""
+        """The runs that end before the budget does, ``jobs`` at once: one that does not fit makes way for the next."""
         free, ends = [0.0] * jobs, dict[RunKey, float]()
-        planned = {step.key for step in self.steps}
+        planned = {pending.key for pending in self.runs}
         chosen = []
-        for step in self.steps:
-            if step.parent in planned and step.parent not in ends:
+        for pending in self.runs:
+            if pending.parent in planned and pending.parent not in ends:
                 continue
             job = min(range(jobs), key=free.__getitem__)
-            end = max(free[job], ends.get(step.parent, 0.0)) + step.estimate.seconds
+            end = max(free[job], ends.get(pending.parent, 0.0)) + pending.estimate.seconds
             if budget is None or end <= budget:
-                free[job] = ends[step.key] = end
-                chosen.append((step, end))
-        ledger = Ledger(self.claims, (step.run for step in self.steps), self.records.values())
-        words = {step.key: ledger.add(step.key) for step, _ in sorted(chosen, key=lambda pair: pair[1])}
-        return [Slot(step, end, words[step.key]) for step, end in chosen]
+                free[job] = ends[pending.key] = end
+                chosen.append(pending)
+        ledger = self.ledger.copy()
+        words = {pending.key: ledger.add(pending.key) for pending in sorted(chosen, key=lambda one: ends[one.key])}
+        return [Slot(pending, ends[pending.key], words[pending.key]) for pending in chosen]
 
 
 def plan(
@@ -102,7 +99,7 @@ def plan(
     where: Where | None = None,
     longest: float | None = None,
     jobs: int = 1,
-    checkpoints: Path | None = None,
+    folders: OutputFolders | None = None,
 ) -> Plan:
     """The runs of these experiments that have no record, in the order of this module; the same on every call.
 
@@ -110,46 +107,40 @@ def plan(
         longest: seconds; runs that take longer are left out, and bundles that do not fit into what is left of them come
             after all that do: a part of one brings nothing.
         jobs: runs at once within these seconds.
-        checkpoints: the folder of checkpoints, whose runs need only be finished.
+        folders: those of the checkpoints, whose runs need only be finished.
     """
-    found: dict[RunKey, Step] = {}
-    headlines = []
-    for preset, configuration, shown_in in _distinct(names, presets, where):
-        if configuration.headline:
-            headlines.append(configuration.run.id)
+    missing: dict[RunKey, Pending] = {}
+    distinct = _distinct(names, presets, where)
+    recorded = {RunKey(record.run.configuration, record.run.seed) for record in records.values()}
+    for first, (configuration, preset, shown_in) in distinct.items():
         asked = tuple(key for key in configuration.claims if claims[key].not_testable is None)
-        expected: Estimate | None = None
-        for seed in seeds:
-            run = configuration.run.with_seed(seed)
-            if run.id not in records:
-                expected = expected or estimator(run)
-                done = fraction_done(run, checkpoints) if checkpoints else 0.0
-                step = Step(
-                    run,
-                    configuration.labels,
-                    configuration.run.id,
-                    shown_in,
-                    preset,
-                    asked,
-                    expected.part(1 - done),
-                    done,
-                )
-                found[step.key] = step
-    steps = _startable(found, longest)
-    ledger = Ledger(claims, (step.run for step in found.values()), records.values(), headlines)
-    ordered = _ordered(steps, ledger, seeds, math.inf if longest is None else longest * jobs)
-    return Plan(ordered, [step for key, step in found.items() if key not in steps], claims, records)
+        configuration = replace(configuration, claims=asked)
+        keys = [key for seed in seeds if (key := RunKey(first, seed)) not in recorded]
+        whole = estimator(configuration.run) if keys else None
+        for key in keys:
+            run = configuration.run.with_seed(key.seed)
+            done = fraction_done(run, folders) if folders else 0.0
+            missing[key] = Pending(run, key, configuration, shown_in, preset, whole.part(1 - done), done)
+
+    def is_short(pending: Pending) -> bool:
+        parent = missing.get(pending.parent)
+        return (longest is None or pending.estimate.seconds <= longest) and (parent is None or is_short(parent))
+
+    short = {key: pending for key, pending in missing.items() if is_short(pending)}
+    headlines = [key for key, (configuration, _, _) in distinct.items() if configuration.headline]
+    wanted = dict.fromkeys(claim for pending in missing.values() for claim in pending.configuration.claims)
+    runs = {key.configuration: pending.run for key, pending in missing.items()}
+    ledger = Ledger({key: claims[key] for key in claims if key in wanted}, runs, records.values(), headlines)
+    ordered = _Order(dict(short), ledger.copy(), seeds, math.inf if longest is None else longest * jobs).ordered()
+    return Plan(ordered, [pending for key, pending in missing.items() if key not in short], ledger)
 
 
-def fraction_done(run: Run, checkpoints: Path) -> float:
+def fraction_done(run: Run, folders: OutputFolders) -> float:
     """The fraction of a run's steps that its checkpoint holds; 0 where there is none that can be read."""
+    if run.recipe is None or not (path := folders.checkpoint(run)).is_file():
+        return 0.0
     from safetensors import SafetensorError, safe_open
 
-    from thriftylib.training.checkpoint import checkpoint_path
-
-    path = checkpoint_path(checkpoints, run.id)
-    if run.recipe is None or not path.is_file():
-        return 0.0
     try:
         with safe_open(path, framework="np") as file:
             values = json.loads((file.metadata() or {})["values"])
@@ -162,79 +153,77 @@ def fraction_done(run: Run, checkpoints: Path) -> float:
 
 def _distinct(
     names: Sequence[str], presets: Sequence[str], where: Where | None
-) -> list[tuple[str, Configuration, tuple[str, ...]]]:
-    """(preset, configuration, experiments) of each different run, in the order in which the experiments name them."""
-    found: dict[str, tuple[str, Configuration, tuple[str, ...]]] = {}
-    for preset in presets:
-        for name in names:
-            for configuration in select(experiment(name), preset, where):
-                _, before, shown_in = found.get(configuration.run.id, (preset, configuration, ()))
-                headline = before.headline or configuration.headline
-                found[configuration.run.id] = (preset, replace(before, headline=headline), (*shown_in, name))
-    return list(found.values())
+) -> dict[str, tuple[Configuration, str, tuple[str, ...]]]:
+    """Each different run by its id, in the order of the experiments: configuration, preset, experiments."""
+    found: dict[str, tuple[Configuration, str, tuple[str, ...]]] = {}
+    for preset, name in product(presets, names):
+        for configuration in select(experiment(name), preset, where):
+            key = configuration.run.id
+            first, _, shown_in = found.get(key, (configuration, preset, ()))
+            first = replace(first, headline=first.headline or configuration.headline)
+            found[key] = (first, preset, (*shown_in, name))
+    return found
 
 
-def _startable(found: Mapping[RunKey, Step], longest: float | None) -> dict[RunKey, Step]:
-    """The steps that are short enough, as are their missing parents."""
+@dataclass
+class _Order:
+    """Bundle by bundle, that with the largest worth per second first."""
 
-    def short(step: Step) -> bool:
-        parent = found.get(step.parent) if step.parent else None
-        return (longest is None or step.estimate.seconds <= longest) and (parent is None or short(parent))
+    waiting: dict[RunKey, Pending]
+    ledger: Ledger
+    seeds: Sequence[int]
+    room: float
 
-    return {key: step for key, step in found.items() if short(step)}
+    @cached_property
+    def parents(self) -> dict[str, str]:
+        return {key.configuration: one.run.parent for key, one in self.waiting.items() if one.run.parent}
 
+    def ordered(self) -> list[Pending]:
+        ordered: list[Pending] = []
+        bundles = self.ledger.bundles()
+        touched_by = {bundle: self._touched_by(bundle) for bundle in bundles}
+        rates = {bundle: self._rate(bundle) for bundle in bundles}
+        while True:
+            possible = [bundle for bundle in bundles if rates[bundle][0] > 0]
+            fitting = [bundle for bundle in possible if self._seconds(rates[bundle][1]) <= self.room]
+            best = max(fitting or possible, key=lambda bundle: rates[bundle][0], default=None)  # the first of equals
+            if best is None:
+                break
+            runs = rates[best][1]
+            self.room = self.room - self._seconds(runs) if fitting else 0.0
+            for key in runs:
+                self.ledger.add(key)
+                ordered.append(self.waiting.pop(key))
+            changed = {key.configuration for key in runs}
+            rates |= {bundle: self._rate(bundle) for bundle in bundles if touched_by[bundle] & changed}
+        place = {seed: number for number, seed in enumerate(self.seeds)}
+        rest = self.waiting.values()
+        ordered += sorted(
+            rest, key=lambda one: (not one.configuration.claims, place[one.run.seed], one.estimate.seconds)
+        )
+        by_run = {pending.run.id: pending for pending in ordered}
+        return [by_run[run.id] for run in parents_first(pending.run for pending in ordered)]
 
-def _ordered(steps: Mapping[RunKey, Step], ledger: Ledger, seeds: Sequence[int], room: float) -> list[Step]:
-    waiting = dict(steps)
-    ordered: list[Step] = []
-    bundles = ledger.bundles()
-    rates: dict[Bundle, tuple[float, list[RunKey]]] = {}
-    touching: dict[str, set[Bundle]] = defaultdict(set)  # bundles whose rate changes when a claim comes further
-    for bundle in bundles:
-        for configuration in bundle.configurations:
-            for claim in ledger.asked_by[configuration]:
-                touching[claim].add(bundle)
-    stale: Iterable[Bundle] = bundles
-    while True:
-        for bundle in stale:
-            rates[bundle] = _rate(bundle, ledger, waiting, steps, seeds)
-        possible = [bundle for bundle in bundles if rates[bundle][0] > 0]
-        fitting = [bundle for bundle in possible if _seconds(rates[bundle][1], waiting) <= room]
-        best = max(fitting or possible, key=lambda bundle: rates[bundle][0], default=None)  # the first of equals
-        if best is None:
-            break
-        room = room - _seconds(rates[best][1], waiting) if fitting else 0.0
-        changed = set()
-        for key in rates[best][1]:
-            ledger.add(key)
-            ordered.append(waiting.pop(key))
-            changed |= ledger.asked_by.get(key[0], set())
-        stale = {bundle for claim in changed for bundle in touching[claim]} | {
-            bundle for bundle in bundles if rates[bundle][0] > 0 and not waiting.keys() >= set(rates[bundle][1])
-        }
-    places = {seed: place for place, seed in enumerate(seeds)}
-    ordered += sorted(
-        waiting.values(), key=lambda step: (not step.claims, places[step.run.seed], step.estimate.seconds)
-    )
-    by_run = {step.run.id: step for step in ordered}
-    return [by_run[run.id] for run in parents_first(step.run for step in ordered)]
+    def _rate(self, bundle: Bundle) -> tuple[float, list[RunKey]]:
+        """The worth per second of a bundle's runs, with their missing parents; 0: it gains nothing or cannot be."""
+        runs = self.ledger.missing(bundle, self.seeds)
+        if not runs or not all(key in self.waiting for key in runs):
+            return 0.0, []
+        needed: dict[RunKey, None] = {}
+        for key in runs:
+            family = [RunKey(each, key.seed) for each in self._family(key.configuration)]
+            needed |= dict.fromkeys(each for each in reversed(family) if each in self.waiting)
+        return self.ledger.gain(needed) / max(self._seconds(needed), 1e-9), list(needed)
 
+    def _family(self, configuration: str | None) -> list[str]:
+        """A configuration, its parent, its parent's parent ..."""
+        return [configuration, *self._family(self.parents.get(configuration))] if configuration else []
 
-def _rate(
-    bundle: Bundle, ledger: Ledger, waiting: Mapping[RunKey, Step], steps: Mapping[RunKey, Step], seeds: Sequence[int]
-) -> tuple[float, list[RunKey]]:
-    """The worth per second of a bundle's runs, their missing parents among them; 0: it gains nothing or cannot be."""
-    runs = ledger.missing(bundle, seeds)
-    if not runs or not all(key in waiting for key in runs):
-        return 0.0, []
-    needed: dict[RunKey, None] = {}
-    for key in runs:
-        chain = [key]
-        while (parent := steps[chain[-1]].parent) in waiting:
-            chain.append(parent)
-        needed |= dict.fromkeys(reversed(chain))
-    return ledger.gain(needed) / max(_seconds(needed, waiting), 1e-9), list(needed)
+    def _touched_by(self, bundle: Bundle) -> set[str]:
+        """The configurations whose runs, once planned, may change what a bundle brings or needs."""
+        families = {each for configuration in bundle.configurations for each in self._family(configuration)}
+        claims = {claim for configuration in families for claim in self.ledger.asked_by[configuration]}
+        return families | {each for claim in claims for one in self.ledger.candidates[claim] for each in one}
 
-
-def _seconds(keys: Iterable[RunKey], waiting: Mapping[RunKey, Step]) -> float:
-    return math.fsum(waiting[key].estimate.seconds for key in keys)
+    def _seconds(self, keys: Iterable[RunKey]) -> float:
+        return math.fsum(self.waiting[key].estimate.seconds for key in keys)

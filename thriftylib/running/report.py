@@ -17,7 +17,7 @@ from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
 from thriftylib.running.collect import collect
 from thriftylib.running.estimates import Conditions, Estimator
-from thriftylib.running.execute import OutputFolders, known_records, parse_budget
+from thriftylib.running.folders import OutputFolders, known_records, parse_budget
 
 if TYPE_CHECKING:
     import pandas

@@ -1,12 +1,12 @@
 """What runs are worth: the verdicts that they make possible. No torch.
 
 A claim that a training can answer is as far as its side with the fewest seeds, where both sides of a difference need
-runs of one configuration each by the same recipe: with one side alone nothing is gained. Seen so,
+runs of one configuration each by the same recipe: with one side alone nothing is gained. So
 
 - the first seed brings a *weak* word (consistent, at odds): FIRST;
-- with SEEDS seeds on each side a *strong* word (reproduced, not reproduced) can be said: 1. "The best of several runs"
-  needs as many as the rule fixes in advance, since a maximum of fewer is another number;
-- each further seed up to MOST narrows the interval: NARROWS.
+- with enough seeds on each side a *strong* word (reproduced, not reproduced) can be said: 1. Three are enough; "the
+  best of several runs" needs as many as the rule fixes in advance, since a maximum of fewer is another number;
+- each further seed up to MAX_SEEDS narrows the interval: NARROWS.
 
 Seeds in between bring nothing by themselves, so what is compared is not a run but a :class:`Bundle`: the missing runs
 of all sides that take a claim to its next step. A claim of an abstract, or one that a headline run answers, counts
@@ -15,11 +15,11 @@ WEIGHT times.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.records import Record
@@ -28,14 +28,17 @@ from thriftylib.spec import Run
 FIRST = 0.25
 NARROWS = 0.1
 WEIGHT = 2.0
-MOST = 5
-
-RunKey = tuple[str, int]
-"""(configuration, seed)."""
+MAX_SEEDS = 5
 
 
-@dataclass(frozen=True)
-class Bundle:
+class RunKey(NamedTuple):
+    """A run by what its seeds share, and its seed."""
+
+    configuration: str
+    seed: int
+
+
+class Bundle(NamedTuple):
     """Runs that take a claim to ``seeds`` seeds of each of ``configurations``, one a side."""
 
     claim: str
@@ -54,7 +57,7 @@ def value(claim: Claim, seeds: int) -> float:
     """What a claim with so many seeds on its weakest side is worth, without its weight."""
     if seeds < claim.seeds_needed:
         return FIRST if seeds else 0.0
-    return 1.0 + NARROWS * (min(seeds, MOST) - claim.seeds_needed)
+    return 1.0 + NARROWS * (min(seeds, MAX_SEEDS) - claim.seeds_needed)
 
 
 class Ledger:
@@ -62,7 +65,7 @@ class Ledger:
 
     Args:
         claims: by id; those that no training answers are left out.
-        runs: one or more of each configuration that is recorded or may be planned.
+        runs: one of each configuration that may be planned, by the configuration's id.
         records: what is there already.
         headlines: configurations whose claims count more.
     """
@@ -70,62 +73,62 @@ class Ledger:
     def __init__(
         self,
         claims: Mapping[str, Claim],
-        runs: Iterable[Run],
+        runs: Mapping[str, Run],
         records: Iterable[Record] = (),
         headlines: Iterable[str] = (),
     ) -> None:
         self.claims = {
-            claim.id: claim
-            for claim in claims.values()
+            key: claim
+            for key, claim in claims.items()
             if claim.not_testable is None and not claim.is_counted and claim.sides
         }
-        known = {run.configuration: run for run in runs}
-        self.seeds: dict[str, set[int]] = defaultdict(set)
+        self.seeds: dict[str, frozenset[int]] = defaultdict(frozenset)
+        known = dict(runs)
         for record in records:
-            configuration = record.run.configuration
-            known.setdefault(configuration, record.run)
-            self.seeds[configuration].add(record.run.seed)
-        self.candidates = {key: _candidates(claim, known) for key, claim in self.claims.items()}
-        self.asked_by: dict[str, set[str]] = defaultdict(set)
+            known.setdefault(configuration := record.run.configuration, record.run)
+            self.seeds[configuration] |= {record.run.seed}
+        kinds: dict[tuple[str, str], dict[str, Run]] = defaultdict(dict)
+        for configuration, run in known.items():
+            kinds[run.network.name, run.data.name][configuration] = run
+        self.candidates = {key: _candidates(claim, kinds) for key, claim in self.claims.items()}
+        self.asked_by: dict[str, list[str]] = defaultdict(list)
         for key, candidates in self.candidates.items():
-            for configuration in {each for candidate in candidates for each in candidate}:
-                self.asked_by[configuration].add(key)
-        headline = {key for configuration in headlines for key in self.asked_by.get(configuration, ())}
-        self.weights = {
-            key: WEIGHT if claim.mark == "ABSTRACT" or key in headline else 1.0 for key, claim in self.claims.items()
-        }
+            for configuration in dict.fromkeys(each for candidate in candidates for each in candidate):
+                self.asked_by[configuration].append(key)
+        headline = {key for configuration in headlines for key in self.asked_by[configuration]}
+        weighty = {key for key, claim in self.claims.items() if claim.mark == "ABSTRACT" or key in headline}
+        self.weights = {key: WEIGHT if key in weighty else 1.0 for key in self.claims}
+
+    def copy(self) -> Self:
+        """Another ledger that goes on from here."""
+        other = copy(self)
+        other.seeds = self.seeds.copy()
+        return other
 
     def reached(self, claim: str, more: Mapping[str, int] | None = None) -> int:
         """Seeds on the claim's weakest side, of the candidates that have the most; with ``more`` of a configuration."""
         more = more or {}
-
-        def there(configuration: str) -> int:
-            return len(self.seeds.get(configuration, ())) + more.get(configuration, 0)
-
-        return max((min(map(there, candidate)) for candidate in self.candidates[claim]), default=0)
+        sides = ([len(self.seeds[each]) + more.get(each, 0) for each in one] for one in self.candidates[claim])
+        return max(map(min, sides), default=0)
 
     def gain(self, runs: Iterable[RunKey]) -> float:
         """What these runs, none of which is there, are worth together."""
-        more: dict[str, int] = defaultdict(int)
-        for configuration, _ in runs:
-            more[configuration] += 1
+        more = Counter(configuration for configuration, _ in runs)
+        asked = dict.fromkeys(key for configuration in more for key in self.asked_by[configuration])
         gained = 0.0
-        for key in sorted({key for configuration in more for key in self.asked_by.get(configuration, ())}):
-            claim = self.claims[key]
-            step = value(claim, self.reached(key, more)) - value(claim, self.reached(key))
-            gained += self.weights[key] * step
+        for key in asked:
+            claim, before, after = self.claims[key], self.reached(key), self.reached(key, more)
+            gained += self.weights[key] * (value(claim, after) - value(claim, before))
         return gained
 
     def add(self, run: RunKey) -> Words:
         """Count a run as there; returns the words that it brings by coming after the others."""
-        configuration, seed = run
-        asked = sorted(self.asked_by.get(configuration, ()))
-        before = {key: self.reached(key) for key in asked}
-        self.seeds[configuration].add(seed)
-        after = {key: self.reached(key) for key in asked}
-        weak = sum(not before[key] and after[key] > 0 for key in asked)
-        strong = sum(before[key] < self.claims[key].seeds_needed <= after[key] for key in asked)
-        return Words(weak, strong)
+        asked = self.asked_by[run.configuration]
+        before = list(map(self.reached, asked))
+        self.seeds[run.configuration] |= {run.seed}
+        steps = [(first, self.reached(key), key) for first, key in zip(before, asked, strict=True)]
+        weak = sum(first == 0 < after for first, after, _ in steps)
+        return Words(weak, sum(first < self.claims[key].seeds_needed <= after for first, after, key in steps))
 
     def bundles(self) -> list[Bundle]:
         """Every step of every claim, by each candidate."""
@@ -133,7 +136,7 @@ class Ledger:
             Bundle(key, candidate, seeds)
             for key, candidates in self.candidates.items()
             for candidate in candidates
-            for seeds in range(1, MOST + 1)
+            for seeds in range(1, MAX_SEEDS + 1)
             if value(self.claims[key], seeds) > value(self.claims[key], seeds - 1)
         ]
 
@@ -141,20 +144,23 @@ class Ledger:
         """The runs that a bundle lacks, seed by seed, with the lowest of the ``allowed`` seeds; None: too few seeds."""
         runs = []
         for side, configuration in enumerate(bundle.configurations):
-            there = self.seeds.get(configuration, set())
-            free = [seed for seed in sorted(allowed) if seed not in there]
+            there = self.seeds[configuration]
             lacking = max(0, bundle.seeds - len(there))
-            if lacking > len(free):
+            free = sorted(set(allowed) - there)[:lacking]
+            if len(free) < lacking:
                 return None
-            runs += [(seed, side, configuration) for seed in free[:lacking]]
-        return [(configuration, seed) for seed, _, configuration in sorted(runs)]
+            runs += [(seed, side, configuration) for seed in free]
+        return [RunKey(configuration, seed) for seed, _, configuration in sorted(runs)]
 
 
-def _candidates(claim: Claim, known: Mapping[str, Run]) -> list[tuple[str, ...]]:
+def _candidates(claim: Claim, kinds: Mapping[tuple[str, str], Mapping[str, Run]]) -> list[tuple[str, ...]]:
     """The configurations that answer a claim, one a side; of two sides, those with the same recipe."""
-    sides = [[key for key, run in known.items() if side.fits(run) and side.has_recipe(run)] for side in claim.sides]
+    sides = []
+    for side in claim.sides:
+        known = kinds.get((side.network, side.dataset), {})
+        sides.append([(key, run) for key, run in known.items() if side.fits(run) and side.has_recipe(run)])
     return [
-        chosen
+        tuple(key for key, _ in chosen)
         for chosen in product(*sides)
-        if len({known[key].recipe for key in chosen}) == 1 and len(set(chosen)) == len(chosen)
+        if len({run.recipe for _, run in chosen}) == 1 and len({key for key, _ in chosen}) == len(chosen)
     ]

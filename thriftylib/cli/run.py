@@ -1,0 +1,73 @@
+"""The command run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thriftylib.cli.app import FAILED, STOPPED, Budget, DataFolder, Device, parse_pairs, say
+from thriftylib.errors import ThriftyError
+from thriftylib.paths import local_dir
+
+
+def run(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NOTEBOOK|EXPERIMENT]...", help="None: all.")] = None,
+    preset: Annotated[str, typer.Option(help="recorded, smoke, fast or paper.")] = "recorded",
+    seeds: Annotated[str | None, typer.Option(help="Seeds such as 0, 0,3 or 0-4; else the notebook's own.")] = None,
+    device: Device = "auto",
+    budget: Budget = None,
+    data: DataFolder = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of the records; else the notebook's own choice.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Of the notebook; repeatable.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder of executed notebooks; else local/notebooks.")
+    ] = None,
+) -> None:
+    """Execute notebooks through papermill: one per GPU at the same time, else one by one; a failure stops no other.
+
+    Example: thrifty run thriftynet-size --preset smoke -p epochs=1
+    """
+    from thriftylib.experiments import PRESETS
+    from thriftylib.options import suggest
+    from thriftylib.running.folders import parse_budget
+    from thriftylib.running.notebooks import check_parameters, choose, run_notebooks
+    from thriftylib.spec import parse_seeds
+    from thriftylib.training.progress import duration
+
+    if preset not in PRESETS:
+        raise ThriftyError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
+    limit = parse_budget(budget)
+    if seeds is not None:
+        parse_seeds(seeds)
+    own = {"preset": preset, "seeds": seeds, "budget": budget, "device": device if device != "auto" else None}
+    own |= {"data": data and str(data.resolve()), "results": results and str(results.resolve())}
+    given = {key: value for key, value in own.items() if value is not None} | parse_pairs(parameter or (), "-p")
+    chosen = choose(names or [])
+    parameters = {path.stem: check_parameters(path, given) for path in chosen}  # all, before the first starts
+    codes = set()
+    for done in run_notebooks(chosen, parameters, to or local_dir() / "notebooks", gpus=_gpus(device), budget=limit):
+        if done.error is None:
+            say(f"{done.name}: done in {duration(done.seconds)}, {done.output}")
+        elif done.seconds:
+            codes.add(FAILED)
+            say(f"{done.name}: FAILED, {done.error}; as far as it came: {done.output}")
+        else:
+            codes.add(STOPPED)
+            say(f"{done.name}: {done.error}")
+    if codes:
+        raise typer.Exit(min(codes))
+
+
+def _gpus(device: str) -> list[str]:
+    """The GPUs that notebooks may share out among themselves, as CUDA_VISIBLE_DEVICES names them."""
+    if device != "auto":
+        return []
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]

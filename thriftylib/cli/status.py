@@ -1,0 +1,63 @@
+"""The command status."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+import typer
+
+from thriftylib.cli.app import Json, Results, print_json, print_table, readable
+from thriftylib.errors import ThriftyError
+from thriftylib.paths import claims_dir, results_dir
+
+SHOWN = ("id", "claimed", "error", "ours", "spread", "n", "unit", "verdict")
+
+
+def status(
+    paper: Annotated[str | None, typer.Option(help="Only this paper's claims.")] = None,
+    verdict: Annotated[str | None, typer.Option(help="Only claims with this verdict, such as 'not run'.")] = None,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Print every claim with ours beside it and the verdict, judged by the records.
+
+    Example: thrifty status --verdict reproduced
+    """
+    from thriftylib.evidence.claims_files import load_claims
+    from thriftylib.evidence.counts import load_counts
+    from thriftylib.evidence.records import load_records
+    from thriftylib.evidence.statuses import STATUSES
+    from thriftylib.evidence.tables import claim_row
+    from thriftylib.evidence.verdicts import judge_all
+    from thriftylib.options import suggest
+
+    if verdict is not None and verdict not in STATUSES:
+        raise ThriftyError(f"unknown verdict {verdict!r}" + suggest(verdict, STATUSES))
+    with readable(load_claims(claims_dir())) as claims:
+        papers = {claim.paper for claim in claims.values()}
+        if paper is not None and paper not in papers:
+            raise ThriftyError(f"unknown paper {paper!r}" + suggest(paper, papers))
+        judged = judge_all(claims, load_records(results or results_dir()), load_counts(results_dir()))
+        rows = [claim_row(claims[key], found) for key, found in judged.items() if verdict in (None, found.status)]
+        rows = [row for row in rows if paper in (None, row["paper"])]
+        if as_json:
+            print_json(rows)
+            return
+        changes = list(dict.fromkeys(row["reading_changed"] for row in rows if row["n"] and row["reading_changed"]))
+        print_table(SHOWN, [[_cell(row, column, changes) for column in SHOWN] for row in rows])
+        counted = Counter(row["verdict"] for row in rows)
+        typer.echo("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
+        for number, text in enumerate(changes, 1):
+            typer.echo(f"\n{'*' * number} {text}")
+
+
+def _cell(row: dict[str, Any], column: str, changes: list[str]) -> Any:
+    """Counts without decimals, nothing for no runs, and a mark where a reading was changed after results were seen."""
+    value = row[column]
+    if value == "not counted":
+        return row["reason"][0].lower() + row["reason"][1:].rstrip(".")
+    if column == "verdict":
+        marks = changes.index(row["reading_changed"]) + 1 if row["n"] and row["reading_changed"] in changes else 0
+        return value + "*" * marks
+    return int(value) if isinstance(value, float) and not row["unit"] else value or None
