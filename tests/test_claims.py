@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ from made_up import OPTIONS, claim, run
 
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence.claims import matches
-from thriftylib.evidence.claims_files import load_claims, load_claims_file, load_claims_files
+from thriftylib.evidence.claims_files import load_claims, load_claims_file, load_claims_files, locate
 from thriftylib.evidence.counts import count_claims, load_counts
 from thriftylib.evidence.verdicts import judge
 from thriftylib.papers.thriftynet import ThriftyNetOptions
@@ -44,7 +45,7 @@ def test_complete():
         "log-parameters": 11,
         "log-time": 16,
     }
-    assert len(SHEET.unread) == 9
+    assert len(SHEET.unavailable) == 9
 
 
 @pytest.mark.parametrize(
@@ -377,7 +378,7 @@ def test_a_group_is_expanded(tmp_path):
         ),
         ("confidence: high", "confidence: high\n    runs: 3\n    values: [75.0, 75.0]", "values has 2 runs"),
         ("- group: a", "- group: a\n   - b", "is not YAML"),
-        ("groups:", "groups: 3\nunread:", "groups of the file must be a list"),
+        ("groups:", "groups: 3\nunavailable:", "groups of the file must be a list"),
         ("rows:", "rows: 3\n    reading:", "rows of group 'a' must be a list"),
         ("      - [one, 32, 75.0]", "      - one", "a row of group 'a' must be a list"),
         ("columns: [id,", "columns: [2,", "columns of group 'a'"),
@@ -453,6 +454,46 @@ def test_folders(tmp_path):
     (tmp_path / "paper.yaml").write_text(GROUP)
     assert len(load_claims(tmp_path)) == 3
     assert list(load_claims_files(tmp_path)) == ["paper"]
+    assert load_claims(tmp_path).faults == load_claims_files(tmp_path).faults == {}
+
+
+def test_a_bad_file_is_named_and_blocks_no_other(tmp_path):
+    (tmp_path / "a_paper-2.yaml").write_text(GROUP)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(GROUP.replace("80.0]", "many]"))
+    (tmp_path / "worse.yaml").write_text("title: [")
+    assert list(load_claims_files(tmp_path)) == ["a_paper-2"]
+    assert list(load_claims(tmp_path)) == ["a_paper-2/a/one", "a_paper-2/a/two", "a_paper-2/a/three"]
+    faults = load_claims(tmp_path).faults
+    assert faults == load_claims_files(tmp_path).faults
+    assert list(faults) == ["bad", "worse"]
+    assert faults["bad"].startswith(f"{bad}:20: claim bad/a/two: Claim.value = 'many': ")
+    assert faults["worse"].startswith(f"{tmp_path / 'worse.yaml'}: is not YAML")
+
+
+def test_each_claim_has_its_line(tmp_path):
+    path = tmp_path / "paper.yaml"
+    path.write_text(GROUP)
+    assert locate(path) == {"paper/a/one": 19, "paper/a/two": 20, "paper/a/three": 22}
+    assert SHEET.lines == locate(claims_dir() / "thriftynet.yaml")
+    assert SHEET.lines.keys() == SHEET.claims.keys() | SHEET.counted.keys()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("unit:", "units:", 4),
+        ("title:", "titel:", 2),
+        ("mark: AUTHORS' LOG", "mark: AUTHORS' LOG\n    mark: FIGURE", 4),
+        ("[two,", "[one,", 20),
+        ("[two, 64, 80.0]", "[two, 64]", 20),
+        ("value: 85.0", "value: 185.0", 22),
+        ("id: three", "di: three", 22),
+    ],
+)
+def test_a_fault_has_its_line(tmp_path, old, new, line):
+    with pytest.raises(RecordError, match=rf"^{re.escape(str(tmp_path))}/paper\.yaml:{line}: "):
+        load(tmp_path, GROUP.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_only_what_rests_on_the_baselines_differs_in_count():
 
 
 def test_what_could_not_be_read_is_named():
-    figures = {entry.figure for entry in SHEET.unread}
+    figures = {entry.figure for entry in SHEET.unavailable}
     assert figures >= {"training details", "CIFAR-10", "SVHN", "spread"}
     assert not any(claim.setting and claim.setting.dataset == "svhn" for claim in CLAIMS.values())
     absolute = [claim for claim in CLAIMS.values() if claim.quantity == "test_accuracy"]

@@ -407,7 +407,7 @@ def test_it_stands_among_the_others():
 
 def test_its_numbers():
     stated = difference(id="made-up/group/two")
-    sheet = ClaimsFile(paper="made-up", title="Made up", claims={stated.id: stated}, counted={}, unread=())
+    sheet = ClaimsFile(paper="made-up", title="Made up", claims={stated.id: stated}, counted={}, unavailable=())
     evidence = Evidence(sheets={"made-up": sheet}, records=around(1.0))
     found = {key: lookup(f"claim:made-up/group/two:{key}", evidence) for key in ("value", "ours", "low", "high", "n")}
     assert found == {"value": "1.5", "ours": "1.00", "low": f"{1 - HALF:.2f}", "high": f"{1 + HALF:.2f}", "n": "5"}

@@ -421,8 +421,8 @@ def test_counts_are_the_sheets():
 
 
 def test_what_could_not_be_read_is_named():
-    unread = {entry.figure: entry for entry in SHEET.unread}
-    assert len(unread) == len(SHEET.unread) == 12
+    unread = {entry.figure: entry for entry in SHEET.unavailable}
+    assert len(unread) == len(SHEET.unavailable) == 12
     words = ("MobileNets on CIFAR", "table 6", "table 8", "table 9", "S1", "figure 3", "figure 4", "S4", "ShuffleNetV2")
     assert all(any(word in figure for figure in unread) for word in words)
     assert "disagree" in unread["table 6: complexity"].why

@@ -13,7 +13,7 @@ from thriftylib.bench.record import BenchRecord
 from thriftylib.errors import RecordError
 from thriftylib.evidence import claims, intervals, quantities, verdicts
 from thriftylib.evidence.claims import Claim, matches
-from thriftylib.evidence.claims_files import ClaimsFile, Unread, load_claims
+from thriftylib.evidence.claims_files import ClaimsFile, Unavailable, load_claims
 from thriftylib.evidence.counts import Count
 from thriftylib.evidence.numbers import Evidence, lookup
 from thriftylib.evidence.statuses import STATUSES, Verdict
@@ -433,7 +433,9 @@ def test_a_reading_that_was_changed_is_told_with_the_verdict():
 
 
 def sheet_of(*claims: Claim) -> ClaimsFile:
-    return ClaimsFile(paper="made-up", title="Made up", claims={one.id: one for one in claims}, counted={}, unread=())
+    return ClaimsFile(
+        paper="made-up", title="Made up", claims={one.id: one for one in claims}, counted={}, unavailable=()
+    )
 
 
 # --- counts
@@ -567,7 +569,7 @@ EVIDENCE = Evidence(
             title="Made up",
             claims=CLAIMS,
             counted={},
-            unread=(Unread(paper="made-up", figure="a", what="b", why="c"),),
+            unavailable=(Unavailable(paper="made-up", figure="a", what="b", why="c"),),
         )
     },
     records=seeds(89.95, 90.0, 90.05, final=88.0),
@@ -625,7 +627,7 @@ FIRST = EVIDENCE.records[0].id
         ("count:scoreboard:claims", "4"),
         ("count:scoreboard:tested", "3"),
         ("count:records:all", "3"),
-        ("count:unread:all", "1"),
+        ("count:unavailable:all", "1"),
         ("runs:cifar10:deviation", "0.05"),
         ("runs:cifar10:freedom", "2"),
         ("bench:train:fp32:ratio", "2.5"),

@@ -85,7 +85,7 @@ class UnreadTable(FromRecords):
         sheets = load_claims_files(claims_dir())
         if self.arguments[0] not in sheets:
             raise ThriftyError(f"unread: no claims of {self.arguments[0]!r}; known: {', '.join(sheets)}")
-        return tables.unread(sheets[self.arguments[0]].unread)
+        return tables.unread(sheets[self.arguments[0]].unavailable)
 
 
 class ReplicationsTable(FromRecords):

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from thriftylib.evidence import tables
-from thriftylib.evidence.claims_files import ClaimsFile, Replication, Unread
+from thriftylib.evidence.claims_files import ClaimsFile, Replication, Unavailable
 from thriftylib.evidence.counts import Count
 from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Counted, Record
@@ -227,7 +227,7 @@ def html_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers
     return f'<div class="table-scroll" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
-def unread(items: Sequence[Unread]) -> str:
+def unread(items: Sequence[Unavailable]) -> str:
     """What a paper shows and could not be read, with what is known of it."""
     rows = [(item.figure, item.what, item.why, item.known) for item in items]
     return html_table(("Where", "What", "Why it is missing", "What is known"), rows)

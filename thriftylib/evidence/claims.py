@@ -138,7 +138,7 @@ class Claim(Strict):
         RecordError: the claim is at odds with itself.
     """
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+){2}$")]
+    id: Annotated[str, Field(pattern=r"^[a-z0-9_-]+(/[a-z0-9-]+){2}$")]
     paper: Text
     figure: Text
     statement: Text

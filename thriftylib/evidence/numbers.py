@@ -12,7 +12,7 @@
   paper:<field>``: how much of it is tested so far, the fields of :class:`thriftylib.evidence.coverage.Coverage`.
   ``count:trainings:<of>``: how many independent trainings stand behind the verdicts, each counted once however many
   claims it answers: ``all``, ``own recipe``, ``strong`` (behind reproduced and not reproduced). ``count:records:all``,
-  ``count:records:complete``, ``count:records:diverged``, ``count:unread:all``.
+  ``count:records:complete``, ``count:records:diverged``, ``count:unavailable:all``.
 - ``runs:<data set>:<field>``: deviation of the best epoch between runs of one configuration (points), pooled over all
   configurations with two runs or more; freedom: its degrees of freedom.
 - ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), images_per_second (median), peak_mib.
@@ -180,7 +180,7 @@ def _count(evidence: Evidence, name: str) -> Fields:
         },
         **{paper: asdict(coverage) for paper, coverage in evidence.coverage.items()},
         "records": {"all": len(status), "complete": status.count("complete"), "diverged": status.count("diverged")},
-        "unread": {"all": sum(len(sheet.unread) for sheet in evidence.sheets.values())},
+        "unavailable": {"all": sum(len(sheet.unavailable) for sheet in evidence.sheets.values())},
     }
     return {field: f"{number:,}" for field, number in _known(counts, name, "count").items()}
 
