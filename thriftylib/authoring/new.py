@@ -71,7 +71,7 @@ def _checkout() -> Path:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         raise ThriftyError(
-            f"paper {name!r}: must be at most {_LONGEST} small letters and digits, words joined by one _, a letter first"
+            f"paper {name!r}: must be small letters, digits and single _, at most {_LONGEST}, a letter first"
         )
     if keyword.iskeyword(name):
         raise ThriftyError(f"paper {name!r}: is a word of Python's own, so no module can have it; choose another name")
