@@ -5,12 +5,15 @@ from __future__ import annotations
 import keyword
 import os
 import re
+import subprocess
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 import yaml
 
-from thriftylib.errors import ThriftyError
+from thriftylib import papers
+from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.options import NetworkOptions, find
 from thriftylib.paths import project_root, write_atomically
 
@@ -39,10 +42,12 @@ def new_paper(name: str) -> list[Path]:
     """
     root = _checkout()
     _check_name(name)
-    content = {root / target.format(name): _filled(part, name) for part, target in TARGETS.items()}
+    words = name.split("_")
+    names = (name, "-".join(words), "".join(map(str.capitalize, words)))
+    content = {root / target.format(name): _filled(part, names) for part, target in TARGETS.items()}
     if taken := [path for path in content if path.exists()]:
         raise ThriftyError(f"paper {name!r}: {taken[0].relative_to(root)} exists; choose another name")
-    _check_network(name)
+    _check_network(names[1])
     toc = root / TOC
     before = toc.read_text("utf-8")
     content[toc] = _with_paper(before, name)
@@ -69,36 +74,33 @@ def _checkout() -> Path:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name) or len(name) > _LONGEST:
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST or keyword.iskeyword(name):
         raise ThriftyError(
-            f"paper {name!r}: must be small letters, digits and single _, at most {_LONGEST}, a letter first"
+            f"paper {name!r}: must be a module's name of at most {_LONGEST} small letters, digits and single _"
         )
-    if keyword.iskeyword(name):
-        raise ThriftyError(f"paper {name!r}: is a word of Python's own, so no module can have it; choose another name")
+    for other in papers.names():
+        if f"{name}_".startswith(f"{other}_") or f"{other}_".startswith(f"{name}_"):
+            raise ThriftyError(f"paper {name!r}: would be taken for a part of {other!r}, or that for a part of it")
 
 
-def _check_network(name: str) -> None:
-    network = name.replace("_", "-")
-    try:
+def _check_network(network: str) -> None:
+    with suppress(SpecError):
         kind = find(NetworkOptions, network)
-    except ThriftyError:
-        return
-    raise ThriftyError(f"paper {name!r}: {kind.__module__} has a network {network!r}; choose another name")
+        raise ThriftyError(f"{kind.__module__} has a network {network!r} already; choose another name")
 
 
-def _filled(part: str, name: str) -> str:
-    """A file of the skeleton with ``name`` in place of its example's name."""
+def _filled(part: str, names: tuple[str, ...]) -> str:
+    """A file of the skeleton with the paper's ``names`` in place of its example's."""
     text = (files("thriftylib.authoring") / "skeleton" / part).read_text("utf-8")
-    words = name.split("_")
-    for example, own in zip(_EXAMPLE, (name, "-".join(words), "".join(map(str.capitalize, words))), strict=True):
+    for example, own in zip(_EXAMPLE, names, strict=True):
         text = text.replace(example, own)
     return text
 
 
 def _with_paper(toc: str, name: str) -> str:
     """The table of contents with the paper's page and notebook after the last paper's; other lines stay as they are."""
-    papers = next(part for part in yaml.safe_load(toc)["parts"] if part["caption"] == "Papers")
-    last = [chapter for chapter in papers["chapters"] if "sections" in chapter][-1]["sections"][-1]["file"]
+    chapters = next(part for part in yaml.safe_load(toc)["parts"] if part["caption"] == "Papers")["chapters"]
+    last = [chapter for chapter in chapters if "sections" in chapter][-1]["sections"][-1]["file"]
     lines = f"      - file: book/{name}\n        sections:\n          - file: notebooks/{name}\n"
     return toc.replace(f"- file: {last}\n", f"- file: {last}\n{lines}", 1)
 
@@ -107,9 +109,14 @@ def _execute(path: Path, root: Path) -> None:
     """Execute a notebook in place, where Jupyter starts it, with this checkout's package."""
     import nbformat
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
 
     notebook = nbformat.read(path, as_version=4)
     folder = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, kernel_name="python3", record_timing=False, resources=folder)
-    client.execute(env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])})
-    write_atomically(path, nbformat.writes(notebook).encode() + b"\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    try:
+        client.execute(env=environment, stderr=subprocess.DEVNULL)
+    except CellExecutionError as error:
+        raise ThriftyError(f"the skeleton's notebook fails: {error.ename}: {error.evalue}") from None
+    write_atomically(path, (nbformat.writes(notebook) + "\n").encode())

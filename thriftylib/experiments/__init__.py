@@ -9,9 +9,9 @@ import pkgutil
 from thriftylib import papers
 from thriftylib.experiments.base import EXPERIMENTS, PRESETS, Configuration, Experiment, experiment
 
-_PAPERS = {module.name for module in pkgutil.iter_modules(papers.__path__)}
+_PAPERS = papers.names()
 for _module in pkgutil.iter_modules(__path__):
-    if _module.name.partition("_")[0] in _PAPERS:
+    if any(_module.name == paper or _module.name.startswith(f"{paper}_") for paper in _PAPERS):
         importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["EXPERIMENTS", "PRESETS", "Configuration", "Experiment", "experiment"]
