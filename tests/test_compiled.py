@@ -17,7 +17,7 @@ from thriftylib.fast import fused_blocks as stages
 from thriftylib.fast.compiled import compiler, library, missing
 from thriftylib.fast.fused_blocks import FastStage
 from thriftylib.fast.kernels import accelerate, hint, is_accelerated
-from thriftylib.papers.expandnets_smallnet import SmallNetOptions
+from thriftylib.papers.expandnets import SmallNetOptions
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from thriftylib.errors import SpecError
 from thriftylib.options import NetworkOptions, find
 from thriftylib.papers.dacnn import POOLS, DacnnOptions, DacnnSmallOptions
 from thriftylib.papers.expandnets import ExpandNetsOptions
-from thriftylib.papers.networks import ResNet18Options, ResNet34Options, Vgg16BnOptions, uniform_norms
+from thriftylib.papers.networks import ResNet18Options, ResNet34Options, Vgg16BnOptions
+from thriftylib.papers.networks_parts import uniform_norms
 
 CIFAR = (3, 32, 32)
 MIX = {"vgg": (4, 5, 6, 8, 8), "resnet": (4, 5, 6, 8)}

@@ -7,9 +7,8 @@ from torch.nn import functional as F
 
 from thriftylib.datasets.facts import dataset_info
 from thriftylib.datasets.load import Dataset, Split
-from thriftylib.papers.dacnn import DacnnSmallOptions
+from thriftylib.papers.dacnn import DacnnSmallOptions, NormStatisticsOptions
 from thriftylib.papers.dacnn_statistics import (
-    NormStatisticsOptions,
     UseStatistics,
     of_the_batch,
     replaced_norms,

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from thriftylib.errors import SpecError
 from thriftylib.fast.kernels import accelerate
 from thriftylib.options import NetworkOptions, find
-from thriftylib.papers import expandnets_chains
-from thriftylib.papers.expandnets import ExpandNetsOptions, contract, expand
-from thriftylib.papers.expandnets_chains import (
+from thriftylib.papers import expandnets_expansion
+from thriftylib.papers.expandnets import ExpandNetsOptions, SmallNetOptions
+from thriftylib.papers.expandnets_expansion import (
     Expanded,
     ExpandedConv2d,
     ExpandedLinear,
@@ -25,7 +25,7 @@ from thriftylib.papers.expandnets_chains import (
     expand_linear,
     fold,
 )
-from thriftylib.papers.expandnets_smallnet import SmallNetOptions
+from thriftylib.papers.expandnets_method import contract, expand
 
 CIFAR = (3, 32, 32)
 KINDS = [("cl", 1), ("cl", 3), ("cl", 5), ("cl", 7), ("cl", 9), ("ck", 5), ("ck", 7), ("ck", 9)]
@@ -461,7 +461,7 @@ def folds(monkeypatch):
         made.append(chain)
         return fold(chain, **how)
 
-    monkeypatch.setattr(expandnets_chains, "fold", counted)
+    monkeypatch.setattr(expandnets_expansion, "fold", counted)
     return made
 
 

@@ -14,7 +14,7 @@ from thriftylib.experiments.base import select
 from thriftylib.experiments.expandnets import sizes
 from thriftylib.experiments.expandnets_controls import REUSED
 from thriftylib.options import MethodOptions, find
-from thriftylib.papers.expandnets_chains import Expanded
+from thriftylib.papers.expandnets_expansion import Expanded
 from thriftylib.paths import claims_dir
 from thriftylib.running.collect import claim_of, collect
 from thriftylib.running.estimates import Conditions, Estimator

@@ -9,7 +9,7 @@ from stepping import advance, trainer_of
 from thriftylib.datasets.load import load, normalise
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.papers.expandnets import QUANTILES
-from thriftylib.papers.expandnets_chains import Expanded
+from thriftylib.papers.expandnets_expansion import Expanded
 from thriftylib.running.execute import verify_weights
 from thriftylib.spec import Run
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from thriftylib.fast import fused_blocks as stages
 from thriftylib.fast.fused_blocks import FastStage, is_stage
 from thriftylib.fast.kernels import accelerate, is_accelerated
-from thriftylib.papers.expandnets import expand
-from thriftylib.papers.expandnets_smallnet import SmallNetOptions
+from thriftylib.papers.expandnets import SmallNetOptions
+from thriftylib.papers.expandnets_method import expand
 
 
 def stage(inputs=3, outputs=8, kernel=3, padding=0, bias=True, gamma=(-1.0, 1.5), dtype=torch.float64):

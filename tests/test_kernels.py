@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from thriftylib.fast import tiles as groups
 from thriftylib.fast.kernels import accelerate
-from thriftylib.papers.thriftynet import ThriftyNet, ThriftyNetOptions
+from thriftylib.papers.thriftynet import ThriftyNetOptions
+from thriftylib.papers.thriftynet_recursion import ThriftyNet
 
 # Between them: every option of the recursion that the fast path serves.
 SERVED = {

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from thriftylib.errors import SpecError
-from thriftylib.papers.networks import PadShortcut, TinyDenseNetOptions, TinyResNetOptions
+from thriftylib.papers.networks import TinyDenseNetOptions, TinyResNetOptions
+from thriftylib.papers.networks_parts import PadShortcut
 
 CIFAR = (3, 32, 32)
 

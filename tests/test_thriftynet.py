@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from thriftylib.errors import SpecError
 from thriftylib.options import NetworkOptions, find
-from thriftylib.papers.thriftynet import ACTIVATIONS, ThriftyNet, ThriftyNetOptions
-from thriftylib.papers.thriftynet_variants import BlockThriftyNetOptions, EmbeddedThriftyNetOptions
+from thriftylib.papers.thriftynet import BlockThriftyNetOptions, EmbeddedThriftyNetOptions, ThriftyNetOptions
+from thriftylib.papers.thriftynet_recursion import ACTIVATIONS, ThriftyNet
 
 CIFAR = (3, 32, 32)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import pkgutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -122,9 +121,8 @@ def find(kind: type[NetworkOptions] | type[MethodOptions], name: str) -> type:
         SpecError: no such network or method; names the known ones.
     """
     if name not in kind.known:
-        papers = importlib.import_module("thriftylib.papers")
-        for module in pkgutil.iter_modules(papers.__path__):
-            importlib.import_module(f"thriftylib.papers.{module.name}")
+        for paper in importlib.import_module("thriftylib.papers").names():
+            importlib.import_module(f"thriftylib.papers.{paper}")
     if name not in kind.known:
         noun = "network" if kind is NetworkOptions else "method"
         raise SpecError(f"unknown {noun} {name!r}" + suggest(name, kind.known))

@@ -11,7 +11,7 @@ from torch import nn
 from thriftylib.bench.interleaved import Way, check_same, measure, our_training, plain_training, trainer
 from thriftylib.bench.record import BenchRecord
 from thriftylib.fast.kernels import hint
-from thriftylib.papers.expandnets_chains import Expanded
+from thriftylib.papers.expandnets_expansion import Expanded
 from thriftylib.spec import Augment, Recipe, Run
 
 PLAIN = "plain"

@@ -18,7 +18,7 @@ AUTHORS = "authors"
 class AuthorsFormulation(nn.Module):
     """The mb1, tanh network written plainly after the authors' code, operation by operation: (N, 3, H, W) to (N, 10).
 
-    Its state_dict is that of :class:`thriftylib.papers.thriftynet.ThriftyNet`.
+    Its state_dict is that of :class:`thriftylib.papers.thriftynet_recursion.ThriftyNet`.
     """
 
     def __init__(self, filters: int, iterations: int, history: int, pool: int, classes: int = 10) -> None:

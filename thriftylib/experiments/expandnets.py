@@ -203,7 +203,7 @@ def sizes() -> pandas.DataFrame:
     """
     import pandas
 
-    from thriftylib.papers.expandnets import contract  # imports torch
+    from thriftylib.papers.expandnets_method import contract  # imports torch
 
     rows = []
     for kernel in (3, 5, 7, 9):

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from thriftylib.errors import ThriftyError
 from thriftylib.fast.compiled import library
 from thriftylib.fast.tiles import each, threads_to_use
-from thriftylib.papers.expandnets_chains import ExpandedConv2d
+from thriftylib.papers.expandnets_expansion import ExpandedConv2d
 
 WORTH_SHARING = 2_000_000  # operations on a number: fewer are done before another thread is awake
 MOST_INPUTS = 16  # channels: from 32 on PyTorch's convolutions are the faster

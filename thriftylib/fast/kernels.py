@@ -11,7 +11,7 @@ from thriftylib.fast.compiled import compiler_version, missing
 from thriftylib.fast.fused_blocks import FastStage, can_serve, is_stage
 from thriftylib.fast.recursion import FastRecursion
 from thriftylib.fast.tiles import activation
-from thriftylib.papers.thriftynet import ThriftyNet
+from thriftylib.papers.thriftynet_recursion import ThriftyNet
 
 
 def accelerate(network: nn.Module, precision: Literal["fp32", "bf16"] = "fp32") -> nn.Module:

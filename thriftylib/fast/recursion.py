@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from thriftylib.fast.recursion_passes import Pass
 from thriftylib.fast.tiles import Activation, Buffers, cut, each
-from thriftylib.papers.thriftynet import ThriftyNet
+from thriftylib.papers.thriftynet_recursion import ThriftyNet
 
 
 class FastRecursion:

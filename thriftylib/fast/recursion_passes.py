@@ -24,7 +24,7 @@ from thriftylib.fast.tiles import (
     rows,
     unpool,
 )
-from thriftylib.papers.thriftynet import ThriftyNet
+from thriftylib.papers.thriftynet_recursion import ThriftyNet
 
 Sums = tuple[Tensor, Tensor]
 Part = Callable[[slice, Tensor], Any]

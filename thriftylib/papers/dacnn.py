@@ -14,20 +14,93 @@ publicly readable: the structure follows the authors' code and figures. READING 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
-from torch import nn
 
 from thriftylib import cost
-from thriftylib.cost import Cost
+from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
-from thriftylib.options import ImageShape
-from thriftylib.papers.dacnn_trunk import Chain, Layer, Norm, Residual, make_layers, trunk_terms
+from thriftylib.options import ImageShape, MethodOptions
 from thriftylib.papers.networks import Counts, NormInitOptions
 from thriftylib.spec import Count
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from thriftylib.papers.dacnn_statistics import NormStatistics
+
+
+Norm = Literal["free", "affine", "shared"]
+"""Batch norms: one for each use ("free"); statistics for each use, one affine map per kernel; one per kernel."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One use of a 3x3 convolution, on maps of ``size`` (H, W), and what goes with it."""
+
+    inputs: int
+    outputs: int
+    size: Size
+    kernel: int  # which of the network's, in the order of their first use
+    pool: bool  # a 2x2 max-pool follows
+    bias: bool = False
+    regulator: bool = False  # a 1x1 convolution after the batch norm
+    shortcut: bool = False  # a 1x1 convolution and batch norm around the residual block that begins here
+    bare: bool = False  # neither batch norm nor ReLU follows
+
+
+def make_layers(image_shape: ImageShape, outputs: Sequence[int], pools: Sequence[int], *, shared: bool) -> list[Layer]:
+    """The layers with ``outputs`` channels and pools after the uses ``pools``; a shape that recurs has one kernel.
+
+    Raises:
+        SpecError: the image is too small for so many pools.
+    """
+    channels, height, width = image_shape
+    if min(height, width) < 2 ** len(pools):
+        raise SpecError(
+            f"pools = {len(pools)}: needs images of at least {2 ** len(pools)}x{2 ** len(pools)}, not {height}x{width}"
+        )
+    kernels: dict[object, int] = {}
+    layers = []
+    for i, shape in enumerate(pairwise((channels, *outputs))):
+        kernel = kernels.setdefault(shape if shared and i else i, len(kernels))  # the stem's is its own, come what may
+        layers.append(Layer(*shape, (height, width), kernel, pool=i in pools))
+        if i in pools:
+            height, width = height // 2, width // 2
+    return layers
+
+
+def by_kernel(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """The layers that use each kernel."""
+    return [[layer for layer in layers if layer.kernel == k] for k in range(1 + max(x.kernel for x in layers))]
+
+
+def trunk_terms(layers: Sequence[Layer], norm: Norm) -> list[Term]:
+    """The cost of a :class:`Trunk` without its head; all 3x3 convolutions but the stem's are named "trunk conv ..."."""
+    terms = []
+    for k, uses in enumerate(by_kernel(layers)):
+        first, sizes = uses[0], [layer.size for layer in uses]
+        conv, name = (f"trunk conv {k}", f"trunk norm {k}") if k else ("stem conv", "stem norm")
+        terms += [cost.conv(conv, first.inputs, first.outputs, 3, sizes, bias=first.bias)]
+        if not (normed := [layer.size for layer in uses if not layer.bare]):
+            continue
+        own = norm != "affine"
+        terms += [cost.batch_norm(name, first.outputs, normed, affine=own, shared=norm == "shared")]
+        if not own:
+            terms += [cost.free(f"{name} affine", 2 * first.outputs)]
+    for i, layer in enumerate(layers):
+        if layer.regulator:
+            terms += [cost.conv(f"regulator {i}", layer.outputs, layer.outputs, 1, [layer.size])]
+        if layer.shortcut:
+            terms += [
+                cost.conv(f"shortcut conv {i}", layer.inputs, layer.outputs, 1, [layer.size]),
+                cost.batch_norm(f"shortcut norm {i}", layer.outputs, [layer.size]),
+            ]
+    return terms
 
 
 def check_norm(norm: Norm, shared: bool) -> None:
@@ -57,6 +130,8 @@ class TrunkOptions(NormInitOptions):
 
     def with_norms(self, network: nn.Module) -> nn.Module:
         """``network`` with its batch norms as ``norm_init`` says, also where an affine map serves several of them."""
+        from torch import nn
+
         if self.norm_init == "uniform":
             for weight, _ in network.affine:
                 nn.init.uniform_(weight)
@@ -184,6 +259,8 @@ class DacnnOptions(TrunkOptions, network="dacnn"):
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """A :class:`~thriftylib.papers.dacnn_trunk.Chain` or a :class:`~thriftylib.papers.dacnn_trunk.Residual`."""
+        from thriftylib.papers.dacnn_trunk import Chain, Residual
+
         network = (Chain if self.layout == "vgg" else Residual)(
             self.layers(image_shape),
             classes,
@@ -232,4 +309,16 @@ class DacnnSmallOptions(TrunkOptions, network="dacnn-small"):
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """A :class:`~thriftylib.papers.dacnn_trunk.Chain`."""
+        from thriftylib.papers.dacnn_trunk import Chain
+
         return self.with_norms(Chain(self._layers(image_shape), classes, self.norm))
+
+
+class NormStatisticsOptions(MethodOptions, method="norm-statistics"):
+    """Measure only: a trained network's test accuracy with three kinds of batch-norm statistics."""
+
+    def start(self) -> NormStatistics:
+        """The hooks of one run."""
+        from thriftylib.papers.dacnn_statistics import NormStatistics
+
+        return NormStatistics()

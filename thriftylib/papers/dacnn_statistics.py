@@ -15,18 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thriftylib.method import Method
-from thriftylib.options import MethodOptions
 
 if TYPE_CHECKING:
     from thriftylib.datasets.load import Dataset
-
-
-class NormStatisticsOptions(MethodOptions, method="norm-statistics"):
-    """Measure only: a trained network's test accuracy with three kinds of batch-norm statistics."""
-
-    def start(self) -> NormStatistics:
-        """The hooks of one run."""
-        return NormStatistics()
 
 
 class NormStatistics(Method):

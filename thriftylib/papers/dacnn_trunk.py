@@ -1,61 +1,16 @@
-"""The trunk of a DACNN: 3x3 kernels used in many layers, with their batch norms, regulators, shortcuts and cost."""
+"""The modules of DACNNs: 3x3 kernels used in many layers, with their batch norms, regulators and shortcuts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import conv1x1
 
-from thriftylib import cost
-from thriftylib.cost import Size, Term
-from thriftylib.errors import SpecError
-from thriftylib.options import ImageShape
-from thriftylib.papers.networks import conv_shortcut
-
-Norm = Literal["free", "affine", "shared"]
-"""Batch norms: one for each use ("free"); statistics for each use, one affine map per kernel; one per kernel."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One use of a 3x3 convolution, on maps of ``size`` (H, W), and what goes with it."""
-
-    inputs: int
-    outputs: int
-    size: Size
-    kernel: int  # which of the network's, in the order of their first use
-    pool: bool  # a 2x2 max-pool follows
-    bias: bool = False
-    regulator: bool = False  # a 1x1 convolution after the batch norm
-    shortcut: bool = False  # a 1x1 convolution and batch norm around the residual block that begins here
-    bare: bool = False  # neither batch norm nor ReLU follows
-
-
-def make_layers(image_shape: ImageShape, outputs: Sequence[int], pools: Sequence[int], *, shared: bool) -> list[Layer]:
-    """The layers with ``outputs`` channels and pools after the uses ``pools``; a shape that recurs has one kernel.
-
-    Raises:
-        SpecError: the image is too small for so many pools.
-    """
-    channels, height, width = image_shape
-    if min(height, width) < 2 ** len(pools):
-        raise SpecError(
-            f"pools = {len(pools)}: needs images of at least {2 ** len(pools)}x{2 ** len(pools)}, not {height}x{width}"
-        )
-    kernels: dict[object, int] = {}
-    layers = []
-    for i, shape in enumerate(pairwise((channels, *outputs))):
-        kernel = kernels.setdefault(shape if shared and i else i, len(kernels))  # the stem's is its own, come what may
-        layers.append(Layer(*shape, (height, width), kernel, pool=i in pools))
-        if i in pools:
-            height, width = height // 2, width // 2
-    return layers
+from thriftylib.papers.dacnn import Layer, Norm, by_kernel
+from thriftylib.papers.networks_parts import conv_shortcut
 
 
 class OwnStatistics(nn.BatchNorm2d):
@@ -153,32 +108,3 @@ class Residual(Trunk):
             if self.layers[i + 1].pool:
                 x = F.max_pool2d(x, 2)
         return self.head(x)
-
-
-def by_kernel(layers: Sequence[Layer]) -> list[list[Layer]]:
-    """The layers that use each kernel."""
-    return [[layer for layer in layers if layer.kernel == k] for k in range(1 + max(x.kernel for x in layers))]
-
-
-def trunk_terms(layers: Sequence[Layer], norm: Norm) -> list[Term]:
-    """The cost of a :class:`Trunk` without its head; all 3x3 convolutions but the stem's are named "trunk conv ..."."""
-    terms = []
-    for k, uses in enumerate(by_kernel(layers)):
-        first, sizes = uses[0], [layer.size for layer in uses]
-        conv, name = (f"trunk conv {k}", f"trunk norm {k}") if k else ("stem conv", "stem norm")
-        terms += [cost.conv(conv, first.inputs, first.outputs, 3, sizes, bias=first.bias)]
-        if not (normed := [layer.size for layer in uses if not layer.bare]):
-            continue
-        own = norm != "affine"
-        terms += [cost.batch_norm(name, first.outputs, normed, affine=own, shared=norm == "shared")]
-        if not own:
-            terms += [cost.free(f"{name} affine", 2 * first.outputs)]
-    for i, layer in enumerate(layers):
-        if layer.regulator:
-            terms += [cost.conv(f"regulator {i}", layer.outputs, layer.outputs, 1, [layer.size])]
-        if layer.shortcut:
-            terms += [
-                cost.conv(f"shortcut conv {i}", layer.inputs, layer.outputs, 1, [layer.size]),
-                cost.batch_norm(f"shortcut norm {i}", layer.outputs, [layer.size]),
-            ]
-    return terms

@@ -1,31 +1,38 @@
-"""ExpandNets' way to train: a network's layers become chains before training and single layers again after it.
+"""ExpandNets: a linear layer trained as a chain of linear layers, and multiplied back into one layer afterwards.
 
-The operation itself is in :mod:`thriftylib.papers.expandnets_chains`, the paper's networks for CIFAR are in
-:mod:`thriftylib.papers.expandnets_smallnet`.
+"ExpandNets: Linear Over-parameterization to Train Compact Convolutional Networks" (Guo, Alvarez, Salzmann; NeurIPS
+2020; arXiv 1811.10495), after the authors' CIFAR code (GUOShuxuan/expandnets, commit 065d4d3). A convolution from m to
+n channels, expansion rate r:
+
+- CL: 1x1, kxk, 1x1 with m -> r m -> r n -> n channels; a depthwise convolution's chain is grouped as it is;
+- CK: (k - 1) / 2 convolutions of 3x3 with m -> r m -> r n -> ... -> n channels, for odd k > 3;
+- FC: three linear layers with in -> r in -> r out -> out features.
+
+Nothing stands between the layers of a chain. All of the padding is on its first layer, so that the chain and the one
+layer see the same padded input; the stride is on the kxk layer (CL) or on the last 3x3 (CK; a READING).
+
+A chain computes what its product computes. So training multiplies it first, with gradients for every layer of the
+chain, wherever that costs fewer MACs than walking through it: the numbers are the chain's, up to rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim import Optimizer
 
+from thriftylib import cost
+from thriftylib.cost import Cost
 from thriftylib.errors import SpecError
-from thriftylib.method import Method, Parent
-from thriftylib.options import MethodOptions
-from thriftylib.papers.expandnets_chains import Expanded, Kind, contract_chain, expand_conv, expand_linear
-from thriftylib.papers.networks import uniform_norms
-from thriftylib.spec import Positive
+from thriftylib.options import ImageShape, MethodOptions, NetworkOptions
+from thriftylib.papers.networks import Counts, conv_norm_terms
+from thriftylib.spec import Count, Positive
 
 if TYPE_CHECKING:
-    from thriftylib.datasets.load import Dataset
-    from thriftylib.method import Sample
+    from torch import nn
 
+    from thriftylib.papers.expandnets_method import ExpandNets
 
 QUANTILES = {
     "cosine_min": 0.0,
@@ -42,7 +49,8 @@ QUANTILES = {
 class ExpandNetsOptions(MethodOptions, method="expandnets"):
     """Train a network's layers as chains and contract them at the end; the defaults change nothing.
 
-    ``convs`` and ``linear`` say which layers are expanded, ``only`` within which modules; see :func:`expand`.
+    ``convs`` and ``linear`` say which layers are expanded, ``only`` within which modules: see
+    :func:`thriftylib.papers.expandnets_method.expand`.
     """
 
     convs: Literal["plain", "cl", "ck"] = "plain"
@@ -58,145 +66,68 @@ class ExpandNetsOptions(MethodOptions, method="expandnets"):
 
     def start(self) -> ExpandNets:
         """The hooks of one training."""
+        from thriftylib.papers.expandnets_method import ExpandNets
+
         return ExpandNets(self)
 
 
-class ExpandNets(Method):
-    """Chains while training, one layer each in the end; perhaps without momentum at the start of each epoch."""
+class SmallNetOptions(NetworkOptions, network="smallnet"):
+    """Stages of convolution, batch norm, ReLU and 2x2 max-pool; then a hidden linear layer, ReLU and the classifier.
 
-    def __init__(self, options: ExpandNetsOptions) -> None:
-        self.options = options
+    Convolutions have biases. Kernels 3 (without padding) and 7 are the authors'; for 5 and 9 the paper's text is not
+    known: the same network with padding 2 and 4 is a READING.
+    """
 
-    def prepare(self, network: nn.Module, parent: Parent | None = None) -> nn.Module:
-        network = super().prepare(network, parent)
-        if self.options.norm_start == "uniform":
-            uniform_norms(network)
-        convs = None if self.options.convs == "plain" else self.options.convs
-        if convs is None and not self.options.linear:
-            return network
-        if parent is not None:
-            raise SpecError(
-                "method expandnets replaces layers, and with them the weights of its parent "
-                f"{parent.record.run.configuration}: give it no parent, or convs = 'plain' and linear = False"
-            )
-        return expand(network, convs=convs, **self.options.model_dump(include={"linear", "rate", "image", "only"}))
+    kernel: Literal[3, 5, 7, 9] = 3
+    padding: Annotated[int, Field(ge=0)] = Field(
+        default_factory=lambda given: 0 if given.get("kernel") == 3 else given.get("kernel", 3) // 2
+    )
+    widths: Counts = (8, 16, 32)
+    hidden: Count = 64
 
-    def epoch_starts(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> None:
-        if self.options.reset_momentum:
-            for state in optimizer.state.values():
-                state["momentum_buffer"].zero_()
+    def _sizes(self, image_shape: ImageShape) -> list[tuple[int, int]]:
+        """(H, W) of each convolution's output.
 
-    def epoch_ends(self, network: nn.Module, optimizer: Optimizer, epoch: int, sample: Sample) -> Mapping[str, float]:
-        """Gradient confusion: how the cosines between the gradients of two mini-batches each are distributed.
-
-        The gradients are those of the parameters being trained, at the weights that the epoch ends with (READINGs).
+        Raises:
+            SpecError: the images are too small for so many stages.
         """
-        if not self.options.confusion:
-            return {}
-        cosines = torch.stack(
-            [
-                F.cosine_similarity(*(_gradient(network, sample(number)) for number in (2 * i, 2 * i + 1)), dim=0)
-                for i in range(self.options.confusion)
-            ]
-        )
-        shares = torch.tensor(list(QUANTILES.values()), device=cosines.device)
-        return dict(zip(QUANTILES, cosines.quantile(shares).tolist(), strict=True))
+        sizes, (height, width) = [], image_shape[1:]
+        for stage in range(len(self.widths)):
+            height, width = (pixels + 2 * self.padding - self.kernel + 1 for pixels in (height, width))
+            if min(height, width) < 2:
+                raise SpecError(
+                    f"kernel = {self.kernel}, padding = {self.padding}: images of {image_shape[1]}x{image_shape[2]} "
+                    f"are too small for {len(self.widths)} stages; stage {stage + 1} would have no pixel left to pool"
+                )
+            sizes.append((height, width))
+            height, width = height // 2, width // 2
+        return sizes
 
-    def finish(self, network: nn.Module, dataset: Dataset) -> nn.Module:
-        return contract(network)
+    def _features(self, image_shape: ImageShape) -> int:
+        height, width = self._sizes(image_shape)[-1]
+        return self.widths[-1] * (height // 2) * (width // 2)
 
+    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
+        """15,050 parameters for kernel 3 and 66,186 for kernel 7; 32x32 RGB images and 10 classes."""
+        channels = (image_shape[0], *self.widths)
+        terms = []
+        for i, (shape, size) in enumerate(zip(pairwise(channels), self._sizes(image_shape), strict=True)):
+            terms += conv_norm_terms(f"stage {i}", *shape, size, kernel=self.kernel, bias=True)
+        hidden = cost.linear("hidden", self._features(image_shape), self.hidden)
+        return Cost((*terms, hidden, cost.linear("head", self.hidden, classes)))
 
-def _gradient(network: nn.Module, loss: Tensor) -> Tensor:
-    """Of all parameters, as one row."""
-    return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(network.parameters()))])
+    def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
+        """With PyTorch's default initialisation, as the authors have it."""
+        from torch import nn
 
-
-def expand(
-    network: nn.Module,
-    *,
-    convs: Kind | None = None,
-    linear: bool = False,
-    rate: float = 4.0,
-    image: bool = False,
-    only: Sequence[str] = (),
-) -> nn.Module:
-    """Replace the convolutions and linear layers of ``network`` by chains, in place; returns ``network``.
-
-    Args:
-        convs: "cl" or "ck": how all convolutions are expanded; None: they are not.
-        linear: whether the linear layers are, all but the last, the classifier, which never is.
-        image: whether the first chain layer of the first convolution, which reads the image, is widened too.
-        only: names of the modules (``features.0``) within which layers are expanded; empty: everywhere.
-
-    What is already a chain stays one: a second call may expand other layers in another way.
-
-    Raises:
-        SpecError: a layer cannot be expanded so, or there is none to expand.
-    """
-    named = list(network.named_modules(remove_duplicate=False))  # a shared module under all of its names
-    if unknown := [name for name in only if name not in dict(named)]:
-        known = ", ".join(name for name, _ in network.named_children())
-        raise SpecError(f"only = {unknown[0]!r}: the network has no such module; its parts: {known}")
-    first = next((module for _, module in named if isinstance(module, nn.Conv2d)), None)
-    classifier = next((module for _, module in reversed(named) if isinstance(module, nn.Linear)), None)
-    done = {network}.union(*(module.modules() for _, module in named if isinstance(module, Expanded)))
-    expanded: dict[nn.Module, nn.Module] = {}
-    for name, module in named:
-        if module in done or module in expanded:
-            continue
-        if only and not any(name == part or name.startswith(f"{part}.") for part in only):
-            continue
-        if isinstance(module, nn.Conv2d) and convs:
-            expanded[module] = expand_conv(module, convs, rate, widens_input=image or module is not first)
-        elif isinstance(module, nn.Linear) and linear and module is not classifier:
-            expanded[module] = expand_linear(module, rate)
-    if (convs or linear) and not expanded:
-        raise SpecError(f"convs = {convs!r}, linear = {linear}: there is no such layer to expand")
-    _replace(network, expanded)
-    if not hasattr(network, "_expanded_hooks"):
-        network._expanded_hooks = (
-            network.register_forward_pre_hook(_begin_pass),
-            network.register_forward_hook(_end_pass, always_call=True),
-        )
-    return network
-
-
-def contract(module: nn.Module) -> nn.Module:
-    """``module`` with every chain multiplied into one layer by ``contract_chain``.
-
-    Args:
-        module: an expanded network, changed in place; or an expanded layer.
-
-    Raises:
-        SpecError: a chain has come to hold something else than its layers.
-    """
-    if isinstance(module, Expanded):
-        return contract_chain(module.chain)
-    parts = list(module.modules())
-    _replace(module, {part: contract_chain(part.chain) for part in parts if isinstance(part, Expanded)})
-    for part in parts:
-        for hook in part.__dict__.pop("_expanded_hooks", ()):
-            hook.remove()
-    return module
-
-
-def _replace(network: nn.Module, found: Mapping[nn.Module, nn.Module]) -> None:
-    """A module that stands at many places is replaced at each by the same one."""
-    for parent in list(network.modules()):
-        for name, child in parent._modules.items():  # named_children leaves out a module's second name
-            if child in found:
-                parent._modules[name] = found[child]
-
-
-def _begin_pass(network: nn.Module, inputs: object) -> None:
-    _set_keeps(network, True)
-
-
-def _end_pass(network: nn.Module, inputs: object, output: object) -> None:
-    _set_keeps(network, False)
-
-
-def _set_keeps(network: nn.Module, keeps: bool) -> None:
-    for module in network.modules():
-        if isinstance(module, Expanded):
-            module.keeps, module.kept = keeps, None
+        stages = [
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, self.kernel, padding=self.padding),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            )
+            for inputs, outputs in pairwise((image_shape[0], *self.widths))
+        ]
+        head = [nn.Linear(self._features(image_shape), self.hidden), nn.ReLU(), nn.Linear(self.hidden, classes)]
+        return nn.Sequential(*stages, nn.Flatten(), *head)

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models import DenseNet
-from torchvision.models.resnet import BasicBlock, ResNet, conv1x1, conv3x3
-from torchvision.models.vgg import cfgs, make_layers
 
 from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
@@ -17,7 +12,11 @@ from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, NetworkOptions
 from thriftylib.spec import NO_NETWORK, Count
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each stage
 
 
 class NoNetworkOptions(NetworkOptions, network=NO_NETWORK):
@@ -27,45 +26,46 @@ class NoNetworkOptions(NetworkOptions, network=NO_NETWORK):
         return Cost(())
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
+        from torch import nn
+
         return nn.Identity()
 
 
-class PadShortcut(nn.Module):
-    """Option A of He et al. (2015, section 3.3): every second pixel, zero channels on both sides, no parameters."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C + 2 channels, ceil(H / 2), ceil(W / 2))."""
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.channels, self.channels))
-
-
-def conv_shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """Option B of He et al. (2015, section 3.3): a strided 1x1 convolution and a batch norm."""
-    return nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+def conv_norm_terms(
+    name: str, inputs: int, outputs: int, size: Size, *, kernel: int = 3, bias: bool = False
+) -> list[Term]:
+    """The cost of a convolution that gives maps of ``size`` (H, W), and of the batch norm after it."""
+    conv = cost.conv(f"{name} conv", inputs, outputs, kernel, [size], bias=bias)
+    return [conv, cost.batch_norm(f"{name} norm", outputs, [size])]
 
 
 def basic_block_terms(
     name: str, inputs: int, outputs: int, size: Size, *, stride: int = 1, shortcut: bool = False
 ) -> tuple[list[Term], Size]:
-    """The cost of a ``BasicBlock`` on maps of ``size``, perhaps with a :func:`conv_shortcut`, and its output's size."""
+    """The cost of a ``BasicBlock`` on maps of ``size``, perhaps with a 1x1 shortcut, and the size of its output."""
     halved = (-(-size[0] // stride), -(-size[1] // stride))
-    terms = [
-        cost.conv(f"{name} conv1", inputs, outputs, 3, [halved]),
-        cost.conv(f"{name} conv2", outputs, outputs, 3, [halved]),
-        cost.batch_norm(f"{name} norms", outputs, [halved] * (3 if shortcut else 2)),
-    ]
+    terms = conv_norm_terms(f"{name} first", inputs, outputs, halved)
+    terms += conv_norm_terms(f"{name} second", outputs, outputs, halved)
     if shortcut:
-        terms += [cost.conv(f"{name} shortcut", inputs, outputs, 1, [halved])]
+        terms += conv_norm_terms(f"{name} shortcut", inputs, outputs, halved, kernel=1)
     return terms, halved
 
 
-class NormInitOptions(NetworkOptions):
-    """Networks whose batch norms may start as they did in the PyTorch of their paper's day.
+def check_size(option: str, halvings: int, image_shape: ImageShape) -> None:
+    """Check that images can be halved so often; ``option``, such as "pools = 5", is what asks for it.
 
-    ``norm_init``: where the weights of batch norms start. "ones" is today's default; "uniform" draws them from 0 to 1,
+    Raises:
+        SpecError: a map smaller than 2x2 would have to be halved.
+    """
+    _, height, width = image_shape
+    if min(height, width) < 2**halvings:
+        raise SpecError(f"{option}: needs images of at least {2**halvings}x{2**halvings}, not {height}x{width}")
+
+
+class NormInitOptions(NetworkOptions):
+    """Networks whose batch norms may be initialised as in the PyTorch of their paper's day.
+
+    ``norm_init``: the initial weights of batch norms. "ones" is today's default; "uniform" draws them from 0 to 1,
     PyTorch's default up to version 1.1 (1.2, of August 2019, made it ones). It is left out of a run's text where it is
     "ones", because it came after the first records. (ExpandNets' method has the same choice under its first name,
     ``norm_start``, which its recorded runs keep.)
@@ -74,16 +74,10 @@ class NormInitOptions(NetworkOptions):
     norm_init: Literal["ones", "uniform"] = Field("ones", exclude_if=lambda value: value == "ones")
 
     def with_norms(self, network: nn.Module) -> nn.Module:
-        """``network``, freshly built, with its batch norms' weights as ``norm_init`` says."""
+        """``network``, freshly built, with its batch norms initialised as ``norm_init`` says."""
+        from thriftylib.papers.networks_parts import uniform_norms
+
         return uniform_norms(network) if self.norm_init == "uniform" else network
-
-
-def uniform_norms(network: nn.Module) -> nn.Module:
-    """``network`` with the weights of its affine batch norms drawn between 0 and 1 by PyTorch's own generator."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.affine:
-            nn.init.uniform_(module.weight)
-    return network
 
 
 class ResNetOptions(NormInitOptions):
@@ -93,24 +87,28 @@ class ResNetOptions(NormInitOptions):
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """11,173,962 parameters for ResNet-18, 21,282,122 for ResNet-34; RGB images and 10 classes."""
-        channels, height, width = image_shape
-        size, inputs = (height, width), 64
-        terms = [cost.conv("stem conv", channels, 64, 3, [size]), cost.batch_norm("stem norm", 64, [size])]
+        size, inputs = image_shape[1:], 64
+        terms = conv_norm_terms("stem", image_shape[0], inputs, size)
         for stage, blocks in enumerate(self.blocks):
             outputs = 64 * 2**stage
             for i in range(blocks):
                 grows = outputs != inputs
-                name = f"stage {stage} block {i}"
-                block, size = basic_block_terms(name, inputs, outputs, size, stride=2 if grows else 1, shortcut=grows)
+                name, stride = f"stage {stage} block {i}", 2 if grows else 1
+                block, size = basic_block_terms(name, inputs, outputs, size, stride=stride, shortcut=grows)
                 terms, inputs = terms + block, outputs
         return Cost((*terms, cost.linear("head", inputs, classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """With PyTorch's default initial weights, as the papers' networks beside it; batch norms by ``norm_init``."""
+        """With PyTorch's default initialisation, as the papers' networks beside it; batch norms by ``norm_init``."""
+        from torch import nn
+        from torchvision.models.resnet import BasicBlock, ResNet, conv3x3
+
+        from thriftylib.papers.networks_parts import default_initialisation
+
         network = ResNet(BasicBlock, list(self.blocks), num_classes=classes)
         network.conv1 = conv3x3(image_shape[0], 64)
         network.maxpool = nn.Identity()
-        return self.with_norms(default_start(network))
+        return self.with_norms(default_initialisation(network))
 
 
 class ResNet18Options(ResNetOptions, network="resnet18"):
@@ -130,53 +128,31 @@ class Vgg16BnOptions(NormInitOptions, network="vgg16-bn"):
 
     pools: Annotated[int, Field(ge=1, le=5)] = 5  # fewer: the last stages do not pool (for images under 32x32)
 
-    @property
-    def plan(self) -> list[int | str]:
-        """Output channels of each convolution, "M" for a max-pool."""
-        plan, pools = [], 0
-        for layer in cfgs["D"]:
-            pools += layer == "M"
-            if layer != "M" or pools <= self.pools:
-                plan.append(layer)
-        return plan
-
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
-        """14,728,266 parameters for RGB images and 10 classes; the convolutions have biases.
-
-        Raises:
-            SpecError: a map smaller than 2x2 would have to be halved.
-        """
+        """14,728,266 parameters for RGB images and 10 classes; the convolutions have biases."""
+        check_size(f"pools = {self.pools}", self.pools, image_shape)
         inputs, height, width = image_shape
-        least = 2**self.pools
-        if min(height, width) < least:
-            raise SpecError(f"pools = {self.pools}: needs images of at least {least}x{least}, not {height}x{width}")
         terms: list[Term] = []
-        for i, layer in enumerate(self.plan):
-            if layer == "M":
-                height, width = height // 2, width // 2
-                continue
-            terms += [
-                cost.conv(f"conv {i}", inputs, layer, 3, [(height, width)], bias=True),
-                cost.batch_norm(f"norm {i}", layer, [(height, width)]),
-            ]
-            inputs = layer
+        for stage, (outputs, convs) in enumerate(VGG_STAGES):
+            size = (height >> min(stage, self.pools), width >> min(stage, self.pools))
+            for i in range(convs):
+                terms += conv_norm_terms(f"stage {stage} layer {i}", inputs, outputs, size, bias=True)
+                inputs = outputs
         return Cost((*terms, cost.linear("head", inputs, classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """With PyTorch's default initial weights, as the papers' networks beside it; batch norms by ``norm_init``."""
+        """With PyTorch's default initialisation, as the papers' networks beside it; batch norms by ``norm_init``."""
+        from torch import nn
+        from torchvision.models.vgg import make_layers
+
         self.cost(image_shape, classes)
-        features = make_layers(self.plan, batch_norm=True)
+        plan: list[int | str] = []
+        for stage, (width, convs) in enumerate(VGG_STAGES):
+            plan += [width] * convs + ["M"] * (stage < self.pools)
+        features = make_layers(plan, batch_norm=True)
         features[0] = nn.Conv2d(image_shape[0], features[0].out_channels, 3, padding=1)
         network = nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
         return self.with_norms(network)
-
-
-def default_start(network: nn.Module) -> nn.Module:
-    """``network`` with PyTorch's default initial weights in its convolutions and linear layers."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.reset_parameters()
-    return network
 
 
 class TinyResNetOptions(NetworkOptions, network="tiny-resnet"):
@@ -188,43 +164,26 @@ class TinyResNetOptions(NetworkOptions, network="tiny-resnet"):
     width: Annotated[int, Field(ge=2, multiple_of=2)] = 8
     blocks: Count = 3  # in each of the three stages
 
-    def _plan(self) -> list[tuple[int, int, int]]:
+    @property
+    def plan(self) -> list[tuple[int, int, int]]:
         """(input channels, output channels, stride) of each block."""
         widths = [self.width * 2**stage for stage in range(3) for _ in range(self.blocks)]
         return [(before, after, after // before) for before, after in zip([self.width, *widths], widths, strict=False)]
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """68,050 parameters for the defaults, RGB images and 10 classes."""
-        channels, *pixels = image_shape
-        size = (pixels[0], pixels[1])
-        terms = [
-            cost.conv("stem conv", channels, self.width, 3, [size]),
-            cost.batch_norm("stem norm", self.width, [size]),
-        ]
-        for i, (inputs, outputs, stride) in enumerate(self._plan()):
+        size = image_shape[1:]
+        terms = conv_norm_terms("stem", image_shape[0], self.width, size)
+        for i, (inputs, outputs, stride) in enumerate(self.plan):
             block, size = basic_block_terms(f"block {i}", inputs, outputs, size, stride=stride)
             terms += block
         return Cost((*terms, cost.linear("head", 4 * self.width, classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """Convolutions and the head start Kaiming-normal, as in the authors' baseline."""
-        blocks = [
-            BasicBlock(inputs, outputs, stride, PadShortcut((outputs - inputs) // 2) if stride > 1 else None)
-            for inputs, outputs, stride in self._plan()
-        ]
-        network = nn.Sequential(
-            conv3x3(image_shape[0], self.width),
-            nn.BatchNorm2d(self.width),
-            nn.ReLU(inplace=True),
-            *blocks,
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(4 * self.width, classes),
-        )
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
-        return network
+        """Convolutions and the head are initialised Kaiming-normal, as in the authors' baseline."""
+        from thriftylib.papers.networks_parts import tiny_resnet
+
+        return tiny_resnet(image_shape[0], self.width, self.plan, classes)
 
 
 class TinyDenseNetOptions(NetworkOptions, network="tiny-densenet"):
@@ -237,40 +196,33 @@ class TinyDenseNetOptions(NetworkOptions, network="tiny-densenet"):
     layers: Counts = (3, 6, 12, 8)  # of each dense block; between blocks, channels and map are halved
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
-        """331,925 parameters for the defaults, RGB images and 10 classes.
-
-        Raises:
-            SpecError: a map smaller than 2x2 would have to be halved.
-        """
-        channels, height, width = image_shape
-        least = 2 ** (len(self.layers) - 1)
-        if min(height, width) < least:
-            raise SpecError(f"layers = {self.layers}: needs images of at least {least}x{least}, not {height}x{width}")
-        size, features = (height, width), 2 * self.growth
-        terms = [cost.conv("stem", channels, features, 3, [size])]
+        """331,925 parameters for the defaults, RGB images and 10 classes."""
+        check_size(f"layers = {self.layers}", len(self.layers) - 1, image_shape)
+        size, features, bottleneck = image_shape[1:], 2 * self.growth, 4 * self.growth
+        terms = [cost.conv("stem", image_shape[0], features, 3, [size])]
         for block, layers in enumerate(self.layers):
             for layer in range(layers):
                 name = f"block {block} layer {layer}"
-                terms += [
-                    cost.batch_norm(f"{name} norm1", features, [size]),
-                    cost.conv(f"{name} conv1", features, 4 * self.growth, 1, [size]),
-                    cost.batch_norm(f"{name} norm2", 4 * self.growth, [size]),
-                    cost.conv(f"{name} conv2", 4 * self.growth, self.growth, 3, [size]),
-                ]
+                terms += [cost.batch_norm(f"{name} norm", features, [size])]
+                terms += conv_norm_terms(f"{name} bottleneck", features, bottleneck, size, kernel=1)
+                terms += [cost.conv(f"{name} conv", bottleneck, self.growth, 3, [size])]
                 features += self.growth
-            terms += [
-                cost.batch_norm(f"block {block} norm", features, [size])
-            ]  # the transition's; the head's at the end
+            terms += [cost.batch_norm(f"block {block} norm", features, [size])]  # the transition's; the head's, at last
             if block < len(self.layers) - 1:
                 terms += [cost.conv(f"transition {block}", features, features // 2, 1, [size])]
                 size, features = (size[0] // 2, size[1] // 2), features // 2
         return Cost((*terms, cost.linear("head", features, classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """torchvision's DenseNet with the small stem and, as in the authors' baseline, PyTorch's default start."""
+        """torchvision's DenseNet with the small stem and, as in the authors' baseline, PyTorch's initialisation."""
+        from torchvision.models import DenseNet
+        from torchvision.models.resnet import conv3x3
+
+        from thriftylib.papers.networks_parts import default_initialisation
+
         self.cost(image_shape, classes)
         features = 2 * self.growth
         network = DenseNet(self.growth, self.layers, features, num_classes=classes)
         network.features.conv0 = conv3x3(image_shape[0], features)
         del network.features.norm0, network.features.relu0, network.features.pool0
-        return default_start(network)
+        return default_initialisation(network)

@@ -16,136 +16,23 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, NetworkOptions
+from thriftylib.papers.networks import basic_block_terms, conv_norm_terms
 from thriftylib.spec import Count
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Pool = int | Annotated[tuple[int, ...], Field(strict=False)] | None
 Activation = Literal["tanh", "relu", "leaky", "softplus", "rrelu", "celu", "tanhshrink", "swish", "hswish", "retanh"]
-
-
-class ReTanh(nn.Module):
-    """x tanh(x), elementwise (authors' code)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * x.tanh()
-
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "leaky": lambda: nn.LeakyReLU(0.1),
-    "softplus": nn.Softplus,
-    "rrelu": nn.RReLU,  # draws from the global generator while training
-    "celu": nn.CELU,
-    "tanhshrink": nn.Tanhshrink,
-    "swish": nn.SiLU,
-    "hswish": nn.Hardswish,
-    "retanh": ReTanh,
-}
-
-
-class ThriftyNet(nn.Module):
-    """Images (N, C, H, W) to whatever ``head`` makes of x_T, (N, filters, H', W').
-
-    Args:
-        options: with ``filters`` given (``options.resolve`` turns a parameter budget into it).
-        head: from x_T to logits; ``nn.Identity()`` where another network takes x_T.
-    """
-
-    def __init__(self, options: ThriftyNetOptions, head: nn.Module) -> None:
-        super().__init__()
-        filters, iterations, history = options.filters, options.iterations, options.history
-        self.iterations, self.pools = iterations, options.pools
-        # Until 19 June 2020 the authors' code shifted its history from index 1 on: the oldest slot stayed empty.
-        self.kept_states = history - 1 if options.history_bug and history > 1 else history
-        self.convs = nn.ModuleList(_conv(options) for _ in range(1 if options.shared else iterations))
-        self.norms = nn.ModuleList(
-            nn.BatchNorm2d(filters, affine=options.norm_affine)
-            for _ in range(1 if options.norm == "shared" else iterations)
-        )
-        self.activation = ACTIVATIONS[options.activation]()
-        self.register_parameter("alpha", nn.Parameter(_alpha(options)) if options.recursion == "augmented" else None)
-        self.head = head
-
-    @property
-    def filters(self) -> int:
-        """Channels of every state, as the norms have them: a method may narrow them."""
-        return self.norms[0].num_features
-
-    def forward(self, images: Tensor) -> Tensor:
-        """The recursion: (N, C, H, W) floats with C <= filters in, the head's output out."""
-        states = [F.pad(images, (0, 0, 0, 0, 0, self.filters - images.shape[1]))]  # x_0 = PAD(image)
-        for t in range(self.iterations):
-            states = [*states, self.step(t, states)][-self.kept_states :]
-            if t in self.pools:  # D_t
-                states = [F.max_pool2d(state, 2) for state in states]
-        return self.head(states[-1])
-
-    def step(self, t: int, states: Sequence[Tensor]) -> Tensor:
-        """x_{t+1} before pooling, (N, f, H, W), from the live states, oldest first: ``states[-1]`` is x_t.
-
-        States that do not exist yet are not in ``states``, so its length grows from 1 to at most h.
-        """
-        activated = self.activation(self.convs[t % len(self.convs)](states[-1]))  # sigma(W * x_t)
-        if self.alpha is None:
-            mixed = activated + states[-1]
-        else:
-            mixed = self.alpha[t, 0] * activated
-            oldest = self.alpha.shape[1] - len(states)  # a[t,h], the last coefficient, belongs to x_t
-            for i, state in enumerate(states, start=oldest):
-                mixed = mixed + self.alpha[t, i] * state
-        return self.norms[t % len(self.norms)](mixed)
-
-
-class GlobalMaxPool(nn.Module):
-    """(N, f, H, W) to (N, f); unlike ``AdaptiveMaxPool2d``'s, the backward pass is deterministic on CUDA."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.amax((2, 3))
-
-
-def make_head(kind: Literal["max", "flatten"], shape: ImageShape, classes: int) -> nn.Module:
-    """Global max-pool or flatten, then a linear layer with bias: (N, C, H, W) to (N, classes)."""
-    pool = GlobalMaxPool() if kind == "max" else nn.Flatten()
-    return nn.Sequential(pool, nn.Linear(shape[0] if kind == "max" else math.prod(shape), classes))
-
-
-def head_term(kind: Literal["max", "flatten"], shape: ImageShape, classes: int) -> Term:
-    """The cost of :func:`make_head`."""
-    return cost.linear("head", shape[0] if kind == "max" else math.prod(shape), classes)
-
-
-def _conv(options: ThriftyNetOptions) -> nn.Module:
-    """W: 3x3 (classic), or grouped 3x3 from f to f/k channels and then 1x1 back to f (mb_k), nothing between."""
-    filters, narrow = options.filters, options.filters // options.reduction
-    if options.conv == "classic":
-        return nn.Conv2d(filters, filters, 3, padding=1, bias=False)
-    return nn.Sequential(
-        nn.Conv2d(filters, narrow, 3, padding=1, groups=narrow, bias=False),
-        nn.Conv2d(narrow, filters, 1, bias=False),
-    )
-
-
-def _alpha(options: ThriftyNetOptions) -> Tensor:
-    """a (T, h+1) at its start: column 0 is the activation's, column 1 the oldest state's, column h that of x_t."""
-    alpha = torch.zeros(options.iterations, options.history + 1)
-    if options.alpha_init == "main":
-        alpha[:, 0] = 0.1
-        alpha[:, 1 if options.alpha_main == "oldest" else -1] = 0.9
-    else:
-        alpha.fill_({"half": 0.5, "one": 1.0}[options.alpha_init])
-    return alpha
 
 
 class RecursionOptions(NetworkOptions):
@@ -156,7 +43,7 @@ class RecursionOptions(NetworkOptions):
     history: Count = Field(  # h, x_t included; left out: 5, but 1 for the plain recursion and the control
         default_factory=lambda given: 5 if given.get("shared") and given.get("recursion") == "augmented" else 1
     )
-    alpha_main: Literal["oldest", "newest"] = "oldest"  # which state's coefficient starts at 0.9; authors: the oldest
+    alpha_main: Literal["oldest", "newest"] = "oldest"  # whose coefficient is 0.9 at first; authors: the oldest's
     alpha_init: Literal["main", "half", "one"] = "main"  # 0.1, 0.9 and else 0; 0.5 everywhere; 1.0 everywhere
     history_bug: bool = False  # True: the oldest slot of a history >= 2 stays empty, as before 19 June 2020
     conv: Literal["classic", "mb1", "mb2", "mb4"] = "mb1"
@@ -178,6 +65,10 @@ class RecursionOptions(NetworkOptions):
     def reduction(self) -> int:
         """k of mb_k, of which ``filters`` must be a multiple; 1 for classic."""
         return 1 if self.conv == "classic" else int(self.conv[2:])
+
+    def features(self, shape: ImageShape) -> int:
+        """Inputs of the linear layer after an x_T of ``shape`` (C, H, W)."""
+        return shape[0] if self.head == "max" else math.prod(shape)
 
 
 class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
@@ -259,22 +150,18 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         if f < image_shape[0]:
             raise SpecError(f"filters = {f}: must be at least {image_shape[0]}, the channels of the input")
         *sizes, _ = self.sizes(image_shape)
-        terms = []
+        terms = [cost.batch_norm("norms", f, sizes, affine=self.norm_affine, shared=self.norm == "shared")]
         for t, uses in enumerate([sizes] if self.shared else [[size] for size in sizes]):
-            name = "conv" if self.shared else f"conv {t}"
             if self.conv == "classic":
-                terms += [cost.conv(name, f, f, 3, uses)]
+                terms += [cost.conv(f"conv {t}", f, f, 3, uses)]
             else:
-                terms += [
-                    cost.conv(f"{name} 3x3", f, narrow, 3, uses, groups=narrow),
-                    cost.conv(f"{name} 1x1", narrow, f, 1, uses),
-                ]
-        terms += [cost.batch_norm("norms", f, sizes, affine=self.norm_affine, shared=self.norm == "shared")]
+                terms += [cost.conv(f"conv {t} 3x3", f, narrow, 3, uses, groups=narrow)]
+                terms += [cost.conv(f"conv {t} 1x1", narrow, f, 1, uses)]
         if self.recursion == "augmented":
             terms += [cost.free("alpha", self.iterations * (self.history + 1))]
         return terms
 
-    def least_filters(self, image_shape: ImageShape) -> int:
+    def min_filters(self, image_shape: ImageShape) -> int:
         """The smallest width that the input and the conv mode allow."""
         return -(-image_shape[0] // self.reduction) * self.reduction
 
@@ -290,22 +177,125 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         def at(filters: int) -> Self:
             return self.model_copy(update={"filters": filters, "n_params": None})
 
-        least = self.least_filters(image_shape)
-        widths = range(least, max(least, self.n_params) + 1, self.reduction)  # each filter costs at least one parameter
+        low = self.min_filters(image_shape)
+        widths = range(low, max(low, self.n_params) + 1, self.reduction)  # each filter costs at least one parameter
         fitting = bisect_right(widths, self.n_params, key=lambda f: at(f).cost(image_shape, classes).parameters)
         if not fitting:
-            needed = at(least).cost(image_shape, classes).parameters
-            raise SpecError(f"n_params = {self.n_params}: must be at least {needed}, the count with {least} filters")
+            needed = at(low).cost(image_shape, classes).parameters
+            raise SpecError(f"n_params = {self.n_params}: must be at least {needed}, the count with {low} filters")
         return at(widths[fitting - 1])
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """N = conv + 2fT + T(h+1) + Cf + C parameters where nothing else is asked for; MACs at every use of W."""
         if self.n_params is not None:
             return self.resolve(image_shape, classes).cost(image_shape, classes)
-        terms = self.recursion_terms(image_shape)
-        return Cost((*terms, head_term(self.head, self.output_shape(image_shape), classes)))
+        head = cost.linear("head", self.features(self.output_shape(image_shape)), classes)
+        return Cost((*self.recursion_terms(image_shape), head))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """A :class:`ThriftyNet` with PyTorch's default initial weights."""
+        """A :class:`~thriftylib.papers.thriftynet_recursion.ThriftyNet` with PyTorch's default initialisation."""
+        from thriftylib.papers.thriftynet_recursion import ThriftyNet, make_head
+
         options = self.resolve(image_shape, classes)
-        return ThriftyNet(options, make_head(options.head, options.output_shape(image_shape), classes))
+        features = options.features(options.output_shape(image_shape))
+        return ThriftyNet(options, make_head(options.head, features, classes))
+
+
+class BlockThriftyNetOptions(RecursionOptions, network="block-thriftynet"):
+    """Thrifty blocks in series, each with a W, width, iterations and pools of its own; zero channels pad between them.
+
+    The defaults are the authors' network of April 2020: 548,820 parameters for 32x32 images and 100 classes.
+    """
+
+    filters: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = (200, 500)
+    iterations: Annotated[tuple[int, ...], Field(strict=False)] = (30, 40)
+    pool: Annotated[tuple[Pool, ...], Field(strict=False)] = ((14, 29), (14, 29))  # each as in ThriftyNetOptions
+    head: Literal["max", "flatten"] = "flatten"
+
+    @model_validator(mode="after")
+    def _blocks_are_possible(self) -> Self:
+        if not len(self.filters) == len(self.iterations) == len(self.pool):
+            raise SpecError(
+                f"iterations = {self.iterations} and pool = {self.pool}: "
+                f"must each have {len(self.filters)} entries, as filters = {self.filters} has"
+            )
+        _ = self.blocks  # each checks itself
+        return self
+
+    @property
+    def blocks(self) -> list[ThriftyNetOptions]:
+        """The options of each block."""
+        common = {field: getattr(self, field) for field in RecursionOptions.model_fields}
+        blocks = []
+        for i, (filters, iterations, pool) in enumerate(zip(self.filters, self.iterations, self.pool, strict=True)):
+            try:
+                blocks.append(ThriftyNetOptions(filters=filters, iterations=iterations, pool=pool, **common))
+            except SpecError as error:
+                raise SpecError(f"block {i}: {error}") from None
+        return blocks
+
+    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
+        """Each block's conv + 2fT + T(h+1) parameters and the head's."""
+        terms: list[Term] = []
+        shape = image_shape
+        for i, block in enumerate(self.blocks):
+            try:
+                terms += [replace(term, name=f"block {i} {term.name}") for term in block.recursion_terms(shape)]
+            except SpecError as error:
+                raise SpecError(f"block {i}: {error}") from None
+            shape = block.output_shape(shape)
+        return Cost((*terms, cost.linear("head", self.features(shape), classes)))
+
+    def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
+        """A :class:`~thriftylib.papers.thriftynet_recursion.ThriftyNet` without a head for each block, then a head."""
+        from torch import nn
+
+        from thriftylib.papers.thriftynet_recursion import ThriftyNet, make_head
+
+        inputs = self.cost(image_shape, classes).terms[-1].macs // classes
+        blocks = [ThriftyNet(block, head=nn.Identity()) for block in self.blocks]
+        return nn.Sequential(*blocks, make_head(self.head, inputs, classes))
+
+
+class EmbeddedThriftyNetOptions(ThriftyNetOptions, network="embedded-thriftynet"):
+    """A ThriftyNet that sees, in place of the image, the 128 channels at half size which a ResNet's first blocks make.
+
+    The stem, which counts in ``n_params``: 3x3 convolution to 64 channels, ``BasicBlock(64)``, ``BasicBlock(128)`` with
+    stride 2. T = 18 and p = 6 are the authors' ImageNet script's (July 2020); left out, ``pool`` is T / 3 rounded up.
+    """
+
+    iterations: Count = 18
+    pool: Pool = Field(default_factory=lambda given: -(-given.get("iterations", 1) // 3))
+
+    @property
+    def recursion_options(self) -> ThriftyNetOptions:
+        """The part behind the stem."""
+        return ThriftyNetOptions.model_validate(self.model_dump())
+
+    def _stem(self, image_shape: ImageShape) -> tuple[list[Term], ImageShape]:
+        stem = conv_norm_terms("stem", image_shape[0], 64, image_shape[1:])
+        first, size = basic_block_terms("stem block 0", 64, 64, image_shape[1:])
+        second, size = basic_block_terms("stem block 1", 64, 128, size, stride=2, shortcut=True)
+        return [*stem, *first, *second], (128, *size)
+
+    def min_filters(self, image_shape: ImageShape) -> int:
+        """The stem's 128 channels, which every conv mode divides."""
+        return 128
+
+    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
+        """The stem's and the ThriftyNet's behind it."""
+        if self.n_params is not None:
+            return self.resolve(image_shape, classes).cost(image_shape, classes)
+        terms, shape = self._stem(image_shape)
+        return Cost((*terms, *self.recursion_options.cost(shape, classes).terms))
+
+    def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
+        """The stem with torchvision's blocks, then a :class:`~thriftylib.papers.thriftynet_recursion.ThriftyNet`."""
+        from torch import nn
+
+        from thriftylib.papers.thriftynet_recursion import resnet_stem
+
+        options = self.resolve(image_shape, classes)
+        _, shape = self._stem(image_shape)
+        stem = resnet_stem(image_shape[0])
+        return nn.Sequential(*stem, options.recursion_options.build(shape, classes))

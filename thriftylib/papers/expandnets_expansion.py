@@ -1,19 +1,4 @@
-"""ExpandNets: a linear layer trained as a chain of linear layers, and multiplied back into one layer afterwards.
-
-"ExpandNets: Linear Over-parameterization to Train Compact Convolutional Networks" (Guo, Alvarez, Salzmann; NeurIPS
-2020; arXiv 1811.10495), after the authors' CIFAR code (GUOShuxuan/expandnets, commit 065d4d3). A convolution from m to
-n channels, expansion rate r:
-
-- CL: 1x1, kxk, 1x1 with m -> r m -> r n -> n channels; a depthwise convolution's chain is grouped as it is;
-- CK: (k - 1) / 2 convolutions of 3x3 with m -> r m -> r n -> ... -> n channels, for odd k > 3;
-- FC: three linear layers with in -> r in -> r out -> out features.
-
-Nothing stands between the layers of a chain. All of the padding is on its first layer, so that the chain and the one
-layer see the same padded input; the stride is on the kxk layer (CL) or on the last 3x3 (CK; a READING).
-
-A chain computes what its product computes. So training multiplies it first, with gradients for every layer of the
-chain, wherever that costs fewer MACs than walking through it: the numbers are the chain's, up to rounding.
-"""
+"""The operation of ExpandNets: a layer becomes a chain of layers, and the chain is contracted into one layer."""
 
 from __future__ import annotations
 
