@@ -166,8 +166,8 @@ def _check_smoke(paper: Paper) -> Iterator[Finding]:
     """Smoke runs are small, and what their networks cost in closed form is what they count when they are built."""
     from thriftylib.training.counting import check_cost
 
+    built: set[str] = set()
     for shown in paper.experiments:
-        built: set[str] = set()
         for run in (each.run for each in shown.configurations("smoke")):
             if run.data.name != "digits":
                 yield paper.at(shown, f"smoke: trains on {run.data.name}; must be digits")

@@ -19,7 +19,7 @@ from thriftylib.paths import project_root, write_atomically
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _LONGEST = 30  # characters of a name: the skeleton's lines stay within 120 columns
-_EXAMPLE = ("example_paper", "example-paper", "ExamplePaper")
+_EXAMPLE = "example_paper"
 TARGETS = {
     "paper.py": "thriftylib/papers/{}.py",
     "experiments.py": "thriftylib/experiments/{}.py",
@@ -42,12 +42,10 @@ def new_paper(name: str) -> list[Path]:
     """
     root = _checkout()
     _check_name(name)
-    words = name.split("_")
-    names = (name, "-".join(words), "".join(map(str.capitalize, words)))
-    content = {root / target.format(name): _filled(part, names) for part, target in TARGETS.items()}
+    content = {root / target.format(name): filled(part, name) for part, target in TARGETS.items()}
     if taken := [path for path in content if path.exists()]:
         raise ThriftyError(f"paper {name!r}: {taken[0].relative_to(root)} exists; choose another name")
-    _check_network(names[1])
+    _check_network(name.replace("_", "-"))
     toc = root / TOC
     before = toc.read_text("utf-8")
     content[toc] = _with_paper(before, name)
@@ -89,10 +87,15 @@ def _check_network(network: str) -> None:
         raise ThriftyError(f"{kind.__module__} has a network {network!r} already; choose another name")
 
 
-def _filled(part: str, names: tuple[str, ...]) -> str:
-    """A file of the skeleton with the paper's ``names`` in place of its example's."""
+def _spellings(name: str) -> tuple[str, str, str]:
+    """Of a module, of a network or experiment, of a class."""
+    return name, name.replace("_", "-"), "".join(map(str.capitalize, name.split("_")))
+
+
+def filled(part: str, name: str) -> str:
+    """A file of the skeleton with a paper's name in place of its example's, in each of the three ways to write it."""
     text = (files("thriftylib.authoring") / "skeleton" / part).read_text("utf-8")
-    for example, own in zip(_EXAMPLE, names, strict=True):
+    for example, own in zip(_spellings(_EXAMPLE), _spellings(name), strict=True):
         text = text.replace(example, own)
     return text
 

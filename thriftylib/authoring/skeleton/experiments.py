@@ -1,4 +1,4 @@
-"""How the networks of papers/example_paper.py are trained, and the paper's figures and tables as grids of runs."""
+"""How the paper's networks are trained, and its figures and tables as grids of runs."""
 
 from __future__ import annotations
 
