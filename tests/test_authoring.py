@@ -56,16 +56,18 @@ def test_what_is_left_of_a_new_paper_is_to_fill_it_in(checkout):
 
 
 @pytest.mark.parametrize("name", ["ab", "a_name_of_thirty_letters_or_so"])
-def test_the_skeleton_has_the_style_of_the_code_whatever_the_name(name, checkout, tmp_path):
-    (tmp_path / "pyproject.toml").write_bytes(checkout.before["pyproject.toml"])
-    for part, target in new.TARGETS.items():
-        path = tmp_path / target.format(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(new.filled(part, name), "utf-8")
-    (tmp_path / "thriftylib" / "figures").mkdir()  # so that imports are sorted as those of one's own package
-    for words in (["check"], ["format", "--check"]):
-        done = command(tmp_path, "ruff", *words, "--no-cache", ".")
-        assert done.returncode == 0, done.stdout
+def test_the_skeleton_has_the_style_of_the_code_whatever_the_name(name, checkout):
+    written = {checkout.root / target.format(name): new.filled(part, name) for part, target in new.TARGETS.items()}
+    for path, text in written.items():
+        path.write_text(text, "utf-8")
+    try:
+        for words in (["check"], ["format", "--check"]):
+            code = [str(path) for path in written if path.suffix in (".py", ".ipynb")]
+            done = command(checkout.root, "ruff", *words, "--no-cache", *code)
+            assert done.returncode == 0, done.stdout
+    finally:
+        for path in written:
+            path.unlink()
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 # No torch at the top: `thrifty list` and `thrifty cost` need the options and the cost alone, and answer at once.
-# A network that needs classes of its own has them in papers/example_paper_network.py, imported inside build().
+# A network that needs classes of its own has them in a second module, imported inside build():
+# papers/example_paper_network.py, or with another word in place of network.
 
 
 class ExamplePaperOptions(NetworkOptions, network="example-paper"):
