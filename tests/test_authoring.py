@@ -210,8 +210,8 @@ def test_the_check_names_what_is_wrong_and_where(checkout, tmp_path):
     assert len(grids.splitlines()) == 3
     notebook = {text for file, _, text in found if file == "notebooks/two_words.ipynb"}
     assert notebook == {
-        'the cell tagged parameters must have preset: str = "recorded"',
-        "parameter depths must have a type and a comment that explains it",
+        "one cell, tagged parameters, must begin with running.report.PARAMETERS as they are",
+        "parameter depths must have a type, a default and a comment that explains it",
         "was not executed from first to last cell; run jupyter execute --inplace on it",
         "names a place of one machine, /home/",
     }

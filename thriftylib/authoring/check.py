@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from thriftylib.experiments import EXPERIMENTS, PRESETS, Experiment
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, project_root
 from thriftylib.running.notebooks import notebooks, showing
+from thriftylib.running.report import PARAMETERS
 from thriftylib.schedules import steps_per_epoch
 
 SMOKE_EPOCHS, SMOKE_STEPS, SMOKE_MACS, SMOKE_SECONDS = 3, 100, 1_000_000, 60
@@ -190,20 +190,17 @@ def _check_smoke(paper: Paper) -> Iterator[Finding]:
 
 def _check_notebooks(paper: Paper) -> Iterator[Finding]:
     """Notebooks have the standard parameters, were executed in order without errors, and name no machine."""
-    from papermill import inspect_notebook
-
-    standard = inspect_notebook(str(files("thriftylib.authoring") / "skeleton" / "notebook.ipynb"))
-    own = list(standard)[-1]
     for path in paper.notebooks:
-        known = inspect_notebook(str(path))
-        for name in standard.keys() - {own}:
-            kind, default = (standard[name][key] for key in ("inferred_type_name", "default"))
-            if [known.get(name, {}).get(key) for key in ("inferred_type_name", "default")] != [kind, default]:
-                yield paper.at(path, f"the cell tagged parameters must have {name}: {kind} = {default}", '"parameters"')
-        for name, found in known.items():
-            if found["inferred_type_name"] == "None" or not found["help"]:
-                yield paper.at(path, f"parameter {name} must have a type and a comment that explains it", f"{name} = ")
-        code = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        if len(tagged) != 1 or not tagged[0].startswith(PARAMETERS.rstrip()):
+            text = "one cell, tagged parameters, must begin with running.report.PARAMETERS as they are"
+            yield paper.at(path, text, '"parameters"')
+        for line in "\n".join(tagged).splitlines():
+            if not re.fullmatch(r"\w+: \w+ = .+  # .+", line):
+                text = f"parameter {line.split()[0]} must have a type, a default and a comment that explains it"
+                yield paper.at(path, text, json.dumps(line)[1:-1])
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
         if [cell["execution_count"] for cell in code] != list(range(1, len(code) + 1)):
             yield paper.at(path, "was not executed from first to last cell; run jupyter execute --inplace on it")
         for output in chain.from_iterable(cell["outputs"] for cell in code):
