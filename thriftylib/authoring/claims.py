@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from thriftylib.datasets.facts import dataset_info
 from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim, Setting
-from thriftylib.evidence.counts import Count, count_claims, load_counts
+from thriftylib.evidence.counts import count_claims, load_counts
 from thriftylib.experiments import EXPERIMENTS, experiment
 from thriftylib.options import MethodOptions, NetworkOptions, Strict, find, suggest
 from thriftylib.paths import results_dir
@@ -30,7 +30,7 @@ def check_claim(claim: Claim) -> list[str]:
             return faults
         if not claim.is_counted:
             return list(_unanswered(claim))
-        if claim.mark != "COUNTED" and any(count not in _counts() for count in count_claims([claim])):
+        if claim.mark != "COUNTED" and any(count not in _counts(results_dir()) for count in count_claims([claim])):
             return ["is not counted in data/results/counts.json as it is now; run thrifty cost --record"]
     except SpecError as error:
         return [str(error)]
@@ -45,9 +45,7 @@ def recipes() -> dict[str, Recipe]:
     return {recipe.name: recipe for recipe in reversed(named)}
 
 
-@cache
-def _counts() -> list[Count]:
-    return load_counts(results_dir())
+_counts = cache(load_counts)
 
 
 def _wrong_names(side: Setting) -> Iterator[str]:

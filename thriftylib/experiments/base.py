@@ -137,11 +137,13 @@ def _shortened(run: Run, epochs: int, family: Mapping[str, Run]) -> Run:
 def _configurations(name: str, preset: str) -> tuple[Configuration, ...]:
     if preset == "recorded":
         return _configurations(name, "paper") + _configurations(name, "fast")
-    claims = _claims()
-    return tuple(
-        replace(configuration, claims=tuple(claim.id for claim in claims if matches(claim, configuration.run)))
-        for configuration in EXPERIMENTS[name].grid(preset)
-    )
+
+    def answered(run: Run) -> tuple[str, ...]:
+        kind = run.network.name, run.data.name  # a claim about a data set that is not known must block no other
+        asking = [claim for claim in _claims() if kind in [(side.network, side.dataset) for side in claim.sides]]
+        return tuple(claim.id for claim in asking if matches(claim, run))
+
+    return tuple(replace(each, claims=answered(each.run)) for each in EXPERIMENTS[name].grid(preset))
 
 
 @cache
