@@ -103,7 +103,7 @@ def test_what_fails_leaves_nothing_behind(bare, monkeypatch):
         ("../up", "must be a module's name"),
         ("dacnn", "taken for a part of 'dacnn'"),
         ("dacnn_again", "taken for a part of 'dacnn'"),
-        ("vgg16_bn", "has a network 'vgg16-bn' already"),
+        ("vgg16_bn", "has a network of this name"),
         ("taken", "book/taken.md exists"),
     ],
 )

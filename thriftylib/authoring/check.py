@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
 from thriftylib.authoring.claims import check_claim, recipes
 from thriftylib.authoring.new import TARGETS, TOC
 from thriftylib.errors import RecordError, ThriftyError
-from thriftylib.evidence.claims_files import ClaimsFile, load_claims_file
+from thriftylib.evidence.claims_files import load_claims_file
 from thriftylib.experiments import EXPERIMENTS, PRESETS, Experiment
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, project_root
@@ -60,15 +60,6 @@ class Paper:
         self.notebooks = [path for each, path in notebooks().items() if each in shows]
         modules = [path for folder in (self.module, self.grids) for path in sorted(folder.parent.glob("*.py"))]
         self.modules = [path for path in modules if f"{path.stem}_".startswith(f"{name}_")]
-
-    @cached_property
-    def claims_file(self) -> ClaimsFile:
-        """What its claims file holds.
-
-        Raises:
-            RecordError: it is missing or refused.
-        """
-        return load_claims_file(self.claims)
 
     def at(self, place: Path | Experiment, text: str, line: int | str = 1) -> Finding:
         """A finding in a line of a file, given by its number or what it holds, or at an experiment's grid."""
@@ -117,7 +108,8 @@ def _check_files(paper: Paper) -> Iterator[Finding]:
         yield paper.at(paper.grids, "registers no experiment; must register at least one")
     if (total := sum(len(_lines(path)) for path in paper.modules)) > PAPER_LINES:
         yield paper.at(paper.module, f"{total} lines in the paper's modules; a paper has at most {PAPER_LINES}")
-    if paper.module.is_file() and not re.search(r"arxiv|doi", paper.module.read_text("utf-8").split('"""')[1], re.I):
+    named = paper.module.is_file() and (ast.get_docstring(ast.parse(paper.module.read_text("utf-8"))) or "")
+    if named is not False and not re.search(r"arxiv|doi", named, re.I):
         yield paper.at(paper.module, "the docstring names no paper; must give authors, year and arXiv number or DOI")
     listed = [line.strip() for line in _lines(paper.root / TOC)]
     for path in (paper.page, *paper.notebooks):
@@ -128,12 +120,14 @@ def _check_files(paper: Paper) -> Iterator[Finding]:
 def _check_claims(paper: Paper) -> Iterator[Finding]:
     """The claims file can be read, and each claim refers to what exists."""
     try:
-        for claim in (*paper.claims_file.claims.values(), *paper.claims_file.counted.values()):
-            for fault in check_claim(claim):
-                yield paper.at(paper.claims, f"claim {claim.id}: {fault}", paper.claims_file.lines[claim.id])
+        loaded = load_claims_file(paper.claims)
     except RecordError as error:
-        line, text = re.fullmatch(r".*?\.yaml(?::(\d+))?: (.*)", str(error), re.DOTALL).groups()
+        line, text = re.fullmatch(r"(?:.*?\.yaml(?::(\d+))?: )?(.*)", str(error), re.DOTALL).groups()
         yield paper.at(paper.claims, text, int(line or 1))
+        return
+    for claim in (*loaded.claims.values(), *loaded.counted.values()):
+        for fault in check_claim(claim):
+            yield paper.at(paper.claims, f"claim {claim.id}: {fault}", loaded.lines[claim.id])
 
 
 def _check_grids(paper: Paper) -> Iterator[Finding]:
@@ -222,19 +216,20 @@ def check_smoke(name: str, folder: Path) -> Iterator[Finding]:
     """Train the smoke grids of a paper into ``folder``: each in time, and they measure what the claims are about.
 
     Raises:
-        ThriftyError: no such paper, or a run fails.
+        ThriftyError: no such paper, a claims file that is refused, or a run fails.
     """
     from thriftylib.running.execute import OutputFolders, train_missing
 
     paper = Paper(name)
+    loaded = load_claims_file(paper.claims)
     for shown in paper.experiments:
         started, runs = time.process_time(), shown.runs("smoke", [0])
         records = train_missing(runs, OutputFolders.below(folder), device="cpu", progress=False).records.values()
         if (seconds := time.process_time() - started) > SMOKE_SECONDS:
             yield paper.at(shown, f"smoke: {seconds:.0f} s; must be under {SMOKE_SECONDS} s")
         names = {name for record in records for name in (*record.series, *record.measured)}
-        for claim in paper.claims_file.claims.values():
-            is_read = claim.definition.source in ("series", "measured") and not claim.not_testable
-            if claim.experiment == shown.name and is_read and (key := claim.definition.key) not in names:
+        for claim in (each for each in loaded.claims.values() if each.experiment == shown.name):
+            key, is_read = claim.definition.key, claim.definition.source in ("series", "measured")
+            if is_read and not claim.not_testable and key not in names:
                 text = f"claim {claim.id}: no smoke run of {shown.name} has {key!r}" + suggest(key, names)
-                yield paper.at(paper.claims, text, paper.claims_file.lines[claim.id])
+                yield paper.at(paper.claims, text, loaded.lines[claim.id])

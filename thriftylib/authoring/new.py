@@ -45,7 +45,6 @@ def new_paper(name: str) -> list[Path]:
     content = {root / target.format(name): filled(part, name) for part, target in TARGETS.items()}
     if taken := [path for path in content if path.exists()]:
         raise ThriftyError(f"paper {name!r}: {taken[0].relative_to(root)} exists; choose another name")
-    _check_network(name.replace("_", "-"))
     toc = root / TOC
     before = toc.read_text("utf-8")
     content[toc] = _with_paper(before, name)
@@ -79,12 +78,9 @@ def _check_name(name: str) -> None:
     for other in papers.names():
         if f"{name}_".startswith(f"{other}_") or f"{other}_".startswith(f"{name}_"):
             raise ThriftyError(f"paper {name!r}: would be taken for a part of {other!r}, or that for a part of it")
-
-
-def _check_network(network: str) -> None:
     with suppress(SpecError):
-        kind = find(NetworkOptions, network)
-        raise ThriftyError(f"{kind.__module__} has a network {network!r} already; choose another name")
+        kind = find(NetworkOptions, name.replace("_", "-"))
+        raise ThriftyError(f"paper {name!r}: {kind.__module__} has a network of this name; choose another")
 
 
 def _spellings(name: str) -> tuple[str, str, str]:

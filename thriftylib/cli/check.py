@@ -14,7 +14,7 @@ from thriftylib.cli.app import FAILED, Json, print_json, say
 
 def check(
     paper: Annotated[str | None, typer.Argument(help="Only this paper; none: all papers.")] = None,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Train the smoke grids too, and time them.")] = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Then train the smoke grids, and time them.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check the files of a paper against one another, each finding in one line with file and line.
@@ -28,14 +28,13 @@ def check(
 
     papers = [paper] if paper else paper_names()
     found = [finding for name in papers for finding in check_files(name)]
-    if smoke:
+    if smoke and not found:  # what is wrong on paper fails or misleads in training too
         with tempfile.TemporaryDirectory() as folder:
-            found += [finding for name in papers for finding in check_smoke(name, Path(folder))]
+            found = [finding for name in papers for finding in check_smoke(name, Path(folder))]
     if as_json:
         print_json([asdict(finding) for finding in found])
     else:
-        for finding in found:
-            typer.echo(finding)
-    say(f"{', '.join(papers)}: " + (f"{len(found)} to mend" if found else "nothing to mend"))
+        typer.echo("".join(f"{finding}\n" for finding in found), nl=False)
+    say(f"{', '.join(papers)}: {len(found) or 'nothing'} to mend")
     if found:
         raise typer.Exit(FAILED)
