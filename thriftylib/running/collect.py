@@ -49,8 +49,7 @@ def collect(
     Returns:
         Columns experiment, preset, recipe, claim, run, seed, the configurations' labels, parameters, macs,
         ptflops_macs, best_accuracy and final_accuracy (percent), epochs, seconds, device, claimed and claim_error
-        (percent), and status: complete, diverged or missing. What a method measured, or a claim is
-        about, is among the labels, by its name.
+        (percent), and status: complete, diverged or missing. What a method measured is among the labels, by its name.
 
     Raises:
         ThriftyError: a name or value that cannot be; data, device or a record that cannot be used.
@@ -106,10 +105,7 @@ def _table(
     last += ["claimed", "claim_error", "status"]
     labels = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in first + last]
     numbers = dict.fromkeys(("best_accuracy", "final_accuracy", "epochs", "seconds", "claimed", "claim_error"), float)
-    own = (claim.definition for claim in claims.values() if claim.experiment == chosen.name)
-    numbers |= dict.fromkeys((row.key for row in own if row.source == "measured"), float)  # though none is measured yet
-    columns = [*first, *dict.fromkeys((*labels, *(name for name in numbers if name not in last))), *last]
-    return pandas.DataFrame(rows, columns=columns).astype(numbers)
+    return pandas.DataFrame(rows, columns=first + labels + last).astype(numbers)
 
 
 def _shared(
