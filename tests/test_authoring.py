@@ -128,7 +128,7 @@ def test_a_new_paper_is_written_inside_its_own_checkout_alone(tmp_path, checkout
 
 CLAIMS = {
     "answered-by-nothing": ("options: {filters: 32, depth: 3}", "in the nearest depth is 2 and not 3"),
-    "option": ("options: {filtres: 32}", "two-words has no option 'filtres'; did you mean 'filters'?"),
+    "option": ("options: {filtres: 32}", "unknown key 'filtres'; did you mean 'filters'?"),
     "value": ("options: {filters: many}", "filters = 'many': should be a valid integer"),
     "number": ("options: {shared: 1}", "shared = 1: should be a valid boolean"),
     "network": ("network: two-wrds", "unknown network 'two-wrds'; did you mean 'two-words'?"),

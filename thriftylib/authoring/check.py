@@ -68,7 +68,7 @@ class Paper:
             place, line, text = Path(code.co_filename), code.co_firstlineno, f"experiment {place.name}: {text}"
         if isinstance(line, str):
             line = next((number for number, content in enumerate(_lines(place), 1) if line in content), 1)
-        return Finding(str(place.relative_to(self.root)), line, text)
+        return Finding(str(place.relative_to(self.root)), line, " ".join(text.split()))
 
 
 def paper_names() -> list[str]:
@@ -196,7 +196,8 @@ def _check_notebooks(paper: Paper) -> Iterator[Finding]:
                 yield paper.at(path, text, json.dumps(line)[1:-1])
         code = [cell for cell in cells if cell["cell_type"] == "code"]
         if [cell["execution_count"] for cell in code] != list(range(1, len(code) + 1)):
-            yield paper.at(path, "was not executed from first to last cell; run jupyter execute --inplace on it")
+            text = "was not executed from first to last cell; run jupyter execute --inplace on it"
+            yield paper.at(path, text, '"execution_count": null')
         for output in chain.from_iterable(cell["outputs"] for cell in code):
             if output["output_type"] == "error" or output.get("name") == "stderr":
                 text = output.get("evalue", "text on standard error")

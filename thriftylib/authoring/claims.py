@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import Any
 
 from thriftylib.datasets.facts import dataset_info
 from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim, Setting
 from thriftylib.evidence.counts import count_claims, load_counts
 from thriftylib.experiments import EXPERIMENTS, experiment
-from thriftylib.options import MethodOptions, NetworkOptions, Strict, find, suggest
+from thriftylib.options import MethodOptions, NetworkOptions, find, suggest
 from thriftylib.paths import results_dir
 from thriftylib.spec import Recipe, Run
 
@@ -55,26 +53,13 @@ def _wrong_names(side: Setting) -> Iterator[str]:
         elif epochs != recipes()[name].epochs:
             yield f"recipe {name} has {recipes()[name].epochs} epochs, not {epochs}"
     dataset_info(side.dataset)
-    for options in (side.options, *(side.any_of or [])):
-        yield from _wrong_options(find(NetworkOptions, side.network), side.network, options)
-    if side.method is not None:
-        yield from _wrong_options(find(MethodOptions, side.method), side.method, side.method_options)
-
-
-def _wrong_options(kind: type[Strict], owner: str, options: dict[str, Any]) -> Iterator[str]:
-    for name, value in options.items():
-        if name not in kind.model_fields:
-            yield f"{owner} has no option {name!r}" + suggest(name, kind.model_fields)
-            continue
-        field = kind.model_fields[name]
-        adapter = TypeAdapter(Annotated[(field.annotation, *field.metadata, "")], config=ConfigDict(strict=True))
-        try:
-            stored = adapter.dump_python(adapter.validate_json(json.dumps(value)), mode="json")
-        except ValidationError as error:
-            yield f"{owner}: {name} = {value!r}: {error.errors()[0]['msg'].replace('Input should', 'should')}"
-        else:
-            if json.dumps(stored) != json.dumps(value):  # 8 is no 8.0, and 1 no true
-                yield f"{owner}: {name} = {value!r}: must be {stored!r}, as runs have it"
+    asked = [(find(NetworkOptions, side.network), side.options | choice) for choice in side.any_of or [{}]]
+    asked += [(find(MethodOptions, side.method), side.method_options)] if side.method else []
+    for kind, options in asked:
+        stored = kind.model_validate(options).model_dump(mode="json")
+        for name, value in options.items():
+            if json.dumps(stored.get(name, value)) != json.dumps(value):  # 8 is no 8.0
+                yield f"{name} = {value!r}: must be {stored[name]!r}, as runs have it"
 
 
 def _unanswered(claim: Claim) -> Iterator[str]:
