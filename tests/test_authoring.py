@@ -265,8 +265,9 @@ def test_what_no_smoke_run_measures_is_found(monkeypatch, tmp_path):
     monkeypatch.setattr("thriftylib.running.execute.train_missing", lambda *a, **b: SimpleNamespace(records={}))
     clock = iter([0.0, 61.0])
     monkeypatch.setattr(checking, "time", SimpleNamespace(process_time=lambda: next(clock)))
-    slow, *others = check_smoke("dacnn", tmp_path)
+    slow, untrained, *others = check_smoke("dacnn", tmp_path)
     assert "smoke: 61 s; must be under 60 s" in slow.text
+    assert "runs left no record; each must train" in untrained.text
     assert all("no smoke run of dacnn-scatter has 'test_accuracy'" in each.text for each in others)
     assert others
 

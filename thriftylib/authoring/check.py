@@ -228,6 +228,8 @@ def check_smoke(name: str, folder: Path) -> Iterator[Finding]:
         records = train_missing(runs, OutputFolders.below(folder), device="cpu", progress=False).records.values()
         if (seconds := time.process_time() - started) > SMOKE_SECONDS:
             yield paper.at(shown, f"smoke: {seconds:.0f} s; must be under {SMOKE_SECONDS} s")
+        if missing := len(runs) - len(records):
+            yield paper.at(shown, f"smoke: {missing} of {len(runs)} runs left no record; each must train")
         names = {name for record in records for name in (*record.series, *record.measured)}
         for claim in (each for each in loaded.claims.values() if each.experiment == shown.name):
             key, is_read = claim.definition.key, claim.definition.source in ("series", "measured")
