@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
 TEXTS = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "book").glob("*.md"))]
+TEXTS.remove("book/contribute.md")  # its commands are run in test_contribute
 
 
 def requirements(*extras):

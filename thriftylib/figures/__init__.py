@@ -1,68 +1,34 @@
 """Every plot of the book: tidy data frame in, matplotlib axes out. Imports evidence alone, no torch.
 
-A frame of points has one row per point and these columns:
+``lines``, ``points``, ``bars`` and ``heatmap`` draw any frame in the book's style, and ``show`` puts the picture with
+its data into a notebook. A paper's own figure needs no more than these and a few lines of its notebook::
 
-- ``source``: ``claimed`` (a number of the paper), ``ours`` (one record) or ``wanted`` (a run that is not recorded yet);
-- ``series`` and the column of the x axis, which say where the point belongs;
-- ``accuracy``: test accuracy in percent; ``error``: how far a claimed value may be off (reading error, same unit);
-- ``recipe``: ``paper``, or the name of another recipe, which never counts for the paper's verdict; ``seed``.
+    axes = figures.lines(frame, x="epoch", y="loss", hue="network", facet="dataset", title="...", caption="...")
+    figures.show(axes, frame, "paper-loss", alt="What the picture shows.")
 
-Claimed values are hollow and grey, ours filled and coloured, so that neither is ever taken for the other.
+The frames of claimed and reproduced accuracies come from ``accuracies`` and ``gains``; their column ``source`` is
+
+- ``claimed`` (a number of the paper), ``reproduced`` (one record) or ``pending`` (a run that is not recorded yet).
+
+Claimed values are hollow and grey, reproduced ones filled and coloured, so that neither is ever taken for the other.
 """
 
-from thriftylib.figures.accuracy import (
-    accuracy_against_depth,
-    accuracy_against_downsamplings,
-    accuracy_against_history,
-    accuracy_against_macs,
-    accuracy_against_parameters,
+from thriftylib.figures.display import html_table, replications, show, status, verdicts
+from thriftylib.figures.frames import (
+    accuracies,
+    claimed_at,
+    differences,
+    front_points,
+    gains,
+    pareto_front,
+    stack,
 )
-from thriftylib.figures.audit import protocol_audit
-from thriftylib.figures.depth import accuracy_against_layers, error_against_parameters, memory_against_depth
-from thriftylib.figures.display import replications, show, status, verdicts
-from thriftylib.figures.frames import claimed_at, differences, front_points, points, stack
-from thriftylib.figures.pareto import pareto, pareto_front
-from thriftylib.figures.rows import (
-    accuracy_by_row,
-    cosine_fans,
-    gain_by_row,
-    gradient_cosines,
-    table_gains,
-    table_rows,
-)
-from thriftylib.figures.style import style
-from thriftylib.figures.training import curves, longest, run_in_words, training_curves
+from thriftylib.figures.plots import bars, heatmap, lines, points
+from thriftylib.figures.style import finish, house_style
+from thriftylib.figures.training import curves, describe, longest, longest_curves, protocol_audit, training_curves
 
 __all__ = [
-    "accuracy_against_depth",
-    "accuracy_against_downsamplings",
-    "accuracy_against_history",
-    "accuracy_against_layers",
-    "accuracy_against_macs",
-    "accuracy_against_parameters",
-    "accuracy_by_row",
-    "claimed_at",
-    "cosine_fans",
-    "curves",
-    "differences",
-    "error_against_parameters",
-    "front_points",
-    "gain_by_row",
-    "gradient_cosines",
-    "longest",
-    "memory_against_depth",
-    "pareto",
-    "pareto_front",
-    "points",
-    "protocol_audit",
-    "replications",
-    "run_in_words",
-    "show",
-    "stack",
-    "status",
-    "style",
-    "table_gains",
-    "table_rows",
-    "training_curves",
-    "verdicts",
-]
+    "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "front_points", "gains",
+    "heatmap", "house_style", "html_table", "lines", "longest", "longest_curves", "pareto_front", "points",
+    "protocol_audit", "replications", "show", "stack", "status", "training_curves", "verdicts",
+]  # fmt: skip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 
 import pandas as pd
 from IPython.display import HTML, Image, display
@@ -16,10 +16,13 @@ from PIL import Image as Picture
 from PIL.PngImagePlugin import PngInfo
 
 from thriftylib.evidence.claims_files import Replication
-from thriftylib.figures.style import style
+from thriftylib.figures.style import house_style
 
 SHOWN_WIDTH = 620
 """CSS pixels: the book's column. The picture has twice as many."""
+
+_BOUNDS = {"more than": "> ", "at least": "≥ ", "at most": "≤ "}
+_MARKS = {"FIGURE": " (read from the figure)", "AUTHORS' LOG": " (log)"}
 
 
 def show(axes: Axes | Sequence[Axes], data: pd.DataFrame, name: str, alt: str) -> None:
@@ -43,7 +46,7 @@ def as_png(figure: Figure, words: Mapping[str, str]) -> bytes:
     A palette of 256 colours, nearly all that a plot has, makes it less than half as large.
     """
     drawn, file, info = io.BytesIO(), io.BytesIO(), PngInfo()
-    with style():
+    with house_style():
         figure.savefig(drawn, format="png", dpi=2 * SHOWN_WIDTH / figure.get_figwidth())
     for key, word in words.items():
         info.add_text(key, word)
@@ -64,25 +67,28 @@ def checksum(text: str) -> str:
 
 
 def verdicts(board: pd.DataFrame, folded: int = 8) -> HTML:
-    """A table of claims with ours and the verdict, from ``evidence.tables.scoreboard``; long ones are folded.
+    """A table of claims with ours and the verdict, from ``evidence.tables.scoreboard``; folded from ``folded`` on.
 
     Claimed values show how far they may be off; ours the mean, the standard deviation (of a difference half the 90 %
     interval) and the number of seeds. A verdict with a star rests on a reading that was changed after results were
     seen; how stands below the table.
     """
-    changes = list(dict.fromkeys(text for row in board.itertuples() if (text := _changed(row))))
-    rows = [
-        (row.statement, _claimed(row), _ours(row), f"{row.n}" if row.n else "", _number(row.final))
-        + (row.verdict + "*" * (changes.index(_changed(row)) + 1 if _changed(row) else 0),)
-        for row in board.itertuples()
-    ]
-    table = _table(("claim", "claimed", "ours", "n", "last epoch", "verdict"), [map(html.escape, row) for row in rows])
-    notes = (f"<p>{'*' * number} {html.escape(text)}.</p>" for number, text in enumerate(changes, 1))
-    table += "".join(notes)
-    counts = board["verdict"].value_counts(sort=False)
-    summary = f"{len(board)} claim{'s' * (len(board) != 1)}: " + ", ".join(
-        f"{n} {verdict}" for verdict, n in counts.items()
-    )
+    rows, changes = [], []
+    for row in board.itertuples():
+        is_run = not pd.isna(row.ours)
+        changed = getattr(row, "reading_changed", "") if is_run else ""
+        changes += [changed] if changed and changed not in changes else []
+        error = f" ± {row.error:g}" if row.error else ""
+        claimed = f"{_BOUNDS.get(row.bound, '')}{row.claimed:g}{error} {row.unit}{_MARKS.get(row.mark, '')}".rstrip()
+        spread = f" ± {row.spread:.2f}" if row.n > 1 else ""
+        recipe = "" if pd.isna(row.recipe) else f" ({row.recipe})"  # a count has none
+        ours = _number(row.ours) + spread + recipe if is_run else ""
+        star = "*" * (changes.index(changed) + 1) if changed else ""
+        rows.append((row.statement, claimed, ours, str(row.n or ""), _number(row.final), row.verdict + star))
+    table = html_table(("claim", "claimed", "ours", "n", "last epoch", "verdict"), rows)
+    table += "".join(f"<p>{'*' * number} {escape(text)}.</p>" for number, text in enumerate(changes, 1))
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in board["verdict"].value_counts(sort=False).items())
+    summary = f"{len(board)} claim{'s' * (len(board) != 1)}: {counts}"
     return _folding(summary, table, is_open=len(board) <= folded)
 
 
@@ -91,16 +97,15 @@ def status(*tables: pd.DataFrame) -> HTML:
 
     The summary counts each run once, in however many tables it is; a row is a preset of an experiment.
     """
-    rows = []
-    for (name, preset), runs in pd.concat(tables).groupby(["experiment", "preset"], sort=False):
-        there, diverged = (runs["status"] != "missing").sum(), (runs["status"] == "diverged").sum()
-        recorded = f"{there} of {len(runs)}" + (f", {diverged} diverged" if diverged else "")
-        command = f"<code>thrifty train {name} --preset {preset}</code>" if there < len(runs) else ""
+    runs, rows = pd.concat(tables), []
+    for (name, preset), some in runs.groupby(["experiment", "preset"], sort=False):
+        there, diverged = (some["status"] != "missing").sum(), (some["status"] == "diverged").sum()
+        recorded = f"{there} of {len(some)}" + f", {diverged} diverged" * bool(diverged)
+        command = f"<code>thrifty train {name} --preset {preset}</code>" if there < len(some) else ""
         rows.append((name, preset, recorded, command))
-    runs = pd.concat(tables).drop_duplicates("run")
-    there = (runs["status"] != "missing").sum()
-    table = _table(("experiment", "preset", "recorded", "what is missing is trained by"), rows)
-    return _folding(f"{there} of {len(runs)} runs recorded", table, is_open=False)
+    runs = runs.drop_duplicates("run")
+    table = html_table(("experiment", "preset", "recorded", "what is missing is trained by"), rows, raw=(3,))
+    return _folding(f"{(runs['status'] != 'missing').sum()} of {len(runs)} runs recorded", table, is_open=False)
 
 
 def replications(others: Iterable[Replication]) -> HTML:
@@ -108,48 +113,35 @@ def replications(others: Iterable[Replication]) -> HTML:
     shown = []
     for other in others:
         rows = [
-            (result.network, result.start, _with_spread(result.value, result.spread) + f" {other.unit}".rstrip())
-            for result in other.results
+            (each.network, each.start, f"{each.value:.2f}" + ("" if each.spread is None else f" ± {each.spread:.2f}"))
+            for each in other.results
         ]
-        about = f"{other.what}, by {other.by}; {other.recipe}. {other.remark}".rstrip()
-        table = _table(("network", "first weights", "measured by them"), [map(html.escape, row) for row in rows])
-        shown.append(f"<p>{html.escape(about)}</p>{table}")
+        about = f"{other.what}, by {other.by}. Their recipe: {other.recipe}. {other.remark}".rstrip()
+        heads = ("network", "first weights", f"measured by them, {other.unit}")
+        shown.append(f"<p>{escape(about)}</p>{html_table(heads, rows, numbers=(2,))}")
     return HTML("".join(shown))
 
 
-def _with_spread(value: float, spread: float | None) -> str:
-    return f"{value:.2f}" + ("" if spread is None else f" ± {spread:.2f}")
+def html_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = (), raw: Sequence[int] = ()
+) -> str:
+    """A table of texts that scrolls where it is wider than its column.
 
+    Columns ``numbers`` are aligned to the right; those of ``raw`` are HTML already.
+    """
+    sides = ['class="num"' if column in numbers else 'style="text-align:left"' for column in range(len(heads))]
 
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """HTML, which scrolls where it is wider than its column; cells are HTML."""
-    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<div style='overflow-x:auto'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    def line(tag: str, cells: Sequence[str], plain: Sequence[int] = ()) -> str:
+        texts = (text if at in plain else escape(text) for at, text in enumerate(cells))
+        return "".join(f"<{tag} {side}>{text}</{tag}>" for side, text in zip(sides, texts, strict=True))
+
+    body = "".join(f"<tr>{line('td', row, raw)}</tr>" for row in rows)
+    table = f"<table><thead><tr>{line('th', heads)}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="table-scroll" style="overflow-x:auto" tabindex="0">{table}</div>'
 
 
 def _folding(summary: str, content: str, *, is_open: bool) -> HTML:
     return HTML(f"<details{' open' if is_open else ''}><summary>{summary}</summary>{content}</details>")
-
-
-def _claimed(row: pd.Series) -> str:
-    bound = {"more than": "> ", "at least": "≥ ", "at most": "≤ "}.get(row.bound, "")
-    how = " (read from the figure)" if row.mark == "FIGURE" else " (log)" if row.mark == "AUTHORS' LOG" else ""
-    return f"{bound}{row.claimed:g}" + (f" ± {row.error:g}" if row.error else "") + f" {row.unit}{how}".rstrip()
-
-
-def _ours(row: pd.Series) -> str:
-    if pd.isna(row.ours):
-        return ""
-    recipe = "" if pd.isna(row.recipe) else f" ({row.recipe})"  # a count has none
-    return _number(row.ours) + (f" ± {row.spread:.2f}" if row.n > 1 else "") + recipe
-
-
-def _changed(row: pd.Series) -> str:
-    """How the reading behind a verdict was changed; empty where it was not, or where there is no verdict yet."""
-    return getattr(row, "reading_changed", "") if not pd.isna(row.ours) else ""
 
 
 def _number(value: float) -> str:

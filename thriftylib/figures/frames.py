@@ -1,87 +1,112 @@
-"""From an experiment's table, records and claims to the points that a figure draws."""
+"""From an experiment's table, records and claims to the tidy frames that figures draw."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+import numpy as np
 import pandas as pd
 
 from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.differences import Difference, Side, subtract
 from thriftylib.evidence.records import Record
 
+_GAINS = ["source", "panel", "row", "recipe", "difference", "low", "high", "n"]
 
-def points(
+
+def accuracies(
     table: pd.DataFrame,
     claims: Mapping[str, Claim],
     *,
-    x: str,
-    series: str,
+    x: str | None = None,
     keep: Sequence[str] = (),
     variant: str | None = None,
     single_runs: bool = False,
     protocol: str = "best",
-    is_reading: bool = False,
+    by_recipe: bool = False,
+    **names: str,
 ) -> pd.DataFrame:
-    """The points of a figure, claimed ones first, from an experiment's table (``experiments.collect``).
+    """Claimed accuracies, then one row per run, from an experiment's table (``experiments.collect``).
 
     Args:
         x: the column of the x axis; ``mmacs`` is the authors' count of MACs in millions. Where the paper states it for
             the same network, a claimed point stands where the paper has it.
-        series: what a line is called, such as ``"T = {iterations}"``; any column may be named.
         keep: further columns for the figure.
         variant: a label that sets runs of the paper's recipe apart from those that answer its claims, such as ``code``.
-        single_runs: draw each run of a claim where the paper shows them, not their mean.
-        protocol: which epoch's test accuracy is ours: the ``best``, as the papers draw it, or the ``final`` one.
-        is_reading: the paper's recipe is not known, so that every run is told by its recipe's own name.
+        single_runs: claimed are each run of a claim where the paper shows them, not their mean.
+        protocol: which epoch's test accuracy is reproduced: the ``best``, as the papers draw it, or the ``final`` one.
+        by_recipe: every run has its recipe's own name; else ``paper`` for those of the paper's, and the preset's name.
+        names: columns that hold texts of others, such as ``series="T = {iterations}"``.
 
     Returns:
-        Columns source, series, ``x``, x_error, ``keep``, accuracy, error (percent), recipe, seed and run.
+        Columns source (claimed, reproduced or pending), ``names``, ``x``, ``keep``, accuracy (percent), error and
+        spread (of a claimed one: how far it may be off, and what the paper states), recipe, seed and run.
     """
-    table = table.assign(mmacs=table["ptflops_macs"] / 1e6)
-    table = table.assign(series=[series.format(**row) for row in table.to_dict("records")])
-    stated = [_is_of(claims.get(key), name) for key, name in zip(table["claim"], table["experiment"], strict=True)]
+    table = _named(table.assign(mmacs=table["ptflops_macs"] / 1e6), names)
+    own = [_own(*pair, claims) for pair in zip(table["claim"], table["experiment"], strict=True)]
+    places = [*names, *([x] if x else []), *keep]
     claimed = []
-    for row in table[stated].drop_duplicates("claim").to_dict("records"):
-        claim = claims[row["claim"]]
-        place, x_error = _place(claim, claims, x, row[x])
-        same = {key: row[key] for key in keep} | {
-            "source": "claimed",
-            "series": row["series"],
-            x: place,
-            "x_error": x_error,
-        }
-        for value in claim.values if single_runs and claim.values else (claim.value,):
-            claimed.append({**same, "accuracy": value, "error": claim.reading_error})
-    ours = pd.DataFrame(
-        {
-            "source": table["status"].map({"missing": "wanted"}).fillna("ours"),
-            **{key: table[key] for key in dict.fromkeys(("series", x, *keep))},
-            "accuracy": table[f"{protocol}_accuracy"],
-            "recipe": table["recipe"]
-            if is_reading
-            else [
-                _recipe(row, bool(is_stated), variant)
-                for row, is_stated in zip(table.to_dict("records"), stated, strict=True)
-            ],
-            "seed": table["seed"],
-            "run": table["run"],
-        }
-    )
-    columns = list(
-        dict.fromkeys(("source", "series", x, "x_error", *keep, "accuracy", "error", "recipe", "seed", "run"))
-    )
-    return stack(pd.DataFrame(claimed, columns=columns), ours)
+    for row, claim in zip(table[places].to_dict("records"), own, strict=True):
+        if claim and claim.id not in {each["claim"] for each in claimed}:
+            same = {**row, "claim": claim.id, "error": claim.reading_error, "spread": claim.stated_spread}
+            if x:
+                same[x] = _stated_place(claim, claims, x, row[x])
+            values = claim.values if single_runs and claim.values else (claim.value,)
+            claimed += [{**same, "source": "claimed", "accuracy": value} for value in values]
+    recipes = table["recipe"]
+    if not by_recipe:
+        rows = zip(table.to_dict("records"), own, strict=True)
+        recipes = [_recipe(row, claim is not None, variant) for row, claim in rows]
+    source = table["status"].map({"missing": "pending"}).fillna("reproduced")
+    runs = table.assign(source=source, accuracy=table[f"{protocol}_accuracy"], recipe=recipes)
+    columns = list(dict.fromkeys(["source", *places, "accuracy", "error", "spread", "recipe", "seed", "run"]))
+    return stack(pd.DataFrame(claimed, columns=columns), runs.reindex(columns=columns))
 
 
 def claimed_at(claims: Mapping[str, Claim], group: str, *, x: str, series: str) -> pd.DataFrame:
     """The claims of a group (``paper/group``) whose networks are not known, where the figure has them."""
     chosen = [claim for key, claim in claims.items() if key.startswith(f"{group}/") and claim.at is not None]
-    rows = [
-        {"source": "claimed", "series": series, x: claim.at, "accuracy": claim.value, "error": claim.reading_error}
-        for claim in chosen
-    ]
+    rows = [("claimed", series, claim.at, claim.value, claim.reading_error) for claim in chosen]
     return pd.DataFrame(rows, columns=["source", "series", x, "accuracy", "error"])
+
+
+def gains(
+    table: pd.DataFrame,
+    claims: Mapping[str, Claim],
+    *,
+    row: str,
+    panel: str,
+    against: Mapping[str, str],
+    by: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Each row's difference from its reference, with the 90 % interval of ``evidence.differences``.
+
+    Args:
+        row, panel: what rows and panels of the figure are called, such as ``"{model}"``; any column may be named.
+        against: the labels of the reference rows, such as ``{"model": "SmallNet"}``, of the same recipe.
+        by: the labels in which a row and its reference agree.
+
+    Returns:
+        Columns source, panel, row, recipe, difference (points), low, high (its interval) and n, runs of the side that
+        has fewer. A claimed interval is that of the two spreads which the paper states.
+    """
+    table = _named(table, {"row": row, "panel": panel})
+    is_reference = np.logical_and.reduce([table[label] == value for label, value in against.items()])
+    references = dict(iter(table[is_reference].groupby(["recipe", *by])))
+    found, claimed = [], {}
+    for key, some in table[~is_reference].groupby(["recipe", *by, "panel", "row"], sort=False):
+        sides = some, references[key[: 1 + len(by)]]
+        place = {"panel": key[-2], "row": key[-1]}
+        runs = [side.dropna(subset=["best_accuracy"]).set_index("seed")["best_accuracy"].to_dict() for side in sides]
+        measured = {"source": "reproduced", **_interval(subtract(*runs))} if all(runs) else {"source": "pending"}
+        found.append({**place, "recipe": key[0], **measured})
+        one, other = (_own(*side[["claim", "experiment"]].iloc[0], claims) for side in sides)
+        if one and other:
+            claimed[key[-2:]] = {**place, "source": "claimed", **_interval(_stated(one, other))}
+    frame = pd.DataFrame([*claimed.values(), *found], columns=_GAINS)
+    return frame.astype(dict.fromkeys(("difference", "low", "high", "n"), float))
 
 
 def differences(
@@ -121,7 +146,7 @@ def front_points(
     claimed = [
         ("claimed", claim.setting.network, "paper", row.parameters, claim.value, None, claim.runs)
         for row in table.drop_duplicates("claim").itertuples()
-        if _is_of(claim := claims.get(row.claim), row.experiment) and claim.setting.dataset == dataset
+        if (claim := _own(row.claim, row.experiment, claims)) and claim.setting.dataset == dataset
     ]
     groups: dict[str, list[Record]] = {}
     for record in records:
@@ -129,15 +154,20 @@ def front_points(
         is_whole = data.name == dataset and not (data.train_images or data.test_images)
         if is_whole and record.best_accuracy is not None and record.final_accuracy is not None:
             groups.setdefault(record.run.configuration, []).append(record)
-    ours = []
+    measured = []
     for some in groups.values():
         first, ends = some[0], [(record.best_accuracy, record.final_accuracy) for record in some]
-        best, final = (fmean(values) for values in zip(*ends, strict=True))
-        ours.append(
-            ("ours", first.run.network.name, first.run.recipe_name, first.counted.parameters, best, final, len(some))
-        )
-    ours.sort(key=lambda row: (row[3], row[1], row[2], row[4]))
-    return stack(pd.DataFrame(claimed, columns=columns), pd.DataFrame(ours, columns=columns))
+        network = first.run.network.name, first.run.recipe_name, first.counted.parameters
+        measured.append(("reproduced", *network, *map(fmean, zip(*ends, strict=True)), len(some)))
+    measured.sort(key=lambda row: (row[3], row[1], row[2], row[4]))
+    return stack(pd.DataFrame(claimed, columns=columns), pd.DataFrame(measured, columns=columns))
+
+
+def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
+    """The points that no other beats: none with as few parameters or fewer is as accurate, from small to large."""
+    ordered = points.sort_values(["parameters", "accuracy"], ascending=[True, False])
+    best_before = ordered["accuracy"].cummax().shift()  # the first has none
+    return ordered[~(ordered["accuracy"] <= best_before)]
 
 
 def stack(*frames: pd.DataFrame) -> pd.DataFrame:
@@ -147,18 +177,25 @@ def stack(*frames: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(there, ignore_index=True).reindex(columns=columns) if there else frames[0]
 
 
-def _is_of(claim: Claim | None, experiment: str) -> bool:
-    return claim is not None and claim.experiment == experiment and claim.mark == "FIGURE"
+def _named(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    rows = table.to_dict("records")
+    return table.assign(**{name: [text.format(**row) for row in rows] for name, text in names.items()})
 
 
-def _place(claim: Claim, claims: Mapping[str, Claim], x: str, ours: float) -> tuple[float, float]:
-    """Where the paper has a point on the x axis, with its reading error; else where our count puts it."""
+def _own(key: str | None, experiment: str, claims: Mapping[str, Claim]) -> Claim | None:
+    """The claim where it is this experiment's own: another's stands in that one's figure, a log in none."""
+    found = claims.get(key)
+    return found if found and found.experiment == experiment and found.mark != "AUTHORS' LOG" else None
+
+
+def _stated_place(claim: Claim, claims: Mapping[str, Claim], x: str, counted: float) -> float:
+    """Where the paper has a point on the x axis; else where our count puts it."""
     quantity = {"mmacs": "ptflops_macs"}.get(x, x)
-    for other in claims.values():
-        side = other.setting if other.quantity == quantity else None
-        if side and (side.network, side.options) == (claim.setting.network, claim.setting.options):
-            return other.value, other.reading_error
-    return ours, 0.0
+    sides = [(other.setting, other.value) for other in claims.values() if other.quantity == quantity and other.setting]
+    at = [
+        value for side, value in sides if (side.network, side.options) == (claim.setting.network, claim.setting.options)
+    ]
+    return at[0] if at else counted
 
 
 def _recipe(row: Mapping[str, object], is_stated: bool, variant: str | None) -> str:
@@ -166,3 +203,17 @@ def _recipe(row: Mapping[str, object], is_stated: bool, variant: str | None) -> 
         length = row["recipe"].rsplit("-", 2)[1] if row["recipe"].endswith("-epochs") else ""
         return f"{row['preset']}, {length} epochs" if length else str(row["preset"])
     return f"{row[variant]} {variant}" if variant and not is_stated else "paper"
+
+
+def _stated(ours: Claim, theirs: Claim) -> Difference:
+    """The difference of two stated means, with the variances that the paper's spreads give."""
+    spreads = [claim.known_spread for claim in (ours, theirs)]
+    sides = tuple(Side(spread.deviation**2, spread.runs) for spread in spreads if spread)
+    is_known = len(sides) == 2
+    n = min(side.runs for side in sides) if is_known else 1
+    return Difference(ours.value - theirs.value, sides if is_known else (), n)
+
+
+def _interval(found: Difference) -> dict[str, float]:
+    half = math.nan if found.half is None else found.half
+    return {"difference": found.mean, "low": found.mean - half, "high": found.mean + half, "n": found.n}

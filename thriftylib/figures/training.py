@@ -1,17 +1,20 @@
-"""What happened during one training, epoch by epoch."""
+"""One training epoch by epoch, and what one change of the training is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record
-from thriftylib.figures import style as look
+from thriftylib.figures.plots import lines, points
+from thriftylib.figures.style import COLOURS, house_style
+
+_REACH = 6.0  # points: a mean beyond it is only told, so that one failed run hides no other row
 
 
 def curves(record: Record) -> pd.DataFrame:
@@ -21,58 +24,82 @@ def curves(record: Record) -> pd.DataFrame:
 
 def longest(records: Iterable[Record], runs: Iterable[str]) -> Record | None:
     """The record with most epochs among these runs, the largest id of equals; None where none is recorded."""
-    wanted = set(runs)
-    return max((record for record in records if record.id in wanted), key=lambda r: (r.epochs, r.id), default=None)
+    asked = set(runs)
+    return max((record for record in records if record.id in asked), key=lambda r: (r.epochs, r.id), default=None)
 
 
-def run_in_words(record: Record) -> str:
-    """Network, size, data set, recipe and seed of a record: the line below a figure's title."""
+def describe(record: Record) -> str:
+    """Network, size, data set, recipe and seed of a record: a figure's caption."""
     run = record.run
     size = f"{record.counted.parameters:,} parameters"
     return f"{run.network.name}, {size}, {run.data.name}, {run.recipe_name}, seed {run.seed}; run {record.id}."
 
 
-def training_curves(frame: pd.DataFrame, *, title: str, note: str) -> list[Axes]:
+def longest_curves(records: Iterable[Record], table: pd.DataFrame, *, row: str, series: Sequence[str]) -> pd.DataFrame:
+    """These series of the longest recorded run of each ``row`` (a label of ``table``), epoch by epoch.
+
+    Returns:
+        Columns source (reproduced, or pending where none is recorded), row, recipe, run, epoch (from 0) and ``series``.
+    """
+    known, parts = list(records), []
+    for name, some in table.groupby(row, sort=False):
+        record = longest(known, some["run"])
+        same = {"row": name, "source": "reproduced" if record else "pending"}
+        same |= {"recipe": record.run.recipe_name, "run": record.id} if record else {}
+        parts.append((curves(record) if record else pd.DataFrame(index=[0])).assign(**same))
+    return pd.concat(parts, ignore_index=True).reindex(columns=["source", "row", "recipe", "run", "epoch", *series])
+
+
+def training_curves(frame: pd.DataFrame, *, title: str, caption: str) -> list[Axes]:
     """Accuracy, loss and learning rate by epoch, from :func:`curves`: three panels over one axis.
 
     The best and the last epoch on the test set are marked: papers report one or the other. Accuracy and loss on the
     training images are means over the epoch's augmented batches, while the weights change.
     """
-    with look.style():
-        panels = look.new_axes(2.0, 1.4, 0.8)
-        for panel, name in zip(panels, ("accuracy", "loss"), strict=False):
-            panel.plot(frame["epoch"], frame[f"train_{name}"], color=look.COLOURS[1], linestyle="--", linewidth=1.2)
-            panel.plot(frame["epoch"], frame[f"test_{name}"], color=look.COLOURS[0])
-        key = {
-            "test": Line2D([], [], color=look.COLOURS[0]),
-            "training": Line2D([], [], color=look.COLOURS[1], linestyle="--", linewidth=1.2),
-            **_ends(panels[0], frame),
-        }
-        panels[1].set_ylim(bottom=0)
-        rates = frame["learning_rate"]
-        panels[2].plot(frame["epoch"], rates, color=look.CLAIMED, drawstyle="steps-post")
-        if rates.gt(0).all() and rates.max() > 20 * rates.min():
-            panels[2].set_yscale("log")
-        panels[2].set_xlabel("epoch")
-        panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
-        for panel, label in zip(panels, ("accuracy (%)", "loss", "learning\nrate"), strict=True):
-            panel.set_ylabel(label)
-        look.finish(panels, title, note, key, left=0.9)
-        for panel in panels:
-            panel.yaxis.set_label_coords(-0.14, 0.5)
+    quantities = {"accuracy": "accuracy (%)", "loss": "loss", "rate": "learning rate"}
+    columns = ["test_accuracy", "train_accuracy", "test_loss", "train_loss", "learning_rate"]
+    long = frame.melt("epoch", columns)
+    parts = long["variable"].str.rpartition("_")
+    long = long.assign(part=parts[0].replace({"train": "training"}), quantity=parts[2].map(quantities))
+    measured = frame.dropna(subset=[TEST_ACCURACY])
+    ends = {"★ best": measured.nlargest(1, TEST_ACCURACY), "◆ last": measured.tail(1)}
+    told = [f"{name} epoch: {row[TEST_ACCURACY].item():.2f} %" for name, row in ends.items() if len(row)]
+    panels = lines(
+        long, x="epoch", y="value", hue="part", facet="quantity", share=False, height=3.0, title=title, ylabel="",
+        caption="\n".join(filter(None, (caption, ", ".join(told)))),
+    )  # fmt: skip
+    for (name, row), size in zip(ends.items(), (11, 6), strict=True):
+        panels[0].plot(row["epoch"], row[TEST_ACCURACY], {"★": "*", "◆": "D"}[name[0]], color="black", markersize=size,
+                       markeredgecolor="white", zorder=4)  # fmt: skip
+    panels[1].set_ylim(bottom=0)
+    rates = frame["learning_rate"]
+    if rates.gt(0).all() and rates.max() > 20 * rates.min():
+        panels[2].set_yscale("log")
+    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     return panels
 
 
-def _ends(panel: Axes, frame: pd.DataFrame) -> dict[str, Line2D]:
-    """Marks the best and the last measured epoch; an entry of the key for each."""
-    measured = frame.dropna(subset=[TEST_ACCURACY])
-    if measured.empty:
-        return {}
-    best, last = measured.loc[measured[TEST_ACCURACY].idxmax()], measured.iloc[-1]
-    return {
-        f"{name} epoch: {row[TEST_ACCURACY]:.2f} %": panel.plot(
-            row["epoch"], row[TEST_ACCURACY], linestyle="none", marker=marker, markersize=size, color="black",
-            markeredgecolor="white", markeredgewidth=0.6, zorder=4,
-        )[0]
-        for name, row, marker, size in (("best", best, "*", 11), ("last", last, "D", 6))
-    }  # fmt: skip
+def protocol_audit(frame: pd.DataFrame, *, title: str) -> list[Axes]:
+    """Differences in points of test accuracy: a row per change, a dot per seed, a bar for mean and standard deviation.
+
+    ``frame`` has a row per seed and ``change``: ``difference`` is the accuracy with the change minus the accuracy
+    without it, same seed, all else equal (NaN: not run yet). A change that is not recorded is named in the caption.
+    """
+    recorded = frame.dropna(subset=["difference"])
+    missing = [change for change in dict.fromkeys(frame["change"]) if change not in set(recorded["change"])]
+    shown = recorded if len(recorded) else frame.head(1).assign(change="")
+    texts = ["Small dots: pairs of runs with the same seed."] if len(recorded) else []
+    texts += [f"Not run yet: {', '.join(missing)}."] if missing else []
+    (axes,) = panels = points(
+        shown, x="difference", y="change", title=title, caption="\n".join(texts), within=(-_REACH, _REACH), zero=True,
+        span=2.0, xlabel="change in test accuracy (points)\n← worse      better →",
+    )  # fmt: skip
+    order = list(reversed(dict.fromkeys(recorded["change"])))
+    with house_style():
+        places = recorded["change"].map(order.index) - 0.2
+        seaborn.scatterplot(x=recorded["difference"], y=places, ax=axes, color=COLOURS[0], alpha=0.6, s=28)
+        for place, change in enumerate(order):
+            values = recorded.loc[recorded["change"] == change, "difference"]
+            text = f"{values.mean():+.2f}  n = {len(values)}".replace("-", "−")
+            axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
+    return panels

@@ -83,8 +83,13 @@ def collect(
     ]
     import pandas
 
-    labels = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in (*FIRST, *LAST)]
-    return pandas.DataFrame(rows, columns=[*FIRST, *labels, *LAST]).astype(dict.fromkeys(NUMBERS, float))
+    own = [claim.definition for claim in claims.values() if claim.experiment == chosen.name]
+    measured = [
+        quantity.key for quantity in own if quantity.source == "measured"
+    ]  # a column before any run is recorded
+    keys = dict.fromkeys((*(key for row in rows for key in row), *measured))
+    labels = [key for key in keys if key not in (*FIRST, *LAST)]
+    return pandas.DataFrame(rows, columns=[*FIRST, *labels, *LAST]).astype(dict.fromkeys((*NUMBERS, *measured), float))
 
 
 FIRST = ("experiment", "preset", "recipe", "claim", "run", "seed")

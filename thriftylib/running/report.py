@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim
@@ -12,7 +13,7 @@ from thriftylib.evidence.claims_files import Replication, load_claims, load_clai
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.records import Record, load_records
 from thriftylib.evidence.tables import scoreboard
-from thriftylib.experiments.base import PRESETS, experiment
+from thriftylib.experiments.base import EXPERIMENTS, PRESETS, experiment
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
 from thriftylib.running.collect import collect
@@ -22,52 +23,80 @@ from thriftylib.running.folders import OutputFolders, known_records, parse_budge
 if TYPE_CHECKING:
     import pandas
 
+PARAMETERS = """\
+preset: str = "recorded"  # recorded: train nothing | smoke: digits, seconds | fast: our recipe | paper: the authors'
+device: str = "auto"  # auto | cpu | cuda | cuda:1
+seeds: str = "0"  # such as 0, 0,3 or 0-4; recorded shows every committed seed
+budget: str = ""  # stop cleanly after this time, such as 90s, 9m or 1h30m; empty: train to the end
+data: str = ""  # folder of the data sets; empty: the variable THRIFTY_DATA, else a per-user cache folder
+results: str = ""  # folder of the records; empty: data/results for recorded, else local/results
+epochs: int = 0  # train this long instead: another recipe, which answers no claim; 0: as the recipe says
+"""
+"""The parameters that every notebook has: the first lines of its cell tagged ``parameters``. Its own follow."""
+
+_ENDING = """\
+Stop it at any time: the same command goes on from the checkpoint. The hours below are **estimates** from a rough model
+of one data-centre GPU, not measurements; `thrifty plan` gives them for the machine at hand."""
+_NAMES = [line.partition(":")[0] for line in PARAMETERS.splitlines()]
+
 
 class Report:
-    """One execution of a notebook with its parameters, each as :func:`thriftylib.running.collect.collect` takes it.
+    """One execution of a notebook, with the values of the standard parameters (:data:`PARAMETERS`).
 
-    ``epochs``: 0 for as many as the recipe has. The budget is for all tables of the notebook together.
+    The budget is for all tables of the notebook together.
 
     Raises:
-        ThriftyError: a value that cannot be.
+        ThriftyError: a parameter is missing or has a value that cannot be.
     """
 
-    def __init__(
-        self,
-        *,
-        preset: str,
-        seeds: str | int,
-        device: str,
-        budget: str,
-        data: str,
-        results: str,
-        epochs: int = 0,
-    ) -> None:
-        if preset not in PRESETS:
-            raise SpecError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
-        self.preset, self.results = preset, results
-        self._asked = {"seeds": seeds, "device": device, "data": data, "epochs": epochs or None}
-        self._asked["progress"] = preset != "smoke"  # seconds long, and a line per epoch would hide what it shows
-        seconds = parse_budget(budget)
+    def __init__(self, **parameters: Any) -> None:
+        if missing := [name for name in _NAMES if name not in parameters]:
+            raise SpecError(f"the notebook's parameters lack {', '.join(missing)}")
+        self.preset, self.results = parameters["preset"], parameters["results"]
+        if self.preset not in PRESETS:
+            raise SpecError(f"unknown preset {self.preset!r}" + suggest(self.preset, PRESETS))
+        self._asked = {name: parameters[name] for name in ("seeds", "device", "data")}
+        self._asked["epochs"] = parameters["epochs"] or None
+        self._asked["progress"] = self.preset != "smoke"  # seconds long, and a line per epoch would hide what it shows
+        seconds = parse_budget(parameters["budget"])
         self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._tables: dict[str, pandas.DataFrame] = {}
         self.claims: dict[str, Claim] = load_claims(claims_dir())
+
+    @classmethod
+    def of(cls, namespace: Mapping[str, Any]) -> Report:
+        """The report of a notebook that calls ``Report.of(globals())``."""
+        return cls(**{name: namespace[name] for name in _NAMES if name in namespace})
 
     def images(self, name: str) -> str:
         """What a figure's title calls the images: ``name``, or what a smoke test uses instead."""
         return "Smoke test, 8×8 digits" if self.preset == "smoke" else name
 
     def table(self, name: str, *, train: bool = True, **where: str | int) -> pandas.DataFrame:
-        """An experiment's table, its missing runs trained first where the preset trains.
+        """An experiment's table (:func:`~thriftylib.running.collect.collect`); missing runs are trained first.
 
         Args:
-            train: ``False`` shows what is recorded and trains nothing.
+            train: ``False`` shows what is recorded and trains nothing, as the preset ``recorded`` always does.
             where: values of labels to keep, such as ``filters="32,64"``; empty: all.
         """
         if not train or self.preset == "recorded":
-            return collect(name, results=self.results if self.preset == "recorded" else None)
-        left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
-        kept = {label: _numbers(label, values) for label, values in where.items() if values != ""}
-        return collect(name, preset=self.preset, results=self.results, budget=left, where=kept, **self._asked)
+            found = collect(name, results=self.results if self.preset == "recorded" else None)
+        else:
+            left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
+            kept = {label: _numbers(label, values) for label, values in where.items() if values != ""}
+            found = collect(name, preset=self.preset, results=self.results, budget=left, where=kept, **self._asked)
+        self._tables[name] = found
+        return found
+
+    def everything(self) -> pandas.DataFrame:
+        """What is recorded of every experiment of the papers that have a record, in one table."""
+        from thriftylib import figures
+
+        tables = {
+            name: collect(name, results=self.results if self.preset == "recorded" else None) for name in EXPERIMENTS
+        }
+        papers = {EXPERIMENTS[name].paper for name, table in tables.items() if (table["status"] != "missing").any()}
+        return figures.stack(*(table for name, table in tables.items() if EXPERIMENTS[name].paper in papers))
 
     def records(self) -> list[Record]:
         """Every record that this execution may show: the committed ones, and those of ``results`` or this machine."""
@@ -83,18 +112,33 @@ class Report:
         """Every claim with the verdict of these records (``evidence.tables.scoreboard``)."""
         return scoreboard(self.claims, self.records(), load_counts(results_dir()))
 
+    def training(self, title: str, *tables: pandas.DataFrame) -> None:
+        """Show the longest training of these tables, or of all that the notebook asked for, epoch by epoch."""
+        from IPython.display import Markdown, display
 
-def rerun_costs(*names: str) -> pandas.DataFrame:
-    """Runs and estimated GPU hours of one seed of each experiment, by the rough model of ``experiments.timing``."""
-    import pandas
+        from thriftylib import figures
 
-    estimate, rows = Estimator(Conditions("a data-centre GPU")), []
-    for name in names:
-        for preset in ("fast", "paper"):
-            runs = experiment(name).runs(preset, [0])
-            hours = sum(estimate(run).seconds for run in runs) / 3600
-            rows.append((name, preset, len(runs), f"{hours:.1f}"))
-    return pandas.DataFrame(rows, columns=["experiment", "preset", "runs", "estimated GPU hours, one seed"])
+        runs = [run for table in tables or self._tables.values() for run in table["run"]]
+        longest = figures.longest(self.records(), runs)
+        if longest is None:
+            display(Markdown("*No training of this page is recorded yet.*"))
+            return
+        series = figures.curves(longest)
+        panels = figures.training_curves(series, title=title, caption=figures.describe(longest))
+        figures.show(panels, series, f"run-{longest.id}", alt="Accuracy, loss and learning rate by epoch.")
+
+    def ending(self) -> None:
+        """Show what a rerun costs: runs and estimated GPU hours of each experiment that the notebook asked for."""
+        import pandas
+        from IPython.display import HTML, Markdown, display
+
+        estimate, rows = Estimator(Conditions("a data-centre GPU")), []
+        for name in self._tables:
+            for preset in ("fast", "paper"):
+                runs = experiment(name).runs(preset, [0])
+                rows.append((name, preset, len(runs), f"{sum(estimate(run).seconds for run in runs) / 3600:.1f}"))
+        costs = pandas.DataFrame(rows, columns=["experiment", "preset", "runs", "estimated GPU hours, one seed"])
+        display(Markdown(_ENDING), HTML(costs.to_html(index=False, border=0)))
 
 
 def _numbers(label: str, values: str | int) -> list[int]:
