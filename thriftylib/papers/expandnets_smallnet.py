@@ -24,6 +24,8 @@ class SmallNetOptions(NetworkOptions, network="smallnet"):
     known: the same network with padding 2 and 4 is a READING.
     """
 
+    fast = ("fused_blocks",)
+
     kernel: Literal[3, 5, 7, 9] = 3
     padding: Annotated[int, Field(ge=0)] = Field(
         default_factory=lambda given: 0 if given.get("kernel") == 3 else given.get("kernel", 3) // 2
