@@ -52,10 +52,16 @@ class Recursion:
         self.network, self.buffers, self.dtype = network, buffers, dtype
         self.exact = torch.promote_types(dtype, torch.float32)  # of all that is computed from the stored maps
         self.activation = activation(network.activation)
-        self.convs = [[self._conv(x) for x in (convs if _is_list(convs) else [convs])] for convs in network.convs]
+        uses = network.iterations  # what is beyond has no part in the result, and no gradient
+        self.norms = list(network.norms)[:uses]
+        self.convs = [
+            [self._conv(conv) for conv in (convs if isinstance(convs, nn.Sequential) else [convs])]
+            for convs in list(network.convs)[:uses]
+        ]
         kernels = [conv.source for convs in self.convs for conv in convs]
+        affine = [x for norm in self.norms for x in norm.parameters()]
         alpha = [] if network.alpha is None else [network.alpha]
-        self.parameters = list(dict.fromkeys([*kernels, *network.norms.parameters(), *alpha]))  # without the head's
+        self.parameters = list(dict.fromkeys([*kernels, *affine, *alpha]))  # without the head's
         self.alpha = None if network.alpha is None else network.alpha.tolist()
 
     def _conv(self, conv: nn.Module) -> Conv:
@@ -131,7 +137,7 @@ class Forward:
         count = pixels.sum()
         mean = pixels @ means / count
         var = pixels @ (variances + (means - mean).square()) / count
-        norm = recursion.network.norms[t % len(recursion.network.norms)]
+        norm = recursion.norms[t % len(recursion.norms)]
         norm.num_batches_tracked += 1
         norm.running_mean.lerp_(mean.to(norm.running_mean), norm.momentum)
         norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var), norm.momentum)
@@ -307,7 +313,3 @@ def _normalise(x: Tensor, step: Step, gamma: Tensor | None, beta: Tensor | None,
     aten.native_batch_norm.out(
         x, gamma, beta, step.mean, step.var, False, 0.0, step.norm.eps, out=out, save_mean=none, save_invstd=none
     )
-
-
-def _is_list(convs: nn.Module) -> bool:
-    return isinstance(convs, nn.Sequential)

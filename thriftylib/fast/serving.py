@@ -82,7 +82,7 @@ class Fast(nn.Module):
         return self.plain.__name__
 
     def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
-        make, (cls, *arguments), *state = super().__reduce_ex__(protocol)
+        make, (cls, *arguments), *state = super().__reduce_ex__(1)  # later protocols insist on the class that it has
         return make, (plain_class(cls), *arguments), *state
 
 
