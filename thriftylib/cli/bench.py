@@ -1,0 +1,74 @@
+"""The command that measures speed."""
+
+from __future__ import annotations
+
+import statistics
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from thriftylib.cli.app import Json, out, print_json, print_table, say
+from thriftylib.errors import SpecError
+from thriftylib.options import suggest
+from thriftylib.paths import results_dir
+
+OPTIONS = {"smallnet": ("kernel", "convs", "linear"), "thriftynet": ("filters", "iterations")}
+COLUMNS = ("variant", "what", "precision", "images/s", "x as fast", "this alone", "peak MiB", "x memory")
+
+
+class Convs(StrEnum):
+    plain = "plain"
+    cl = "cl"
+    ck = "ck"
+
+
+def bench(
+    what: Annotated[str, typer.Argument(metavar="smallnet|thriftynet", help="Which network is trained.")],
+    filters: Annotated[int | None, typer.Option(min=3, help="thriftynet: else 172.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=5, help="thriftynet: else 20.")] = None,
+    kernel: Annotated[int | None, typer.Option(help="smallnet: 3, 5, 7 or 9; else 3.")] = None,
+    convs: Annotated[Convs | None, typer.Option(help="smallnet: how convolutions are expanded; else plain.")] = None,
+    linear: Annotated[bool | None, typer.Option("--linear", help="smallnet: expand the hidden linear layer.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images of a step; else 100 or 128.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Counted rounds; the variants take turns.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
+    record: Annotated[bool, typer.Option("--record", help="Keep it below data/results/bench.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure what each part of the engine gives on the CPU: speed and memory as ratios, the variants interleaved.
+
+    Example: thrifty bench smallnet --convs cl --linear
+    """
+    name = "thriftynet" if what == "train" else what  # as it was called before
+    if name not in OPTIONS:
+        raise SpecError(f"unknown bench {what!r}" + suggest(what, OPTIONS))
+    given = {"filters": filters, "iterations": iterations, "kernel": kernel, "linear": linear}
+    given |= {"convs": convs and convs.value, "batch_size": batch_size}
+    given = {option: value for option, value in given.items() if value is not None}
+    if foreign := sorted(given.keys() - {*OPTIONS[name], "batch_size"}):
+        raise SpecError(f"--{foreign[0]} does not go with bench {name}; its own options: {', '.join(OPTIONS[name])}")
+    from thriftylib.bench import measure
+    from thriftylib.bench.record import save_bench
+
+    measured = getattr(measure, f"bench_{name}")(**given, rounds=rounds, threads=threads, report=say)
+    if record:
+        say(f"recorded in {save_bench(measured, results_dir())}")
+    if as_json:
+        print_json(measured.model_dump(mode="json"))
+        return
+    out().print(f"{measured.what}, {measured.device}, {measured.threads} threads", markup=False)
+    rows = [
+        [
+            name,
+            variant.what,
+            variant.precision,
+            statistics.median(variant.images_per_second),
+            measured.ratio(name),
+            measured.gain(name),
+            variant.peak_bytes and variant.peak_bytes / 2**20,
+            measured.memory_ratio(name),
+        ]
+        for name, variant in measured.variants.items()
+    ]
+    print_table(COLUMNS, rows)
