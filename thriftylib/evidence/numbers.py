@@ -15,7 +15,8 @@
   ``count:records:complete``, ``count:records:diverged``, ``count:unread:all``.
 - ``runs:<data set>:<field>``: deviation of the best epoch between runs of one configuration (points), pooled over all
   configurations with two runs or more; freedom: its degrees of freedom.
-- ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), images_per_second (median), peak_mib.
+- ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), gain (ratio to the variant that it adds
+  one thing to), images_per_second (median), peak_mib.
 """
 
 from __future__ import annotations
@@ -200,9 +201,10 @@ def _runs(evidence: Evidence, dataset: str) -> Fields:
 def _bench(evidence: Evidence, name: str, variant: str) -> Fields:
     bench = _known(evidence.bench or {}, name, "bench")
     found = _known(bench.variants, variant, f"variant of bench {name}")
-    memory = bench.memory_ratio(variant)
+    memory, gain = bench.memory_ratio(variant), bench.gain(variant)
     return {
         "ratio": f"{bench.ratio(variant):.1f}",
+        "gain": None if gain is None else f"{gain:.1f}",
         "memory_ratio": None if memory is None else f"{memory:.2f}",
         "images_per_second": f"{statistics.median(found.images_per_second):,.0f}",
         "peak_mib": None if found.peak_bytes is None else f"{found.peak_bytes / 2**20:,.0f}",
