@@ -65,6 +65,12 @@ class Conv:
     weight: Tensor  # the same in the precision of the maps
     groups: int
 
+    @classmethod
+    def of(cls, conv: nn.Module, dtype: torch.dtype) -> Conv:
+        """What ``conv`` computes; an over-parameterised block is multiplied for it."""
+        weight = conv.weight
+        return cls(weight, weight.detach().to(dtype), conv.groups)
+
     @property
     def pointwise(self) -> bool:
         """Whether the kernel is 1x1."""
@@ -84,6 +90,11 @@ class Conv:
             *args, self.weight, None, [1, 1], padding, [1, 1], False, [0, 0], self.groups, [needed, True, False]
         )
         return _as_images(grad_x, x.shape[2]) if self.pointwise and needed else grad_x, grad_weight
+
+
+def leaves(convs: nn.Module) -> list[nn.Module]:
+    """The convolutions of one iteration, in their order; an over-parameterised block counts as one."""
+    return list(convs) if isinstance(convs, nn.Sequential) else [convs]
 
 
 def _as_lines(x: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thriftylib.fast.recursion_passes import Backward, Forward, Recursion
+from thriftylib.fast.maps import leaves
+from thriftylib.fast.recursion_passes import Backward, Forward
 from thriftylib.fast.serving import FORWARD_HOOKS, Fast, Like, Mode, is_conv, is_list, is_norm, is_sequential
 from thriftylib.fast.tiles import Buffers, cut, each
 from thriftylib.papers.thriftynet import ThriftyNet, ThriftyNetOptions
@@ -76,8 +77,8 @@ class FastThriftyNet(Fast, ThriftyNet):
             return self.head(self._evaluate(images))
         dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else images.dtype
         with torch.autocast("cpu", enabled=False):  # the precision of each operation is chosen here
-            recursion = Recursion(self, _buffers.setdefault(self, Buffers()), dtype)
-            result = _Recursion.apply(recursion, images, *recursion.parameters)
+            forward = Forward(self, _buffers.setdefault(self, Buffers()), dtype)
+            result = _Recursion.apply(forward, images, *forward.parameters)
         return self.head(result)
 
     def _evaluate(self, images: Tensor) -> Tensor:
@@ -104,23 +105,23 @@ def _fits(alpha: Tensor | None, iterations: int, states: int) -> bool:
 
 def _is_convolution(convs: nn.Module, filters: int, mode: Mode) -> bool:
     """Whether ``convs`` is a 3x3 convolution or a grouped one and a 1x1, as RecursionOptions.conv names them."""
-    layers = list(convs) if is_sequential(convs, mode) else [convs]
-    if not all(is_conv(layer, mode) for layer in layers):
+    layers = leaves(convs)
+    if (len(layers) > 1 and not is_sequential(convs, mode)) or not all(is_conv(layer, mode) for layer in layers):
         return False
     narrow = layers[0].out_channels
-    leaves = [leaf for layer in layers for leaf in layer.modules() if type(leaf) is nn.Conv2d]
+    plain = [inner for layer in layers for inner in layer.modules() if type(inner) is nn.Conv2d]
     found = [(x.in_channels, x.out_channels, x.kernel_size, x.padding, x.groups) for x in layers]
     classic = [(filters, filters, (3, 3), (1, 1), 1)]
     factorised = [(filters, narrow, (3, 3), (1, 1), narrow), (narrow, filters, (1, 1), (0, 0), 1)]
-    return found in (classic, factorised) and all(layer.bias is None for layer in leaves)
+    return found in (classic, factorised) and all(layer.bias is None for layer in plain)
 
 
 class _Recursion(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, recursion: Recursion, images: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.passed = Forward(recursion, images, ctx.needs_input_grad[1])
+    def forward(ctx: Any, forward: Forward, images: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.passed = forward
         ctx.save_for_backward(*parameters)
-        return ctx.passed.result
+        return forward.run(images, ctx.needs_input_grad[1])
 
     @staticmethod
     @once_differentiable
@@ -130,4 +131,4 @@ class _Recursion(torch.autograd.Function):
         if passed is None:
             raise RuntimeError("the graph of an accelerated ThriftyNet serves one backward pass only")
         images, gradients = Backward(passed, gradient).run()
-        return None, images, *(gradients[parameter] for parameter in passed.recursion.parameters)
+        return None, images, *(gradients[parameter] for parameter in passed.parameters)

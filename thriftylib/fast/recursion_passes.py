@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from thriftylib.fast.maps import Conv, activation, aten, channel_sums, dot, rows, unpool
+from thriftylib.fast.maps import Conv, activation, aten, channel_sums, dot, leaves, rows, unpool
 from thriftylib.fast.tiles import Buffers, cut, each
 from thriftylib.papers.thriftynet import ThriftyNet
 
@@ -45,8 +45,8 @@ class Step:
     sums: Sums | None = None  # over pixels, of the result's gradient and of its product with the normalised map
 
 
-class Recursion:
-    """The parts of a network as one batch finds them, and the maps for it."""
+class Forward:
+    """One forward pass in training; what a network is made of is read when it begins."""
 
     def __init__(self, network: ThriftyNet, buffers: Buffers, dtype: torch.dtype) -> None:
         self.network, self.buffers, self.dtype = network, buffers, dtype
@@ -54,41 +54,19 @@ class Recursion:
         self.activation = activation(network.activation)
         uses = network.iterations  # what is beyond has no part in the result, and no gradient
         self.norms = list(network.norms)[:uses]
-        self.convs = [
-            [self._conv(conv) for conv in (convs if isinstance(convs, nn.Sequential) else [convs])]
-            for convs in list(network.convs)[:uses]
-        ]
+        self.convs = [[Conv.of(conv, dtype) for conv in leaves(convs)] for convs in list(network.convs)[:uses]]
         kernels = [conv.source for convs in self.convs for conv in convs]
         affine = [x for norm in self.norms for x in norm.parameters()]
         alpha = [] if network.alpha is None else [network.alpha]
         self.parameters = list(dict.fromkeys([*kernels, *affine, *alpha]))  # without the head's
         self.alpha = None if network.alpha is None else network.alpha.tolist()
 
-    def _conv(self, conv: nn.Module) -> Conv:
-        weight = conv.weight  # an over-parameterised block multiplies it
-        return Conv(weight, weight.detach().to(self.dtype), conv.groups)
-
-    def convs_of(self, t: int) -> list[Conv]:
-        """The convolutions of iteration ``t``."""
-        return self.convs[t % len(self.convs)]
-
-    def coefficients(self, t: int, states: list[State]) -> tuple[float, list[float]]:
-        """The activation's and the states'."""
-        return (1.0, [1.0]) if self.alpha is None else (self.alpha[t][0], self.alpha[t][-len(states) :])
-
-    def new(self, images: int, *shape: int) -> Tensor:
-        """A map; what it holds is left over."""
-        return self.buffers.take((images, *shape), self.dtype)
-
-
-class Forward:
-    """The forward pass: (N, C, H, W) to ``result``, x_T (N, f, H', W') with channels last."""
-
-    def __init__(self, recursion: Recursion, images: Tensor, needed: bool) -> None:
-        self.recursion, network = recursion, recursion.network
+    def run(self, images: Tensor, needed: bool) -> Tensor:
+        """(N, C, H, W) to x_T (N, f, H', W') with channels last; ``needed``: whether the images' gradient will be."""
+        network = self.network
         self.size, self.channels = images.shape[:2]
         self.tape: list[Step | list[tuple[State, State]]] = []  # steps, and pools as pairs (from, to)
-        value = recursion.new(self.size, network.filters, *images.shape[2:]).zero_()
+        value = self.new(network.filters, *images.shape[2:]).zero_()
         value[: self.size, : self.channels] = images  # x_0 = PAD(image)
         self.first = State(value, needed=needed)
         states = [self.first]
@@ -100,7 +78,19 @@ class Forward:
                 states = self._pool(states)
         (self.last,) = states
         each(lambda tile: _read(self.last, tile), self.tiles(self.last))
-        self.result = self.last.value[: self.size].to(recursion.exact, copy=True)
+        return self.last.value[: self.size].to(self.exact, copy=True)
+
+    def convs_of(self, t: int) -> list[Conv]:
+        """The convolutions of iteration ``t``."""
+        return self.convs[t % len(self.convs)]
+
+    def coefficients(self, t: int, states: list[State]) -> tuple[float, list[float]]:
+        """The activation's and the states'."""
+        return (1.0, [1.0]) if self.alpha is None else (self.alpha[t][0], self.alpha[t][-len(states) :])
+
+    def new(self, *shape: int) -> Tensor:
+        """A map for the batch; what it holds is left over."""
+        return self.buffers.take((self.size, *shape), self.dtype)
 
     def tiles(self, state: State) -> list[slice]:
         """The tiles of the batch at the state's resolution."""
@@ -108,21 +98,21 @@ class Forward:
 
     def like(self, state: State) -> Tensor:
         """A map of the state's shape; what it holds is left over."""
-        return self.recursion.new(self.size, *state.value.shape[1:])
+        return self.new(*state.value.shape[1:])
 
     def _step(self, t: int, states: list[State]) -> State:
         """x_{t+1}, not yet normalised."""
-        recursion, newest = self.recursion, states[-1]
-        own, others = recursion.coefficients(t, states)
+        newest = states[-1]
+        own, others = self.coefficients(t, states)
         activated, result = self.like(newest), self.like(newest)
-        stored = recursion.dtype == recursion.exact
+        stored = self.dtype == self.exact
 
         def mix(tile: slice) -> Sums:
             x = _read(newest, tile)
-            for conv in recursion.convs_of(t):
+            for conv in self.convs_of(t):
                 x = conv.forward(x)
-            x = x.to(recursion.exact)
-            a = recursion.activation.forward(x, activated[tile] if stored else torch.empty_like(x))
+            x = x.to(self.exact)
+            a = self.activation.forward(x, activated[tile] if stored else torch.empty_like(x))
             mixed = torch.mul(a, own, out=result[tile] if stored else torch.empty_like(a))
             for state, coefficient in zip(states, others, strict=True):
                 mixed.add_(state.value[tile], alpha=coefficient)
@@ -137,14 +127,14 @@ class Forward:
         count = pixels.sum()
         mean = pixels @ means / count
         var = pixels @ (variances + (means - mean).square()) / count
-        norm = recursion.norms[t % len(recursion.norms)]
+        norm = self.norms[t % len(self.norms)]
         norm.num_batches_tracked += 1
         norm.running_mean.lerp_(mean.to(norm.running_mean), norm.momentum)
         norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var), norm.momentum)
         # Backward gets the normalised map back from gamma * normalised + beta, unless rounding has eaten it.
         eaten = norm.affine and bool((norm.weight.abs() <= norm.bias.abs() / 30).any())
         state, kept = State(result), self.like(newest) if eaten else None
-        mean, var = mean.to(recursion.exact), var.to(recursion.exact)
+        mean, var = mean.to(self.exact), var.to(self.exact)
         state.step = Step(t, states, activated, state, norm, mean, var, kept)
         self.tape.append(state.step)
         return state
@@ -154,7 +144,7 @@ class Forward:
         pairs = []
         for state in states:
             _, f, height, width = state.value.shape
-            value = self.recursion.new(self.size, f, height // 2, width // 2)
+            value = self.new(f, height // 2, width // 2)
             unread = state is states[-1]
 
             def pool(tile: slice, state: State = state, value: Tensor = value, unread: bool = unread) -> None:
@@ -170,13 +160,13 @@ class Backward:
     """The backward pass, once, from the gradient of x_T."""
 
     def __init__(self, forward: Forward, gradient: Tensor) -> None:
-        self.forward, self.recursion = forward, forward.recursion
-        self.gradients = {p: torch.zeros_like(p, dtype=self.recursion.exact) for p in self.recursion.parameters}
+        self.forward = forward
+        self.gradients = {p: torch.zeros_like(p, dtype=forward.exact) for p in forward.parameters}
         forward.last.parts.append(lambda tile, g: g.add_(gradient[tile]))
 
     def run(self) -> tuple[Tensor | None, dict[Tensor, Tensor]]:
         """The gradients of the images, if needed, and of every parameter."""
-        forward, first, exact = self.forward, self.forward.first, self.recursion.exact
+        forward, first = self.forward, self.forward.first
         used = [first.value]
         for entry in reversed(forward.tape):
             if isinstance(entry, Step):
@@ -194,14 +184,14 @@ class Backward:
                     state.parts.append(lambda c, g, s=state, p=pooled: g.add_(unpool(p.gradient[c], s.value[c])))
         images = None
         if first.needed:
-            images = first.gradient[: forward.size, : forward.channels].to(exact, copy=True)
+            images = first.gradient[: forward.size, : forward.channels].to(forward.exact, copy=True)
         self._give(*used, first.gradient)
         return images, self.gradients
 
     def _give(self, *buffers: Tensor | None) -> None:
         for buffer in buffers:
             if buffer is not None:
-                self.recursion.buffers.give(buffer)
+                self.forward.buffers.give(buffer)
 
     def _gather(self, state: State) -> None:
         """The gradient of a state that no convolution reads, from its parts."""
@@ -210,7 +200,7 @@ class Backward:
         state.gradient = self.forward.like(state)
 
         def add(tile: slice) -> Sums | None:
-            return self._complete(state, tile, torch.zeros_like(state.value[tile], dtype=self.recursion.exact))
+            return self._complete(state, tile, torch.zeros_like(state.value[tile], dtype=self.forward.exact))
 
         self._take_sums(state, each(add, self.forward.tiles(state)))
 
@@ -239,23 +229,23 @@ class Backward:
 
     def _step(self, step: Step) -> None:
         """From the gradient of x_{t+1} to the parameters' and, completed by its other readers, that of x_t."""
-        recursion, exact, newest, result = self.recursion, self.recursion.exact, step.states[-1], step.result
-        own, others = recursion.coefficients(step.t, step.states)
-        convs = recursion.convs_of(step.t)
+        forward, exact, newest, result = self.forward, self.forward.exact, step.states[-1], step.result
+        own, others = forward.coefficients(step.t, step.states)
+        convs = forward.convs_of(step.t)
         grad_factor, result_factor, constant = self._norm_factors(step)
         if newest.needed:
-            newest.gradient = self.forward.like(newest)
+            newest.gradient = forward.like(newest)
 
         def propagate(tile: slice) -> tuple[Tensor | None, list[Tensor], Sums | None]:
             g = result.gradient[tile].to(exact)
             rows(g).mul_(grad_factor).addcmul_(rows(result.value[tile].to(exact)), result_factor).add_(constant)
-            if g.dtype != recursion.dtype:
+            if g.dtype != forward.dtype:
                 result.gradient[tile] = g
             a, grad_alpha = step.activated[tile].to(exact), None
-            if recursion.alpha is not None:
+            if forward.alpha is not None:
                 mixed = [a, *(state.value[tile].to(exact) for state in step.states)]
                 grad_alpha = torch.stack([dot(g, x) for x in mixed])
-            gradient = recursion.activation.backward(g * own, a).to(recursion.dtype)
+            gradient = forward.activation.backward(g * own, a).to(forward.dtype)
             inputs, grad_weights = [newest.value[tile]], []
             for conv in convs[:-1]:
                 inputs.append(conv.forward(inputs[-1]))
@@ -267,9 +257,9 @@ class Backward:
             gradient = gradient.to(exact).add_(g, alpha=others[-1])
             return grad_alpha, grad_weights, self._complete(newest, tile, gradient)
 
-        grad_alpha, grad_weights, sums = zip(*each(propagate, self.forward.tiles(result)), strict=True)
-        if recursion.alpha is not None:
-            row, total = self.gradients[recursion.network.alpha][step.t], torch.stack(grad_alpha).double().sum(0)
+        grad_alpha, grad_weights, sums = zip(*each(propagate, forward.tiles(result)), strict=True)
+        if forward.alpha is not None:
+            row, total = self.gradients[forward.network.alpha][step.t], torch.stack(grad_alpha).double().sum(0)
             row[0] += total[0]
             row[-len(others) :] += total[1:]
         for conv, parts in zip(convs, zip(*grad_weights, strict=True), strict=True):
@@ -295,7 +285,7 @@ class Backward:
         if norm.affine:
             constant -= result_factor * norm.bias
         factors = grad_factor, result_factor, constant
-        return [factor.to(self.recursion.exact).repeat(value.shape[3]) for factor in factors]
+        return [factor.to(self.forward.exact).repeat(value.shape[3]) for factor in factors]
 
 
 def _read(state: State, tile: slice) -> Tensor:
