@@ -104,7 +104,7 @@ def test_trainings_in_parallel_their_memory_and_their_death():
 
 def small_run(**method):
     method = method and {"name": "expandnets", "options": method}
-    return bench_run({"name": "smallnet", "options": {"kernel": 3}}, 100, 4, method or None)
+    return bench_run({"name": "smallnet", "options": {"kernel": 3}}, 25, 4, method or None)
 
 
 @pytest.mark.parametrize(("parts", "merged"), [((), False), (("engine",), False), (("engine", "merged"), True)])

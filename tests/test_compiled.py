@@ -36,6 +36,16 @@ def anew(tmp_path, monkeypatch):
     compiled._find.cache_clear()
 
 
+@pytest.fixture
+def short_source(tmp_path, monkeypatch):
+    """Code that is compiled in no time, for what is about compiling alone."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    code = "#ifdef __AVX__\nenum { LANES = 4 };\n#else\nenum { LANES = 2 };\n#endif\nint fused_lanes(void) { return LANES; }"
+    (sources / "fused_block.c").write_text(code)
+    monkeypatch.setattr(compiled, "_SOURCES", sources)
+
+
 def block():
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 11, (5, 3), padding=(2, 0)), nn.BatchNorm2d(11), nn.ReLU(), nn.MaxPool2d(2)
@@ -49,7 +59,7 @@ def learn(network):
     return [y.detach(), x.grad, *(parameter.grad for parameter in network.parameters())]
 
 
-def test_compiled_once_and_kept(anew, monkeypatch):
+def test_compiled_once_and_kept(anew, short_source, monkeypatch):
     library("fused_block", torch.float64)
     (kept,) = anew.iterdir()
     compiled._find.cache_clear()
@@ -69,7 +79,7 @@ def test_python_and_c_agree_on_the_fields(dtype):
 
 
 @pytest.mark.parametrize("left", [0, 100, 5000, -1])
-def test_damaged_file_is_made_anew(anew, left):
+def test_damaged_file_is_made_anew(anew, short_source, left):
     """A library cut short could kill the process that loads it."""
     library("fused_block", torch.float64)
     (kept,) = anew.iterdir()
@@ -81,7 +91,7 @@ def test_damaged_file_is_made_anew(anew, left):
     assert kept.read_bytes() == whole
 
 
-def test_changed_source_or_command_is_another_file(anew, tmp_path, monkeypatch):
+def test_changed_source_or_command_is_another_file(anew, short_source, tmp_path, monkeypatch):
     library("fused_block", torch.float64)
     library("fused_block", torch.float32)
     compiled._find.cache_clear()
@@ -97,7 +107,7 @@ def test_changed_source_or_command_is_another_file(anew, tmp_path, monkeypatch):
     assert len(list(anew.iterdir())) == 4
 
 
-def test_nothing_is_kept_where_nothing_can_be(tmp_path, anew, monkeypatch):
+def test_nothing_is_kept_where_nothing_can_be(tmp_path, anew, short_source, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert library("fused_block", torch.float64).fused_lanes() > 1
@@ -131,12 +141,12 @@ def test_no_compiler_or_one_that_fails(anew, command, reason, monkeypatch):
     torch.testing.assert_close(learn(fast), learn(plain), rtol=0, atol=0)
 
 
-def test_a_compiler_that_does_not_know_the_processor(anew, monkeypatch):
+def test_a_compiler_that_does_not_know_the_processor(anew, short_source, monkeypatch):
     monkeypatch.setattr(compiled, "_TUNED", ("-march=no-such-processor",))
     assert library("fused_block", torch.float64).fused_lanes() == 2
 
 
-def test_nobodys_home(anew, monkeypatch):
+def test_nobodys_home(anew, short_source, monkeypatch):
     monkeypatch.setattr(compiled, "cache_dir", lambda: Path("~nobody-of-this-name").expanduser())
     assert library("fused_block", torch.float64).fused_lanes() > 1
 

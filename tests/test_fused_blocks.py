@@ -314,6 +314,12 @@ def test_other_blocks_keep_the_plain_forward(changed):
     assert type(accelerate(sequential(**changed))) is nn.Sequential
 
 
+def test_long_overparameterised_blocks_are_left_to_pytorch():
+    for kernel, served in ((7, True), (9, False)):
+        network = expand(SmallNetOptions(kernel=kernel).build((3, 32, 32), 10), convs="ck")
+        assert bool(fast_path.describe(accelerate(network))) == served
+
+
 def test_plain_where_the_fast_path_does_not_apply():
     plain, fast = block(dtype=torch.float32)
     assert type(accelerate(copy.deepcopy(plain), "bf16")) is nn.Sequential

@@ -19,7 +19,7 @@ from thriftylib.papers.expandnets_chains import ExpandedConv2d
 from thriftylib.papers.thriftynet import ThriftyNet, ThriftyNetOptions
 from thriftylib.training import fast_path
 
-pytestmark = pytest.mark.fast
+pytestmark = [pytest.mark.fast, pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")]
 
 
 @pytest.fixture(autouse=True)

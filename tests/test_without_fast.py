@@ -44,7 +44,18 @@ def test_the_plain_path_passes_its_tests_without_it(tmp_path):
         if not name.startswith("thriftylib/fast/") and (ROOT / name).exists():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not fast", "-k", "not killed_process", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "not fast",
+        "-k",
+        "not killed_process",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += [str(tmp_path / "tests" / name) for name in TESTS]
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,68 +29,53 @@ from thriftylib.training.provenance import provenance, versions
 
 SAME = 1e-6  # of the norm of float64 logits and gradients
 SMALLNET_STEPS = 20  # in a round: one step is a few milliseconds
+PARALLEL = "-in-parallel"
 ENGINE = {
     "usual": Way("PyTorch's usual loop with a DataLoader"),
-    "plain": Way("our plain path: data in batches", ("engine",), after="usual"),
-    "merged": Way("over-parameterised blocks trained through their product", ("engine", "merged"), after="plain"),
-    "kernels": Way("fast paths", ("engine", "merged", "kernels"), after="merged"),
+    "plain": Way("our plain path: data in batches", ("engine",)),
+    "merged": Way("over-parameterised blocks trained through their product", ("engine", "merged")),
+    "kernels": Way("fast paths", ("engine", "merged", "kernels")),
 }
-Say = Callable[[str], None]
+"""Each adds one part to the one before."""
 
 
 def bench_smallnet(
-    *, kernel: int = 3, convs: str = "plain", linear: bool = False, batch_size: int = 128, **settings
+    *, kernel: int = 3, convs: str = "plain", linear: bool = False, batch_size: int = 128, rounds: int = 5, **settings
 ) -> BenchRecord:
     """Training steps of a SmallNet, perhaps over-parameterised (``convs``: cl, ck; ``linear``) with rate 4.
 
-    ``settings``: rounds, threads and report of :func:`measure`.
-
-    Raises:
-        SpecError: a size or an expansion that cannot be.
-        ThriftyError: the ways do not compute the same.
+    With two threads or more, the first way and the last are also measured as two trainings in parallel.
+    ``settings`` and what it raises are those of :func:`measure`.
     """
     expanded = [name for name, there in ((convs.upper(), convs != "plain"), ("FC", linear)) if there]
-    images = (SMALLNET_STEPS * (settings.get("rounds", 5) + 1) + 2) * batch_size
     method = {"name": "expandnets", "options": {"convs": convs, "linear": linear}}
-    run = bench_run({"name": "smallnet", "options": {"kernel": kernel}}, images, batch_size, method)
-    ways = ENGINE if expanded else _without_merging()
+    steps = SMALLNET_STEPS * (rounds + 1) + 2
+    run = bench_run({"name": "smallnet", "options": {"kernel": kernel}}, steps, batch_size, method)
+    ways = {name: way for name, way in ENGINE.items() if expanded or name != "merged"}
     if (settings.get("threads") or torch.get_num_threads()) > 1:
-        for name in ("usual", "kernels"):
-            more = {"what": f"{ways[name].what}; two trainings in parallel", "after": name, "in_parallel": 2}
-            ways = ways | {f"{name}-in-parallel": Way(**(vars(ways[name]) | more))}
+        ways |= {f"{name}{PARALLEL}": replace(ENGINE[name], in_parallel=2) for name in ("usual", "kernels")}
     what = f"SmallNet {kernel}x{kernel}, batch {batch_size}, 32x32"
     what += f", trained as {'+'.join(expanded)} of rate 4" if expanded else ""
     name = "-".join(["smallnet", str(kernel), *expanded]).lower()
-    return measure(name, what, run, ways, steps=SMALLNET_STEPS, **settings)
+    return measure(name, what, run, ways, steps=SMALLNET_STEPS, rounds=rounds, **settings)
 
 
-def bench_thriftynet(*, filters: int = 172, iterations: int = 20, batch_size: int = 100, **settings) -> BenchRecord:
-    """Training steps of the mb1, tanh ThriftyNet with history 5 and a pool each ``iterations / 5``, also as its authors
-    wrote it and, where the CPU computes in it, in bf16. The defaults are the 40K network.
+def bench_thriftynet(
+    *, filters: int = 172, iterations: int = 20, batch_size: int = 100, rounds: int = 5, **settings
+) -> BenchRecord:
+    """Training steps of the mb1, tanh ThriftyNet with history 5 and a pool each ``iterations / 5``.
 
-    ``settings``: rounds, threads and report of :func:`measure`.
-
-    Raises:
-        SpecError: a size that no network has.
-        ThriftyError: the ways do not compute the same.
+    Also as its authors wrote it and, where the CPU computes in it, in bf16. The defaults are the 40K network.
+    ``settings`` and what it raises are those of :func:`measure`.
     """
     network = {"name": "thriftynet", "options": {"filters": filters, "iterations": iterations}}
-    run = bench_run(network, (settings.get("rounds", 5) + 3) * batch_size, batch_size)
-    ways = {"authors": Way("the authors' formulation in the usual loop", ("authors",))} | _without_merging()
-    ways["usual"] = Way(ways["usual"].what, after="authors")
+    run = bench_run(network, rounds + 3, batch_size)
+    ways = {"authors": Way("the authors' formulation in the usual loop", ("authors",)), **ENGINE}
+    del ways["merged"]
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        ways["bf16"] = Way("fast paths in bf16", ENGINE["kernels"].parts, "bf16", after="kernels")
+        ways["bf16"] = replace(ENGINE["kernels"], what="fast paths in bf16", precision="bf16")
     what = f"ThriftyNet mb1, {filters} filters, {iterations} iterations, batch {batch_size}, 32x32"
-    return measure("thriftynet", what, run, ways, **settings)
-
-
-def _without_merging() -> dict[str, Way]:
-    kernels = ENGINE["kernels"]
-    return {
-        "usual": ENGINE["usual"],
-        "plain": ENGINE["plain"],
-        "kernels": Way(kernels.what, kernels.parts, after="plain"),
-    }
+    return measure("thriftynet", what, run, ways, rounds=rounds, **settings)
 
 
 def measure(
@@ -98,16 +84,20 @@ def measure(
     run: Run,
     ways: Mapping[str, Way],
     *,
+    rounds: int,
     steps: int = 1,
-    rounds: int = 5,
     threads: int | None = None,
-    report: Say = lambda line: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> BenchRecord:
     """Time ``rounds`` rounds of ``steps`` training steps of each way, after a warm-up round; the first is the baseline.
 
     Args:
         threads: of the CPU; None: as PyTorch is set.
         report: receives a line of progress now and then.
+
+    Raises:
+        SpecError: a network that cannot be.
+        ThriftyError: the ways do not compute the same, or a process has died.
     """
     before = torch.get_num_threads()
     threads = threads or before
@@ -131,20 +121,23 @@ def measure(
                 report(
                     f"round {number}/{rounds}, images/s: " + ", ".join(f"{k} {v[-1]:.1f}" for k, v in speeds.items())
                 )
+    after = dict(zip(ways, [None, *ways], strict=False))
+    after |= {key: key.removesuffix(PARALLEL) for key in ways if key.endswith(PARALLEL)}
+    variants = {
+        key: Variant(
+            what=f"{way.what}; two trainings in parallel" if way.in_parallel > 1 else way.what,
+            precision=way.precision,
+            after=after[key],
+            images_per_second=speeds[key],
+            peak_bytes=peaks[key],
+        )
+        for key, way in ways.items()
+    }
     return BenchRecord(
         name=name,
         what=f"training steps, {what}",
         baseline=next(iter(ways)),
-        variants={
-            key: Variant(
-                what=way.what,
-                precision=way.precision,
-                after=way.after,
-                images_per_second=speeds[key],
-                peak_bytes=peaks[key],
-            )
-            for key, way in ways.items()
-        },
+        variants=variants,
         device=device_name(torch.device("cpu")),
         threads=threads,
         versions=versions(),

@@ -22,12 +22,11 @@ from thriftylib.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train: ``parts`` are those of our engine that it uses; ``after`` names the way that it adds one to."""
+    """One way to train; ``parts`` are those of our engine that it uses."""
 
     what: str
     parts: tuple[Literal["authors", "engine", "merged", "kernels"], ...] = ()
     precision: Precision = "fp32"
-    after: str | None = None
     in_parallel: int = 1  # trainings at once, which share the threads
 
     def trainer(self, run: Run) -> Trainer:
@@ -62,18 +61,14 @@ class Way:
             yield
 
 
-def bench_run(network: dict, images: int, batch_size: int, method: dict | None = None) -> Run:
-    """A run on random images of CIFAR-10's shape; ``images`` are more than the bench needs: an epoch must not end."""
+def bench_run(network: dict, steps: int, batch_size: int, method: dict | None = None) -> Run:
+    """A run on random images of CIFAR-10's shape; ``steps`` are more than the bench needs: an epoch must not end."""
+    schedule, augment = {"kind": "constant"}, Augment(crop=4, flip=True)
     recipe = Recipe(
-        name="bench",
-        epochs=1,
-        batch_size=batch_size,
-        learning_rate=0.01,
-        weight_decay=5e-4,
-        schedule={"kind": "constant"},
-        augment=Augment(crop=4, flip=True),
+        name="bench", epochs=1, batch_size=batch_size, learning_rate=0.01, schedule=schedule, augment=augment
     )
-    return Run(network=network, data={"name": "cifar10", "train_images": images}, recipe=recipe, method=method)
+    data = {"name": "cifar10", "train_images": steps * batch_size}
+    return Run(network=network, data=data, recipe=recipe, method=method)
 
 
 def random_images(run: Run) -> tuple[Tensor, Tensor]:
@@ -110,8 +105,7 @@ def _usual_loop(run: Run, network: nn.Module) -> Iterator[None]:
     optimizer = torch.optim.SGD(
         network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-    criterion = nn.CrossEntropyLoss()
-    running_loss, correct = 0.0, 0
+    criterion, running_loss, correct = nn.CrossEntropyLoss(), 0.0, 0
     for inputs, labels in DataLoader(_UsualImages(run), batch_size=recipe.batch_size, shuffle=True):
         optimizer.zero_grad()
         logits = network(inputs)

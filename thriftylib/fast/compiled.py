@@ -112,11 +112,10 @@ def _compile(command: list[str], source: Path, stem: str, folder: Path | None) -
 
 def _reason(failure: OSError | subprocess.SubprocessError) -> str:
     """The line that says most."""
-    if isinstance(failure, subprocess.CalledProcessError):
-        lines = failure.stderr.strip().splitlines()
-        fallback = lines[-1] if lines else f"exit code {failure.returncode}"
-        return next((line for line in lines if "error" in line), fallback)
-    return getattr(failure, "strerror", None) or str(failure)
+    if not isinstance(failure, subprocess.CalledProcessError):
+        return getattr(failure, "strerror", None) or str(failure)
+    lines = failure.stderr.strip().splitlines()
+    return next((line for line in lines if "error" in line), lines[-1] if lines else f"exit code {failure.returncode}")
 
 
 def _checksum(content: bytes) -> str:

@@ -24,6 +24,9 @@ from thriftylib.fast.fused_kernel import Kernel, map_size
 from thriftylib.fast.serving import FORWARD_HOOKS, Fast, Like, Mode, is_conv, is_norm
 
 MAX_INPUTS = 16  # channels: from 32 on PyTorch's convolutions are the faster
+MAX_LAYERS = (
+    3  # of an over-parameterised block: in CK of 9x9, which has four, merging takes the time, the rest is 1.2 x
+)
 _is_block, _is_relu, _is_pool = (
     Like(nn.Sequential(), "_modules", *FORWARD_HOOKS),
     Like(nn.ReLU()),
@@ -55,6 +58,7 @@ class FusedBlock(Fast, nn.Sequential):
             and is_conv(conv, mode)
             and conv.groups == 1
             and conv.in_channels <= MAX_INPUTS
+            and len(getattr(conv, "chain", ())) <= MAX_LAYERS
             and all(0 <= pad < size for pad, size in zip(conv.padding, conv.kernel_size, strict=True))
             and is_norm(norm, mode)
             and norm.affine

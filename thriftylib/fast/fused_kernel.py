@@ -47,24 +47,14 @@ class Kernel:
         norm: whose running statistics move, or are read.
         padding: of the height and of the width.
         x: (N, C, H, W) with any strides.
-        weight: (C', C, k, k').
-        bias, gamma, beta: (C',); ``bias`` may be None.
+        parameters: weight (C', C, k, k'), bias (C',) or None, gamma and beta (C',).
         keep: whether the batch's statistics are taken, and a backward pass follows; else the running ones are.
     """
 
     def __init__(
-        self,
-        norm: nn.BatchNorm2d,
-        padding: tuple[int, int],
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        gamma: Tensor,
-        beta: Tensor,
-        *,
-        keep: bool,
+        self, norm: nn.BatchNorm2d, padding: tuple[int, int], x: Tensor, *parameters: Tensor | None, keep: bool
     ) -> None:
-        self.library = library("fused_block", x.dtype)
+        self.library, (weight, *vectors) = library("fused_block", x.dtype), parameters
         lanes, group = self.library.fused_lanes(), self.library.fused_group()
         outputs, inputs, *kernel = self.shape = weight.shape
         size = map_size(x, kernel, padding)
@@ -79,14 +69,13 @@ class Kernel:
             "sums": x.new_empty(self.tiles, outputs, 2, dtype=torch.float64),
             "weight": weight.contiguous(),
             "negated": x.new_empty(self.shape),
-            "bias": None if bias is None else bias.contiguous(),
-            "gamma": gamma.contiguous(),
-            "beta": beta.contiguous(),
             "running_mean": norm.running_mean,
             "running_var": norm.running_var,
             "pooled": x.new_empty(self.tiles, groups, *self.pooled_size, group, lanes),
             "map": x.new_empty(self.tiles, groups, *size, group, lanes) if keep else None,
         }
+        for name, vector in zip(("bias", "gamma", "beta"), vectors, strict=True):
+            self.tensors[name] = None if vector is None else vector.contiguous()
         self._point(**self.tensors)
 
     def forward(self) -> Tensor:

@@ -34,9 +34,10 @@ class Mode:
 
 
 class Fast(nn.Module):
-    """The class of a module of class ``plain`` while a fast path may serve it.
+    """The class of a module of class ``plain`` while a fast path may serve it; copies and pickles of it are plain.
 
-    Copies and pickles of it are plain modules.
+    A subclass says what its kernel computes: ``is_meant(module)``, whether a module is that in every attribute;
+    ``takes(x)``, whether it also is for this input in the present modes; ``fast_forward(x)``, as ``plain.forward``.
     """
 
     plain: ClassVar[type[nn.Module]]
@@ -52,19 +53,6 @@ class Fast(nn.Module):
     def missing(cls, dtype: torch.dtype) -> str | None:
         """What this machine lacks to compute in ``dtype``, in one line; None: nothing."""
         return None
-
-    @staticmethod
-    def is_meant(module: nn.Module) -> bool:
-        """Whether ``module`` is what the kernel computes, in every attribute."""
-        raise NotImplementedError
-
-    def takes(self, x: Tensor) -> bool:
-        """Whether the kernel computes a module as :meth:`is_meant` has it for this input, in the present modes."""
-        raise NotImplementedError
-
-    def fast_forward(self, x: Tensor) -> Tensor:
-        """What ``plain.forward`` computes."""
-        raise NotImplementedError
 
     @classmethod
     def serves(cls, module: nn.Module) -> bool:
