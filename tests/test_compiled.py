@@ -41,8 +41,8 @@ def short_source(tmp_path, monkeypatch):
     """Code that is compiled in no time, for what is about compiling alone."""
     sources = tmp_path / "sources"
     sources.mkdir()
-    code = "#ifdef __AVX__\nenum { LANES = 4 };\n#else\nenum { LANES = 2 };\n#endif\nint fused_lanes(void) { return LANES; }"
-    (sources / "fused_block.c").write_text(code)
+    code = "#ifdef __AVX__", "enum { LANES = 4 };", "#else", "enum { LANES = 2 };", "#endif"
+    (sources / "fused_block.c").write_text("\n".join([*code, "int fused_lanes(void) { return LANES; }"]))
     monkeypatch.setattr(compiled, "_SOURCES", sources)
 
 
