@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from stepping import advance, trainer_of
 from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrizations, parametrize, weight_norm
@@ -346,6 +347,25 @@ def test_whoever_looks_at_single_operations_sees_them():
         traced = torch.jit.trace(fast.eval(), images())
         with torch.no_grad():
             assert_close(traced(2 * images()), plain.eval()(2 * images()))
+
+
+def test_a_compiled_network():
+    plain, fast = both(block)
+    assert torch.equal(torch.compile(fast, backend="eager", fullgraph=True)(images()), plain(images()))
+
+
+def test_hooks_of_a_method_see_the_layers(make_run):
+    """Registered at an epoch's end, say: the next step and evaluation call them at every use of the layer."""
+    trainer = trainer_of(make_run("thriftynet", {"filters": 8, "iterations": 5, "pool": 2}))
+    network, calls = trainer.network, []
+    assert type(network) is FastThriftyNet
+    handle = network.convs[0][1].register_forward_hook(lambda *_: calls.append(1))
+    advance(trainer, 1)
+    assert len(calls) == 5
+    trainer.evaluate(trainer.dataset.test)  # 100 images, one batch
+    assert len(calls) == 10
+    handle.remove()
+    assert fast_path.describe(network)
 
 
 def test_transforms():

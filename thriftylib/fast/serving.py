@@ -63,7 +63,8 @@ class Fast(nn.Module):
             return False  # an attribute of a kind that none of the classes gives it
 
     def forward(self, x: Tensor) -> Tensor:
-        served = self.serves(self) and is_ordinary(x) and self.takes(x)
+        compiling = torch.compiler.is_compiling()  # asked first, so that the compiler sees nothing of what follows
+        served = not compiling and self.serves(self) and is_ordinary(x) and self.takes(x)
         return self.fast_forward(x) if served else self.plain.forward(self, x)
 
     def _get_name(self) -> str:
@@ -80,7 +81,7 @@ def plain_class(cls: type[nn.Module]) -> type[nn.Module]:
 
 
 def is_watched() -> bool:
-    """Whether somebody waits for single operations: global hooks, modes, transforms, tracing, compiling."""
+    """Whether somebody waits for single operations: global hooks, modes, transforms, tracing."""
     return bool(
         any(_GLOBAL_HOOKS)
         or torch._C._len_torch_dispatch_stack()
@@ -88,7 +89,6 @@ def is_watched() -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
         or torch.jit.is_tracing()
-        or torch.compiler.is_compiling()
     )
 
 
