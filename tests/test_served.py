@@ -354,6 +354,16 @@ def test_a_compiled_network():
     assert torch.equal(torch.compile(fast, backend="eager", fullgraph=True)(images()), plain(images()))
 
 
+def test_a_hook_on_a_list_of_one_convolution():
+    plain, fast = both(lambda: recursion(conv="classic"))
+    calls = []
+    for network in (plain, fast):
+        network.convs[0] = nn.Sequential(network.convs[0])
+        network.convs[0].register_forward_hook(lambda *_: calls.append(1))
+    assert_identical(learn(fast), learn(plain))
+    assert len(calls) == 2 * 4
+
+
 def test_hooks_of_a_method_see_the_layers(make_run):
     """Registered at an epoch's end, say: the next step and evaluation call them at every use of the layer."""
     trainer = trainer_of(make_run("thriftynet", {"filters": 8, "iterations": 5, "pool": 2}))

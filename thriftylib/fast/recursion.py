@@ -106,7 +106,9 @@ def _fits(alpha: Tensor | None, iterations: int, states: int) -> bool:
 def _is_convolution(convs: nn.Module, filters: int, mode: Mode) -> bool:
     """Whether ``convs`` is a 3x3 convolution or a grouped one and a 1x1, as RecursionOptions.conv names them."""
     layers = leaves(convs)
-    if (len(layers) > 1 and not is_sequential(convs, mode)) or not all(is_conv(layer, mode) for layer in layers):
+    if isinstance(convs, nn.Sequential) and not is_sequential(convs, mode):
+        return False
+    if not all(is_conv(layer, mode) for layer in layers):
         return False
     narrow = layers[0].out_channels
     plain = [inner for layer in layers for inner in layer.modules() if type(inner) is nn.Conv2d]
