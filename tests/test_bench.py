@@ -64,17 +64,24 @@ def test_thriftynet(tmp_path, without_peaks):
     assert load_bench(tmp_path) == {"thriftynet": record}
 
 
-def test_smallnet(without_peaks, monkeypatch):
+@pytest.fixture
+def two_processors(without_peaks, monkeypatch):
+    """Two, and what would be trainings in parallel is one in this process."""
     begin = measure._training
     monkeypatch.setattr(measure, "_training", lambda run, way, *more: begin(run, replace(way, in_parallel=1), *more))
-    record = measure.bench_smallnet(threads=2, **TINY)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
+def test_smallnet(two_processors):
+    record = measure.bench_smallnet(threads=1, **TINY)
     names = ["usual", "plain", "kernels", "usual-in-parallel", "kernels-in-parallel"]
     assert (record.name, record.baseline, list(record.variants)) == ("smallnet-3", "usual", names)
     assert record.variants["kernels-in-parallel"].what == "fast paths; two trainings in parallel"
     assert record.gain("kernels-in-parallel") == record.ratio("kernels-in-parallel", "kernels")
 
 
-def test_overparameterised_blocks_are_merged_in_a_row_of_their_own(without_peaks):
+def test_overparameterised_blocks_are_merged_in_a_row_of_their_own(two_processors, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
     record = measure.bench_smallnet(kernel=7, convs="ck", linear=True, threads=1, **TINY)
     assert record.name == "smallnet-7-ck-fc"
     assert list(record.variants) == ["usual", "plain", "merged", "kernels"]

@@ -8,6 +8,7 @@ Nothing is timed before all are seen to compute the same.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -44,7 +45,7 @@ def bench_smallnet(
 ) -> BenchRecord:
     """Training steps of a SmallNet, perhaps over-parameterised (``convs``: cl, ck; ``linear``) with rate 4.
 
-    With two threads or more, the first way and the last are also measured as two trainings in parallel.
+    With two processors or more, the first way and the last are also measured as two trainings in parallel.
     ``settings`` and what it raises are those of :func:`measure`.
     """
     expanded = [name for name, there in ((convs.upper(), convs != "plain"), ("FC", linear)) if there]
@@ -52,7 +53,7 @@ def bench_smallnet(
     steps = SMALLNET_STEPS * (rounds + 1) + 2
     run = bench_run({"name": "smallnet", "options": {"kernel": kernel}}, steps, batch_size, method)
     ways = {name: way for name, way in ENGINE.items() if expanded or name != "merged"}
-    if (settings.get("threads") or torch.get_num_threads()) > 1:
+    if (os.cpu_count() or 1) > 1:
         ways |= {f"{name}{PARALLEL}": replace(ENGINE[name], in_parallel=2) for name in ("usual", "kernels")}
     what = f"SmallNet {kernel}x{kernel}, batch {batch_size}, 32x32"
     what += f", trained as {'+'.join(expanded)} of rate 4" if expanded else ""
@@ -188,7 +189,7 @@ def _training(run: Run, way: Way, threads: int, stack: ExitStack) -> Callable[[i
 
 
 def _process(run: Run, way: Way, threads: int) -> ProcessPoolExecutor:
-    arguments = run.model_dump(mode="json"), way, threads // way.in_parallel
+    arguments = run.model_dump(mode="json"), way, max(1, threads // way.in_parallel)
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=arguments)
 

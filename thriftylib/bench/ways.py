@@ -27,7 +27,7 @@ class Way:
     what: str
     parts: tuple[Literal["authors", "engine", "merged", "kernels"], ...] = ()
     precision: Precision = "fp32"
-    in_parallel: int = 1  # trainings at once, which share the threads
+    in_parallel: int = 1  # trainings at once, which share the threads, but have one each at least
 
     def trainer(self, run: Run) -> Trainer:
         """Our engine before its first step, with the parts that it uses."""
