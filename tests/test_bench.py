@@ -1,21 +1,33 @@
 """The bench on tiny sizes: what it compares is the same, and what it gives is a record. Nothing here is timed."""
 
 import multiprocessing
+import os
 import signal
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from thriftylib.bench import interleaved as bench
-from thriftylib.bench import smallnet as bench_smallnet
-from thriftylib.bench import thriftynet as bench_thriftynet
-from thriftylib.bench.interleaved import Way, _SideBySide
+from thriftylib.bench import measure
 from thriftylib.bench.record import load_bench, save_bench
-from thriftylib.bench.smallnet import PLAIN
-from thriftylib.bench.thriftynet import AUTHORS, AuthorsFormulation, bench_train
+from thriftylib.bench.ways import AuthorsFormulation, Way, bench_run
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.papers.thriftynet import ThriftyNetOptions
+
+TINY = {"batch_size": 4, "rounds": 2}
+
+
+@pytest.fixture
+def without_peaks(monkeypatch):
+    """No process of its own for each way."""
+    monkeypatch.setattr(measure, "_peak", lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(measure, "SMALLNET_STEPS", 2)
 
 
 def test_authors_formulation_is_the_papers_network():
@@ -32,84 +44,88 @@ def test_authors_formulation_is_the_papers_network():
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-12, msg=name)
 
 
-def test_tiny_bench_gives_a_record(tmp_path):
+def test_thriftynet(tmp_path, without_peaks):
     lines = []
     threads = torch.get_num_threads()
-    record = bench_train(filters=4, iterations=5, batch_size=4, rounds=2, threads=1, report=lines.append)
-    assert record.baseline == AUTHORS
-    assert {"authors", "fp32"} <= set(record.variants) <= {"authors", "fp32", "bf16"}
+    record = measure.bench_thriftynet(filters=4, iterations=5, threads=1, report=lines.append, **TINY)
+    names = ["authors", "usual", "plain", "kernels"]
+    assert [name for name in record.variants if name != "bf16"] == names
+    assert [record.variants[name].after for name in names] == [None, *names[:-1]]
+    assert record.baseline == "authors"
     assert all(len(variant.images_per_second) == 2 for variant in record.variants.values())
     assert record.threads == 1
     assert torch.get_num_threads() == threads
-    assert record.ratio("fp32") > 0
+    assert record.ratio("kernels") > 0
+    assert record.gain("kernels") == record.ratio("kernels", "plain")
+    assert record.gain("authors") is None
     assert "4 filters, 5 iterations, batch 4" in record.what
     assert lines[-1].startswith("round 2/2, images/s: authors ")
     save_bench(record, tmp_path)
-    assert load_bench(tmp_path) == {"train": record}
+    assert load_bench(tmp_path) == {"thriftynet": record}
+
+
+@pytest.fixture
+def two_processors(without_peaks, monkeypatch):
+    """Two, and what would be trainings in parallel is one in this process."""
+    begin = measure._training
+    monkeypatch.setattr(measure, "_training", lambda run, way, *more: begin(run, replace(way, in_parallel=1), *more))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
+def test_smallnet(two_processors):
+    record = measure.bench_smallnet(threads=1, **TINY)
+    names = ["usual", "plain", "kernels", "usual-in-parallel", "kernels-in-parallel"]
+    assert (record.name, record.baseline, list(record.variants)) == ("smallnet-3", "usual", names)
+    assert record.variants["kernels-in-parallel"].what == "fast paths; two trainings in parallel"
+    assert record.gain("kernels-in-parallel") == record.ratio("kernels-in-parallel", "kernels")
+
+
+def test_overparameterised_blocks_are_merged_in_a_row_of_their_own(two_processors, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    record = measure.bench_smallnet(kernel=7, convs="ck", linear=True, threads=1, **TINY)
+    assert record.name == "smallnet-7-ck-fc"
+    assert list(record.variants) == ["usual", "plain", "merged", "kernels"]
+    assert record.what.endswith("trained as CK+FC of rate 4")
 
 
 def test_a_different_result_is_not_timed(monkeypatch):
-    class Wrong(AuthorsFormulation):
-        def forward(self, x):
-            return 1.01 * super().forward(x)
-
-    monkeypatch.setattr(bench_thriftynet, "AuthorsFormulation", Wrong)
-    with pytest.raises(ThriftyError, match="logits differ from those of the authors' formulation by"):
-        bench_train(filters=4, iterations=5, batch_size=4, rounds=1)
+    monkeypatch.setattr(
+        AuthorsFormulation, "forward", lambda self, x, before=AuthorsFormulation.forward: before(self, 1.01 * x)
+    )
+    with pytest.raises(ThriftyError, match="usual: logits differ from those of authors by"):
+        measure.bench_thriftynet(filters=4, iterations=5, batch_size=4, rounds=1)
 
 
-def test_impossible_sizes():
-    with pytest.raises(SpecError, match="filters"):
-        bench_train(filters=2, iterations=5, batch_size=4, rounds=1)
-
-
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [({}, "smallnet-3"), ({"kernel": 7, "convs": "ck", "linear": True}, "smallnet-7-ck-fc")],
-)
-def test_tiny_bench_of_smallnet(options, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_smallnet, "STEPS", 2)
-    record = bench_smallnet.bench_smallnet(batch_size=4, rounds=2, threads=1, **options)
-    assert (record.name, record.baseline, set(record.variants)) == (name, PLAIN, {PLAIN, "fp32"})
-    assert all(len(variant.images_per_second) == 2 for variant in record.variants.values())
-    save_bench(record, tmp_path)
-    assert load_bench(tmp_path) == {name: record}
-
-
-def test_trainings_side_by_side(monkeypatch):
-    monkeypatch.setattr(bench_smallnet, "STEPS", 2)
-    monkeypatch.setattr(bench, "_peak", lambda *_: None)  # four processes less
-    record = bench_smallnet.bench_smallnet(batch_size=4, rounds=2, threads=2)
-    assert list(record.variants) == [PLAIN, "fp32", f"{PLAIN}-side-by-side", "fp32-side-by-side"]
-    assert record.variants["fp32-side-by-side"].what == "our engine; two trainings side by side"
-    assert record.ratio("fp32-side-by-side") > 0
+def test_trainings_in_parallel_their_memory_and_their_death():
+    run, way = small_run(), Way("ours", ("engine",), in_parallel=2)
+    if os.path.exists("/proc/self/status"):
+        assert measure._peak(run, way, 2) > 2**20
+    with ExitStack() as stack:
+        advance = measure._training(run, way, 2, stack)
+        advance(2)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)  # the other one lives on
+        with pytest.raises(ThriftyError, match="has died"):
+            advance(1)
     assert not multiprocessing.active_children()
 
 
-def test_a_training_side_by_side_that_dies_is_told():
-    run = bench_smallnet.smallnet_run(3, "plain", False, 4, 100)
-    with _SideBySide(run, Way("nothing", endless, at_once=2), 2) as training:
-        training.processes[0].kill()  # the other one lives on
-        with pytest.raises(ThriftyError, match="has died"):
-            training.advance(1)
-    assert [process.exitcode for process in training.processes] == [-signal.SIGKILL, 0]
+def small_run(**method):
+    method = method and {"name": "expandnets", "options": method}
+    return bench_run({"name": "smallnet", "options": {"kernel": 3}}, 25, 4, method or None)
 
 
-def endless(run):
-    while True:
-        yield
-
-
-def test_the_plain_side_walks_through_its_chains_with_pytorchs_own_operations():
-    run = bench_smallnet.smallnet_run(3, "cl", True, 4, 100)
-    network, calls = bench_smallnet.plain_network(run), []
+@pytest.mark.parametrize(("parts", "merged"), [((), False), (("engine",), False), (("engine", "merged"), True)])
+def test_layers_of_a_block_are_trained_one_by_one_or_merged(parts, merged):
+    network, calls = Way("a way", parts).network(small_run(convs="cl", linear=True)), []
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear | torch.nn.BatchNorm2d):
             module.register_forward_hook(lambda *_, name=name: calls.append(name))
-    network(torch.randn(4, 3, 32, 32))
-    assert len(calls) == 3 * 3 + 3 + 3 + 1  # chains of convolutions, norms, chain of linear layers, classifier
+    network(torch.randn(128, 3, 32, 32))
+    assert len(calls) == (3 + 1 if merged else 3 * 3 + 3 + 3 + 1)  # convolutions, norms, linear layers, classifier
 
 
-def test_impossible_expansions():
+def test_impossible_sizes_and_expansions():
+    with pytest.raises(SpecError, match="filters"):
+        measure.bench_thriftynet(filters=2, iterations=5, batch_size=4, rounds=1)
     with pytest.raises(SpecError, match="kind = 'ck': needs an odd, square kernel"):
-        bench_smallnet.bench_smallnet(convs="ck", batch_size=4, rounds=1)
+        measure.bench_smallnet(convs="ck", batch_size=4, rounds=1)

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import thriftylib
-from thriftylib.bench import thriftynet as bench_thriftynet
+from thriftylib.bench import measure
 from thriftylib.bench.record import BenchRecord, Variant
 from thriftylib.cli import app
 from thriftylib.cli.train import parse_where
@@ -384,11 +384,12 @@ def test_bench_prints_ratios(monkeypatch):
             date="2026-01-31",
         )
 
-    monkeypatch.setattr(bench_thriftynet, "bench_train", measured)
+    monkeypatch.setattr(measure, "bench_thriftynet", measured)
     found = json.loads(call("bench", "train", "--rounds", 3, "--json").stdout)
     assert found["variants"]["ours"]["images_per_second"] == [20.0] * 3
     shown = next(line.split() for line in call("bench", "train").stdout.splitlines() if line.startswith("ours"))
     assert [shown[3], shown[4], shown[6]] == ["20.00", "2.00", "0.25"]
+    assert "did you mean 'thriftynet'" in call("bench", "thriftnet", code=2).stderr
 
 
 def test_a_terminated_training_leaves_a_checkpoint(tmp_path):

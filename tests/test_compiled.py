@@ -12,12 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from thriftylib.fast import compiled
-from thriftylib.fast import fused_blocks as stages
+from thriftylib.fast import compiled, fused_kernel
 from thriftylib.fast.compiled import compiler, library, missing
-from thriftylib.fast.fused_blocks import FastStage
-from thriftylib.fast.kernels import accelerate, hint, is_accelerated
+from thriftylib.fast.fused_blocks import FusedBlock
 from thriftylib.papers.expandnets import SmallNetOptions
+from thriftylib.training import fast_path
+from thriftylib.training.fast_path import hint
+
+pytestmark = pytest.mark.fast
+
+
+def accelerate(network):
+    return fast_path.accelerate(network, ("fused_blocks",))
 
 
 @pytest.fixture
@@ -25,11 +31,22 @@ def anew(tmp_path, monkeypatch):
     """An empty cache folder, and nothing loaded yet; again nothing afterwards."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     compiled._find.cache_clear()
+    compiled._version.cache_clear()
     yield tmp_path / "cache" / "thriftylib" / "native"
     compiled._find.cache_clear()
 
 
-def stage():
+@pytest.fixture
+def short_source(tmp_path, monkeypatch):
+    """Code that is compiled in no time, for what is about compiling alone."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    code = "#ifdef __AVX__", "enum { LANES = 4 };", "#else", "enum { LANES = 2 };", "#endif"
+    (sources / "fused_block.c").write_text("\n".join([*code, "int fused_lanes(void) { return LANES; }"]))
+    monkeypatch.setattr(compiled, "_SOURCES", sources)
+
+
+def block():
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 11, (5, 3), padding=(2, 0)), nn.BatchNorm2d(11), nn.ReLU(), nn.MaxPool2d(2)
     return nn.Sequential(*layers).double()
@@ -42,56 +59,58 @@ def learn(network):
     return [y.detach(), x.grad, *(parameter.grad for parameter in network.parameters())]
 
 
-def test_compiled_once_and_kept(anew, monkeypatch):
-    library("stage", torch.float64)
+def test_compiled_once_and_kept(anew, short_source, monkeypatch):
+    library("fused_block", torch.float64)
     (kept,) = anew.iterdir()
     compiled._find.cache_clear()
     monkeypatch.setattr(subprocess, "run", None)  # whoever compiles again fails
-    assert library("stage", torch.float64)._name == str(kept)
+    assert library("fused_block", torch.float64)._name == str(kept)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_python_and_c_agree_on_the_fields(dtype):
-    assert library("stage", dtype).stage_bytes() == ctypes.sizeof(stages._CStage)
-    source = (compiled._SOURCES / "stage.c").read_text()
-    struct = re.sub(r"/\*.*?\*/", "", re.search(r"struct stage \{(.*?)\n\};", source, re.DOTALL)[1], flags=re.DOTALL)
+    assert library("fused_block", dtype).fused_bytes() == ctypes.sizeof(fused_kernel.Fields)
+    source = (compiled._SOURCES / "fused_block.c").read_text()
+    struct = re.sub(
+        r"/\*.*?\*/", "", re.search(r"struct fused_block \{(.*?)\n\};", source, re.DOTALL)[1], flags=re.DOTALL
+    )
     names = re.findall(r"(\w+)\s*[,;]", struct)
-    assert names == [name for name, _ in stages._CStage._fields_]
+    assert names == [name for name, _ in fused_kernel.Fields._fields_]
 
 
 @pytest.mark.parametrize("left", [0, 100, 5000, -1])
-def test_damaged_file_is_made_anew(anew, left):
+def test_damaged_file_is_made_anew(anew, short_source, left):
     """A library cut short could kill the process that loads it."""
-    library("stage", torch.float64)
+    library("fused_block", torch.float64)
     (kept,) = anew.iterdir()
     whole = kept.read_bytes()
     compiled._find.cache_clear()
     kept.unlink()
     kept.write_bytes(whole[:left])
-    assert library("stage", torch.float64).stage_lanes() > 1
+    assert library("fused_block", torch.float64).fused_lanes() > 1
     assert kept.read_bytes() == whole
 
 
-def test_changed_source_or_command_is_another_file(anew, tmp_path, monkeypatch):
-    library("stage", torch.float64)
-    library("stage", torch.float32)
+def test_changed_source_or_command_is_another_file(anew, short_source, tmp_path, monkeypatch):
+    library("fused_block", torch.float64)
+    library("fused_block", torch.float32)
     compiled._find.cache_clear()
     monkeypatch.setattr(compiled, "_FLAGS", (*compiled._FLAGS, "-g0"))
-    library("stage", torch.float64)
+    library("fused_block", torch.float64)
     compiled._find.cache_clear()
     sources = tmp_path / "native"
     sources.mkdir()
     for path in compiled._SOURCES.iterdir():
         (sources / path.name).write_text(path.read_text() + "\n")
     monkeypatch.setattr(compiled, "_SOURCES", sources)
-    library("stage", torch.float64)
+    library("fused_block", torch.float64)
     assert len(list(anew.iterdir())) == 4
 
 
-def test_nothing_is_kept_where_nothing_can_be(tmp_path, anew, monkeypatch):
+def test_nothing_is_kept_where_nothing_can_be(tmp_path, anew, short_source, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert library("stage", torch.float64).stage_lanes() > 1
+    assert library("fused_block", torch.float64).fused_lanes() > 1
 
 
 NONE = "there is no C compiler (gcc, cc, clang or what CC names)"
@@ -109,32 +128,32 @@ NONE = "there is no C compiler (gcc, cc, clang or what CC names)"
 )
 def test_no_compiler_or_one_that_fails(anew, command, reason, monkeypatch):
     monkeypatch.setenv("CC", command)
-    assert library("stage", torch.float64) is None
-    assert reason in missing("stage", torch.float64)
-    plain = stage()
+    assert library("fused_block", torch.float64) is None
+    assert reason in missing("fused_block", torch.float64)
+    plain = block()
     slow = accelerate(copy.deepcopy(plain))
-    assert "forward" not in vars(slow)
-    assert not is_accelerated(slow)
+    assert type(slow) is nn.Sequential
+    assert fast_path.describe(slow) is None
     assert reason in hint(slow)
-    assert hint(slow).endswith(": stages run on PyTorch's operators, which is slower")
+    assert hint(slow).endswith(": fused conv-BN-ReLU-pool runs on PyTorch's operators, which is slower")
     fast = copy.deepcopy(plain)
-    fast.forward = FastStage(fast)  # made where there was one
+    fast.__class__ = FusedBlock  # made where there was one
     torch.testing.assert_close(learn(fast), learn(plain), rtol=0, atol=0)
 
 
-def test_a_compiler_that_does_not_know_the_processor(anew, monkeypatch):
+def test_a_compiler_that_does_not_know_the_processor(anew, short_source, monkeypatch):
     monkeypatch.setattr(compiled, "_TUNED", ("-march=no-such-processor",))
-    assert library("stage", torch.float64).stage_lanes() == 2
+    assert library("fused_block", torch.float64).fused_lanes() == 2
 
 
-def test_nobodys_home(anew, monkeypatch):
+def test_nobodys_home(anew, short_source, monkeypatch):
     monkeypatch.setattr(compiled, "cache_dir", lambda: Path("~nobody-of-this-name").expanduser())
-    assert library("stage", torch.float64).stage_lanes() > 1
+    assert library("fused_block", torch.float64).fused_lanes() > 1
 
 
 def test_nothing_is_missing_where_the_compiler_works():
     assert compiler()
-    assert missing("stage", torch.float64) is None
+    assert missing("fused_block", torch.float64) is None
     assert hint(accelerate(SmallNetOptions().build((3, 32, 32), 10))) is None
     assert hint(nn.Linear(2, 2)) is None
 
@@ -145,18 +164,18 @@ def test_cc_with_arguments(monkeypatch):
 
 
 def test_other_numbers_have_no_code():
-    assert library("stage", torch.bfloat16) is None
-    assert missing("stage", torch.bfloat16) is None  # nothing that a compiler would mend
+    assert library("fused_block", torch.bfloat16) is None
+    assert missing("fused_block", torch.bfloat16) is None  # nothing that a compiler would mend
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these flags are of x86 processors")
 @pytest.mark.parametrize("flags", [("-mno-avx512f",), ("-mno-avx",)], ids=["32 bytes", "16 bytes"])
 def test_narrower_registers(anew, flags, monkeypatch):
     monkeypatch.setattr(compiled, "_FLAGS", (*compiled._FLAGS, *flags))
-    assert library("stage", torch.float64).stage_lanes() <= (4 if "-mno-avx512f" in flags else 2)
-    plain = stage()
+    assert library("fused_block", torch.float64).fused_lanes() <= (4 if "-mno-avx512f" in flags else 2)
+    plain = block()
     fast = accelerate(copy.deepcopy(plain))
-    assert is_accelerated(fast)
+    assert fast_path.describe(fast)
     torch.testing.assert_close(learn(fast), learn(plain), rtol=1e-9, atol=1e-10)
 
 

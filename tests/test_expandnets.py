@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from thriftylib.errors import SpecError
-from thriftylib.fast.kernels import accelerate
 from thriftylib.options import NetworkOptions, find
 from thriftylib.papers import expandnets_expansion
 from thriftylib.papers.expandnets import ExpandNetsOptions, SmallNetOptions
@@ -26,6 +25,7 @@ from thriftylib.papers.expandnets_expansion import (
     merge,
 )
 from thriftylib.papers.expandnets_method import contract, expand
+from thriftylib.training.fast_path import accelerate
 
 CIFAR = (3, 32, 32)
 KINDS = [("cl", 1), ("cl", 3), ("cl", 5), ("cl", 7), ("cl", 9), ("ck", 5), ("ck", 7), ("ck", 9)]
@@ -354,7 +354,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast path"])
+@pytest.mark.parametrize("fast", [False, pytest.param(True, marks=pytest.mark.fast)], ids=["plain", "fast path"])
 @pytest.mark.parametrize(("name", "options", "how"), NETWORKS.values(), ids=NETWORKS)
 def test_contraction_keeps_the_predictions_and_leaves_the_plain_network(name, options, how, fast):
     torch.manual_seed(0)
@@ -362,7 +362,7 @@ def test_contraction_keeps_the_predictions_and_leaves_the_plain_network(name, op
     plain = options.build(CIFAR, 10)
     network = expand(options.build(CIFAR, 10), **how)
     if fast:
-        accelerate(network)
+        accelerate(network, options.fast)
     x = images(3, (32, 32), 12, torch.float32)
     before = train_steps(network, x)
     kept = contract(copy.deepcopy(network)).state_dict()
@@ -375,12 +375,13 @@ def test_contraction_keeps_the_predictions_and_leaves_the_plain_network(name, op
     assert torch.equal(after.argmax(1), before.argmax(1))
 
 
+@pytest.mark.fast
 def test_a_fast_network_of_chains_learns_what_a_plain_one_does():
     options = find(NetworkOptions, "thriftynet")(filters=8, iterations=3, conv="classic", pool=2)
     torch.manual_seed(0)
     network = expand(options.build(CIFAR, 10), convs="cl").double()
     x = images(3, (32, 32), 6)
-    assert difference(train_steps(accelerate(copy.deepcopy(network)), x), train_steps(network, x)) < 1e-9
+    assert difference(train_steps(accelerate(copy.deepcopy(network), options.fast), x), train_steps(network, x)) < 1e-9
 
 
 def test_contraction_removes_the_chains_and_the_hooks():

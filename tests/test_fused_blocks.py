@@ -8,15 +8,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thriftylib.fast import fused_blocks as stages
-from thriftylib.fast.fused_blocks import FastStage, is_stage
-from thriftylib.fast.kernels import accelerate, is_accelerated
+from thriftylib.fast import fused_kernel, tiles
+from thriftylib.fast.fused_blocks import FusedBlock
 from thriftylib.papers.expandnets import SmallNetOptions
 from thriftylib.papers.expandnets_method import expand
+from thriftylib.training import fast_path
+
+pytestmark = pytest.mark.fast
 
 
-def stage(inputs=3, outputs=8, kernel=3, padding=0, bias=True, gamma=(-1.0, 1.5), dtype=torch.float64):
-    """A stage away from its start, as it is and accelerated."""
+def accelerate(network, precision="fp32"):
+    return fast_path.accelerate(network, ("fused_blocks",), precision)
+
+
+def block(inputs=3, outputs=8, kernel=3, padding=0, bias=True, gamma=(-1.0, 1.5), dtype=torch.float64):
+    """A block away from its start, as it is and accelerated."""
     torch.manual_seed(0)
     conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=bias)
     plain = nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))
@@ -53,8 +59,8 @@ SERVED = {
 
 @pytest.mark.parametrize("options", SERVED.values(), ids=SERVED)
 def test_equals_the_plain_modules_in_float64(options):
-    plain, fast = stage(**options)
-    assert isinstance(fast.forward, FastStage)
+    plain, fast = block(**options)
+    assert type(fast) is FusedBlock
     x = images(channels=options.get("inputs", 3))
     (y, gradients), (ours, our_gradients) = learn(plain, x), learn(fast, x)
     torch.testing.assert_close(ours, y, rtol=1e-11, atol=1e-12)
@@ -67,8 +73,8 @@ def test_equals_the_plain_modules_in_float64(options):
 
 
 def test_fp32_is_as_close_to_float64_as_the_plain_modules():
-    exact = learn(stage()[0], images())
-    found = [learn(network, images(dtype=torch.float32)) for network in stage(dtype=torch.float32)]
+    exact = learn(block()[0], images())
+    found = [learn(network, images(dtype=torch.float32)) for network in block(dtype=torch.float32)]
     errors = [
         [(a.double() - b).norm() / (b.norm() + 1e-3) for a, b in zip([y, *grads], [exact[0], *exact[1]], strict=True)]
         for y, grads in found
@@ -79,7 +85,7 @@ def test_fp32_is_as_close_to_float64_as_the_plain_modules():
 
 def test_ties_share_nothing():
     """Equal pixels, as in an image's black border: the gradient goes where the plain max-pool sends it."""
-    plain, fast = stage(gamma=(0.5, 1.5))
+    plain, fast = block(gamma=(0.5, 1.5))
     flat = torch.zeros(6, 3, 12, 12, dtype=torch.float64)
     flat[:, :, 6:] = images(size=(6, 12))
     (_, gradients), (_, ours) = learn(plain, flat), learn(fast, flat)
@@ -92,7 +98,7 @@ def test_ties_share_nothing():
 def test_any_number_of_images(count, dtype):
     """One block, a full one, some and a part of one."""
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
-    (exact, fast), x = stage(), images(count)
+    (exact, fast), x = block(), images(count)
     y, gradients = learn(exact, x)
     ours, our_gradients = learn(fast.to(dtype), x.to(dtype))
     for a, b in zip([ours, *our_gradients], [y, *gradients], strict=True):
@@ -104,7 +110,7 @@ def test_any_number_of_images(count, dtype):
 
 LAYOUTS = {
     "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
-    "images last": lambda x: x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+    "batch innermost": lambda x: x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
     "every second image of more": lambda x: x.repeat_interleave(2, 0)[::2],
     "one image many times": lambda x: x[:1].expand_as(x),
 }
@@ -112,7 +118,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_any_layout_of_the_images_and_of_the_gradient(layout):
-    plain, fast = stage()
+    plain, fast = block()
     x, found = layout(images(17)), []
     for network in (plain, fast):
         y = network.train()(x)
@@ -122,12 +128,12 @@ def test_any_layout_of_the_images_and_of_the_gradient(layout):
 
 
 def test_the_same_bits_on_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr(stages, "WORTH_SHARING", 0)
+    monkeypatch.setattr(fused_kernel, "WORTH_SHARING", 0)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            y, gradients = learn(stage(dtype=torch.float32)[1], images(100, dtype=torch.float32))
+            y, gradients = learn(block(dtype=torch.float32)[1], images(100, dtype=torch.float32))
             found.append([y, *gradients])
     finally:
         torch.set_num_threads(before)
@@ -139,7 +145,7 @@ def test_the_same_bits_on_any_number_of_threads(monkeypatch):
 @pytest.mark.parametrize("size", [(32, 32), (120, 90)])
 def test_long_sums_and_means_far_from_zero(mean, size):
     """Where a long sum in fp32 would drift, and squares of the values would eat the variance."""
-    plain, fast = stage(bias=False)
+    plain, fast = block(bias=False)
     x = mean + images(8, size=size)
     exact, found = learn(plain, x), []
     for network in (plain.float(), fast.float()):
@@ -151,8 +157,8 @@ def test_long_sums_and_means_far_from_zero(mean, size):
         assert (a - c).norm() < 4 * (b - c).norm() + 1e-5 * c.norm()
 
 
-def test_walking_backward_twice_and_what_changed_meanwhile():
-    _, fast = stage()
+def test_two_backward_passes_and_what_changed_meanwhile():
+    _, fast = block()
     x = images().requires_grad_()
     y = fast.train()(x).sum()
     first = torch.autograd.grad(y, [x, *fast.parameters()], retain_graph=True)
@@ -168,16 +174,16 @@ def test_walking_backward_twice_and_what_changed_meanwhile():
             y.backward()
 
 
-def test_memory_is_free_after_the_way_back(monkeypatch):
-    large, release = [], stages._Pass.release
+def test_memory_is_free_after_the_backward_pass(monkeypatch):
+    large, release = [], fused_kernel.Kernel.release
 
-    def watched(walk, *names):
-        given = release(walk, *names)
+    def watched(kernel, *names):
+        given = release(kernel, *names)
         large.extend(map(weakref.ref, given))
         return given
 
-    monkeypatch.setattr(stages._Pass, "release", watched)
-    _, fast = stage()
+    monkeypatch.setattr(fused_kernel.Kernel, "release", watched)
+    _, fast = block()
     y = fast.train()(images())
     assert len(large) == 2
     y.sum().backward()
@@ -187,7 +193,7 @@ def test_memory_is_free_after_the_way_back(monkeypatch):
 @pytest.mark.parametrize("frozen", ["0.weight", "0.bias", "1.weight", "1.bias"])
 def test_frozen_parameters_and_images_without_a_gradient(frozen):
     found = []
-    for network in stage():
+    for network in block():
         network.get_parameter(frozen).requires_grad_(False)
         network.train()(images()).square().sum().backward()
         found.append([parameter.grad for parameter in network.parameters()])
@@ -198,7 +204,7 @@ def test_frozen_parameters_and_images_without_a_gradient(frozen):
 
 
 def test_the_output_may_be_changed_in_place():
-    plain, fast = stage()
+    plain, fast = block()
     found = []
     for network in (plain, fast):
         network.train()(images()).add_(0.5).square().sum().backward()
@@ -206,9 +212,9 @@ def test_the_output_may_be_changed_in_place():
     torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-10)
 
 
-def test_a_norm_in_another_mode_than_its_stage():
+def test_a_norm_in_another_mode_than_its_block():
     for mode in (True, False):
-        plain, fast = stage()
+        plain, fast = block()
         for network in (plain, fast):
             network.train(mode)[1].train(not mode)
         with torch.set_grad_enabled(mode):
@@ -218,17 +224,17 @@ def test_a_norm_in_another_mode_than_its_stage():
 
 @pytest.mark.parametrize("part", ["0", "1"])
 def test_another_precision_or_device_is_left_to_pytorch(part):
-    plain, fast = stage(dtype=torch.float32)
+    plain, fast = block(dtype=torch.float32)
     for network in (plain, fast):
         network.train().get_submodule(part).double()
         with pytest.raises(RuntimeError):
             network(images())
     with pytest.raises(RuntimeError, match="device"):
-        stage()[1].train()(images().to("meta"))
+        block()[1].train()(images().to("meta"))
 
 
 def test_parameters_that_are_views():
-    plain, fast = stage()
+    plain, fast = block()
     for network in (plain, fast):
         for module in (network[0], network[1]):
             module.bias = nn.Parameter(torch.linspace(-1, 1, 16, dtype=torch.float64).view(8, 2)[:, 1])
@@ -238,7 +244,7 @@ def test_parameters_that_are_views():
 
 @pytest.mark.parametrize("where", [(0, 0), (4, 4), (7, 10), (13, 10)])
 def test_what_is_no_number_goes_where_pytorch_sends_it(where):
-    plain, fast = stage()
+    plain, fast = block()
     x = images()
     x[3, 1, *where] = float("nan")
     with torch.no_grad():
@@ -255,7 +261,7 @@ def test_smallnet_as_it_is_and_expanded(convs):
     if convs:
         expand(plain, convs=convs, linear=True, image=False)
     fast = accelerate(copy.deepcopy(plain.double()))
-    assert sum(isinstance(module.forward, FastStage) for module in fast.modules()) == 3
+    assert sum(type(module) is FusedBlock for module in fast.modules()) == 3
     labels = torch.arange(6)
     for network in (plain, fast):
         F.cross_entropy(network.train()(images(size=(32, 32))), labels).backward()
@@ -264,12 +270,18 @@ def test_smallnet_as_it_is_and_expanded(convs):
 
 
 def test_threads_are_shared_only_where_every_convolution_is_served():
-    plain, fast = stage()
-    assert is_accelerated(fast)
-    assert not is_accelerated(plain)
-    assert not is_accelerated(nn.Linear(2, 2))
-    assert is_accelerated(accelerate(SmallNetOptions().build((3, 32, 32), 10)))
-    assert not is_accelerated(nn.Sequential(fast, nn.Conv2d(8, 8, 3)))
+    def shares(network):
+        with fast_path.sharing(network):
+            return bool(tiles._shared.get())
+
+    plain, fast = block()
+    assert shares(fast)
+    assert not shares(plain)
+    assert not shares(nn.Linear(2, 2))
+    assert shares(accelerate(SmallNetOptions().build((3, 32, 32), 10)))
+    assert not shares(nn.Sequential(fast, nn.Conv2d(8, 8, 3)))
+    fast[0].register_forward_hook(lambda *_: None)
+    assert not shares(fast)
 
 
 def sequential(**changed):
@@ -297,16 +309,20 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("changed", OTHERS.values(), ids=OTHERS)
-def test_other_stages_keep_the_plain_forward(changed):
-    assert is_stage(sequential())
-    other = sequential(**changed)
-    assert not is_stage(other)
-    assert "forward" not in vars(accelerate(other))
+def test_other_blocks_keep_the_plain_forward(changed):
+    assert type(accelerate(sequential())) is FusedBlock
+    assert type(accelerate(sequential(**changed))) is nn.Sequential
+
+
+def test_long_overparameterised_blocks_are_left_to_pytorch():
+    for kernel, served in ((7, True), (9, False)):
+        network = expand(SmallNetOptions(kernel=kernel).build((3, 32, 32), 10), convs="ck")
+        assert bool(fast_path.describe(accelerate(network))) == served
 
 
 def test_plain_where_the_fast_path_does_not_apply():
-    plain, fast = stage(dtype=torch.float32)
-    assert "forward" not in vars(accelerate(copy.deepcopy(plain), "bf16"))
+    plain, fast = block(dtype=torch.float32)
+    assert type(accelerate(copy.deepcopy(plain), "bf16")) is nn.Sequential
     x = images(dtype=torch.float32)
     with torch.no_grad():  # training mode without gradients: statistics move as in the plain modules
         torch.testing.assert_close(fast.train()(x), plain.train()(x))

@@ -8,10 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thriftylib.fast import tiles as groups
-from thriftylib.fast.kernels import accelerate
+from thriftylib.fast import maps, tiles
+from thriftylib.fast.recursion import FastThriftyNet
 from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.papers.thriftynet_recursion import ThriftyNet
+from thriftylib.training.fast_path import accelerate
+
+pytestmark = pytest.mark.fast
 
 # Between them: every option of the recursion that the fast path serves.
 SERVED = {
@@ -34,10 +37,10 @@ SERVED = {
 
 
 @pytest.fixture(autouse=True)
-def small_groups(monkeypatch):
-    """Several groups in every batch."""
-    monkeypatch.setattr(groups, "GROUP_BYTES", 2 * 8 * 12 * 10 * 4)  # two images
-    monkeypatch.setattr(groups, "SMALL_BYTES", 0)
+def small_tiles(monkeypatch):
+    """Several tiles in every batch."""
+    monkeypatch.setattr(tiles, "TILE_BYTES", 2 * 8 * 12 * 10 * 4)  # two images
+    monkeypatch.setattr(tiles, "SMALL_BYTES", 0)
 
 
 def networks(dtype=torch.float64, precision="fp32", size=(12, 10), **options):
@@ -52,7 +55,7 @@ def networks(dtype=torch.float64, precision="fp32", size=(12, 10), **options):
                 norm.weight.uniform_(0.5, 1.5)
                 norm.bias.normal_(0, 0.3)
     plain = plain.to(dtype)  # only now: drawn in float64, the numbers would be others
-    return plain, accelerate(copy.deepcopy(plain), precision)
+    return plain, accelerate(copy.deepcopy(plain), ("recursion",), precision)
 
 
 def batch(images=5, dtype=torch.float64, size=(12, 10)):
@@ -76,9 +79,9 @@ def assert_same(mine, theirs, **tolerance):
         torch.testing.assert_close(mine[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-def test_groups_are_the_whole_batch_in_equal_parts():
+def test_tiles_are_the_whole_batch_in_equal_parts():
     for images in (1, 3, 7, 100):
-        parts = groups.cut(images, 8 * 12 * 10)
+        parts = tiles.cut(images, 8 * 12 * 10)
         assert [i for part in parts for i in range(images)[part]] == list(range(images))
         sizes = [part.stop - part.start for part in parts]
         assert max(sizes) <= 2
@@ -173,19 +176,19 @@ def test_the_same_bits_every_time_and_on_any_number_of_threads(precision):
 @pytest.mark.parametrize("conv", ["classic", "mb1", "mb2"])
 def test_maps_keep_their_channels_last(conv, monkeypatch):
     seen = []
-    forward, backward = groups.Layer.forward, groups.Layer.backward
+    forward, backward = maps.Conv.forward, maps.Conv.backward
 
-    def watch_forward(layer, x):
-        seen.extend((x, forward(layer, x)))
+    def watch_forward(conv, x):
+        seen.extend((x, forward(conv, x)))
         return seen[-1]
 
-    def watch_backward(layer, x, gradient, wanted):
-        result = backward(layer, x, gradient, wanted)
-        seen.extend((x, gradient, *([result[0]] if wanted else [])))
+    def watch_backward(conv, x, gradient, needed):
+        result = backward(conv, x, gradient, needed)
+        seen.extend((x, gradient, *([result[0]] if needed else [])))
         return result
 
-    monkeypatch.setattr(groups.Layer, "forward", watch_forward)
-    monkeypatch.setattr(groups.Layer, "backward", watch_backward)
+    monkeypatch.setattr(maps.Conv, "forward", watch_forward)
+    monkeypatch.setattr(maps.Conv, "backward", watch_backward)
     _, fast = networks(torch.float32, iterations=5, conv=conv)
     fast.head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     learn(fast, *batch(dtype=torch.float32))
@@ -208,7 +211,7 @@ def test_two_maps_an_iteration_and_none_fresh_in_the_next_step(monkeypatch):
 @pytest.mark.parametrize("activation", ["softplus", "celu", "tanhshrink", "swish", "hswish", "retanh"])
 def test_other_activations_keep_the_plain_forward(activation):
     plain, fast = networks(iterations=4, activation=activation)
-    assert "forward" not in vars(fast)
+    assert type(fast) is ThriftyNet
     assert_same(learn(fast, *batch()), learn(plain, *batch()), rtol=0, atol=0)
 
 
@@ -229,8 +232,8 @@ def test_networks_that_hold_thriftynets():
     stem = nn.Conv2d(3, 5, 3).double()
     plain = nn.Sequential(stem, *blocks, nn.Flatten(), nn.LazyLinear(10, dtype=torch.float64))
     plain(batch(size=(24, 20))[0])
-    fast = accelerate(copy.deepcopy(plain))
-    assert all("forward" in vars(block) for block in fast[1:3])
+    fast = accelerate(copy.deepcopy(plain), ("recursion",))
+    assert [type(block) for block in fast[1:3]] == [FastThriftyNet] * 2
     assert_same(learn(fast, *batch(size=(24, 20))), learn(plain, *batch(size=(24, 20))), rtol=1e-9, atol=1e-11)
 
 
@@ -238,7 +241,7 @@ def test_a_graph_serves_once_and_only_unchanged_weights():
     _, fast = networks(iterations=3)
     loss = fast(batch()[0]).sum()
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="only once"):
+    with pytest.raises(RuntimeError, match="one backward pass only"):
         loss.backward()
     loss = fast(batch()[0]).sum()
     with torch.no_grad():
@@ -259,19 +262,19 @@ def test_two_graphs_at_once():
 
 
 def test_each_keeps_the_order_and_ends_with_an_error():
-    """On more threads than groups, and fewer; inside a step that shares its threads and outside."""
+    """On more threads than tiles, and fewer; inside a step that shares its threads and outside."""
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            for shared in (nullcontext, groups.sharing_threads):
+            for shared in (nullcontext, tiles.sharing_threads):
                 with shared():
-                    assert groups.each(lambda i: (i, torch.get_num_threads()), range(3)) == [(i, 1) for i in range(3)]
-                    assert groups.each(str, []) == []
+                    assert tiles.each(lambda i: (i, torch.get_num_threads()), range(3)) == [(i, 1) for i in range(3)]
+                    assert tiles.each(str, []) == []
                     with pytest.raises(ZeroDivisionError):
-                        groups.each(lambda i: 1 / i, [2, 1, 0, 1])
+                        tiles.each(lambda i: 1 / i, [2, 1, 0, 1])
                     with pytest.raises(IndexError):
-                        groups.each([].__getitem__, range(3))
+                        tiles.each([].__getitem__, range(3))
                 assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

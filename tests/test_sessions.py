@@ -224,6 +224,7 @@ def test_a_broken_trace_is_no_hindrance(make_run, tmp_path):
     assert len(train(run, results=tmp_path, progress=False).record.sessions) == 1
 
 
+@pytest.mark.fast
 def test_the_record_names_the_fast_path(make_run, tmp_path):
     plain = train(make_run(epochs=1), results=tmp_path, progress=False).record
     assert plain.sessions[0].fast is None

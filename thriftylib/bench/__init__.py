@@ -1,1 +1,1 @@
-"""What ``thrifty bench`` measures: ratios of images per second, interleaved in one process."""
+"""What ``thrifty bench`` measures: images per second of several ways to train one network, interleaved."""

@@ -1,4 +1,4 @@
-"""Bench records: how fast variants of one thing ran, in turns. No torch."""
+"""Bench records: how fast variants of one thing ran, interleaved. No torch."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ class Variant(Strict):
 
     what: Text
     precision: Literal["fp32", "bf16"]
+    after: str | None = None  # the variant that it adds one thing to
     images_per_second: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     peak_bytes: Annotated[int, Field(ge=1)] | None = None
 
 
 class BenchRecord(Strict):
-    """Variants measured in turns, round by round, so that a slow moment of the machine hits all of them.
+    """Variants measured interleaved, round by round, so that a slow moment of the machine hits all of them.
 
     Raises:
         SpecError: a field is missing, unknown, of the wrong type or impossible.
-        RecordError: the record is at odds with itself.
+        RecordError: the record is inconsistent.
     """
 
     format: Literal[1] = 1
@@ -47,16 +48,26 @@ class BenchRecord(Strict):
     def _consistent(self) -> Self:
         if self.baseline not in self.variants:
             raise RecordError(f"baseline = {self.baseline!r}: no such variant" + suggest(self.baseline, self.variants))
+        for name, variant in self.variants.items():
+            if variant.after not in (None, *self.variants):
+                raise RecordError(
+                    f"{name}: after = {variant.after!r}: no such variant" + suggest(variant.after, self.variants)
+                )
         rounds = {len(variant.images_per_second) for variant in self.variants.values()}
         if len(rounds) > 1:
             raise RecordError(f"variants: have {sorted(rounds)} rounds; each must have the same number")
         check_utc("date", self.date)
         return self
 
-    def ratio(self, variant: str) -> float:
-        """How many times as fast as the baseline: the median over the rounds of the ratio within a round."""
-        rounds = zip(self._of(variant).images_per_second, self._of(self.baseline).images_per_second, strict=True)
+    def ratio(self, variant: str, to: str | None = None) -> float:
+        """How many times as fast as ``to``, else the baseline: the median over the rounds of a round's ratio."""
+        rounds = zip(self._of(variant).images_per_second, self._of(to or self.baseline).images_per_second, strict=True)
         return statistics.median(ours / theirs for ours, theirs in rounds)
+
+    def gain(self, variant: str) -> float | None:
+        """What the variant's one addition gives: its ratio to the variant that it comes after; None: it has none."""
+        after = self._of(variant).after
+        return self.ratio(variant, after) if after else None
 
     def memory_ratio(self, variant: str) -> float | None:
         """The variant's peak memory over the baseline's; None where one of them was not measured."""

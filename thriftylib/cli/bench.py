@@ -1,4 +1,4 @@
-"""The command bench."""
+"""The command that measures speed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import typer
 
 from thriftylib.cli.app import Json, print_json, print_table, say
 from thriftylib.errors import SpecError
+from thriftylib.options import suggest
 from thriftylib.paths import results_dir
 
-
-class Bench(StrEnum):
-    train = "train"
-    smallnet = "smallnet"
+OPTIONS = {"smallnet": ("kernel", "convs", "linear"), "thriftynet": ("filters", "iterations")}
+COLUMNS = ("variant", "what", "precision", "images/s", "x as fast", "this alone", "peak MiB", "x memory")
 
 
 class Convs(StrEnum):
@@ -25,12 +24,9 @@ class Convs(StrEnum):
 
 
 def bench(
-    what: Annotated[
-        Bench,
-        typer.Argument(help="train: a ThriftyNet, beside the authors' formulation; smallnet: beside PyTorch's loop."),
-    ],
-    filters: Annotated[int | None, typer.Option(min=3, help="train: of the ThriftyNet; else 172.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=5, help="train: of the ThriftyNet; else 20.")] = None,
+    what: Annotated[str, typer.Argument(metavar="smallnet|thriftynet", help="Which network is trained.")],
+    filters: Annotated[int | None, typer.Option(min=3, help="thriftynet: else 172.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=5, help="thriftynet: else 20.")] = None,
     kernel: Annotated[int | None, typer.Option(help="smallnet: 3, 5, 7 or 9; else 3.")] = None,
     convs: Annotated[Convs | None, typer.Option(help="smallnet: how convolutions are expanded; else plain.")] = None,
     linear: Annotated[bool | None, typer.Option("--linear", help="smallnet: expand the hidden linear layer.")] = None,
@@ -40,30 +36,22 @@ def bench(
     record: Annotated[bool, typer.Option("--record", help="Keep it below data/results/bench.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory as ratios, the variants in turns, on the CPU.
+    """Measure what each part of the engine gives on the CPU: speed and memory as ratios, the variants interleaved.
 
     Example: thrifty bench smallnet --convs cl --linear
     """
+    name = "thriftynet" if what == "train" else what  # as it was called before
+    if name not in OPTIONS:
+        raise SpecError(f"unknown bench {what!r}" + suggest(what, OPTIONS))
+    given = {"filters": filters, "iterations": iterations, "kernel": kernel, "linear": linear}
+    given |= {"convs": convs and convs.value, "batch_size": batch_size}
+    given = {option: value for option, value in given.items() if value is not None}
+    if foreign := sorted(given.keys() - {*OPTIONS[name], "batch_size"}):
+        raise SpecError(f"--{foreign[0]} does not go with bench {name}; its own options: {', '.join(OPTIONS[name])}")
+    from thriftylib.bench import measure
     from thriftylib.bench.record import save_bench
-    from thriftylib.bench.smallnet import bench_smallnet
-    from thriftylib.bench.thriftynet import bench_train
 
-    run, own, others = {
-        Bench.train: (
-            bench_train,
-            {"filters": filters, "iterations": iterations},
-            {"kernel": kernel, "convs": convs, "linear": linear},
-        ),
-        Bench.smallnet: (
-            bench_smallnet,
-            {"kernel": kernel, "convs": convs and convs.value, "linear": linear},
-            {"filters": filters, "iterations": iterations},
-        ),
-    }[what]
-    if foreign := [name for name, value in others.items() if value is not None]:
-        raise SpecError(f"--{foreign[0]} does not go with bench {what}; its own options: {', '.join(own)}")
-    chosen = {name: value for name, value in {**own, "batch_size": batch_size}.items() if value is not None}
-    measured = run(**chosen, rounds=rounds, threads=threads, report=say)
+    measured = getattr(measure, f"bench_{name}")(**given, rounds=rounds, threads=threads, report=say)
     if record:
         say(f"recorded in {save_bench(measured, results_dir())}")
     if as_json:
@@ -77,9 +65,10 @@ def bench(
             variant.precision,
             statistics.median(variant.images_per_second),
             measured.ratio(name),
+            measured.gain(name),
             variant.peak_bytes and variant.peak_bytes / 2**20,
             measured.memory_ratio(name),
         ]
         for name, variant in measured.variants.items()
     ]
-    print_table(("variant", "what", "precision", "images/s", "x as fast", "peak MiB", "x memory"), rows)
+    print_table(COLUMNS, rows)

@@ -14,7 +14,8 @@
   ``count:records:complete``, ``count:records:diverged``, ``count:unavailable:all``.
 - ``runs:<data set>:<field>``: deviation of the best epoch between runs of one configuration (points), pooled over all
   configurations with two runs or more; freedom: its degrees of freedom.
-- ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), images_per_second (median), peak_mib.
+- ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), gain (ratio to the variant that it adds
+  one thing to), images_per_second (median), peak_mib.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ _FORMATS = {
     "error": ",.10g",
     "difference": "+.2f",
     "ratio": ".1f",
+    "gain": ".1f",
     "minutes": ",.1f",
     "mmacs": ",.1f",
 }
@@ -205,6 +207,7 @@ def _bench(bench: BenchRecord, variant: str) -> Fields:
     found = bench.variants[variant]
     return {
         "ratio": bench.ratio(variant),
+        "gain": bench.gain(variant),
         "memory_ratio": bench.memory_ratio(variant),
         "images_per_second": statistics.median(found.images_per_second),
         "peak_mib": found.peak_bytes and found.peak_bytes / 2**20,

@@ -1,7 +1,7 @@
-"""The package's C code, compiled on the machine that runs it when it is first wanted.
+"""The package's C code, compiled on the machine that runs it when it is first needed.
 
 Wheels know nothing of the processor they will meet; a compiler on the spot does. What it makes is kept in the user's
-cache folder. Its name tells what it was made from (source, command, compiler, processor) and, last, its own checksum.
+cache folder. Its name says what it was made from (source, command, compiler, processor) and, last, its own checksum.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def library(name: str, dtype: torch.dtype) -> ctypes.CDLL | None:
     """``fast/native/<name>.c`` for numbers of ``dtype``, compiled if it is not there yet.
 
     Returns:
-        None where it cannot be had; :func:`missing` says why.
+        None where it is not available; :func:`missing` says why.
     """
     found = _find(name, dtype)
     return found if isinstance(found, ctypes.CDLL) else None
@@ -55,16 +55,21 @@ def compiler() -> list[str]:
     return command if command and shutil.which(command[0]) else []
 
 
-@cache
 def compiler_version() -> str:
     """The C compiler's own first line, such as "gcc (Debian 12.2.0-14) 12.2.0"; "no compiler" where there is none."""
-    if not (command := compiler()):
-        return "no compiler"
+    return _version(tuple(compiler())) or "no compiler"
+
+
+@cache
+def _version(command: tuple[str, ...]) -> str:
     try:
-        said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS)
-        return said.stdout.splitlines()[0].strip()
+        return _run([*command, "--version"]).splitlines()[0].strip()
     except (OSError, subprocess.SubprocessError, IndexError):
-        return command[0]
+        return command[0] if command else ""
+
+
+def _run(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS).stdout
 
 
 @cache
@@ -76,8 +81,8 @@ def _find(name: str, dtype: torch.dtype) -> ctypes.CDLL | str | None:
         return "there is no C compiler (gcc, cc, clang or what CC names)"
     command = [*command, *_FLAGS, f"-DREAL={_NUMBERS[dtype]}"]
     texts = [path.read_bytes() for path in sorted(_SOURCES.glob("*.[ch]"))]
-    key = hashlib.sha256(b"\0".join([*texts, " ".join(command).encode(), _version(command[0]), _processor()]))
-    stem, folder = f"{name}-{key.hexdigest()[:16]}", None
+    made_from = [*texts, " ".join(command).encode(), compiler_version().encode(), _processor()]
+    stem, folder = f"{name}-{_checksum(bytes(1).join(made_from))}", None
     with suppress(OSError, RuntimeError):  # no cache folder, or nobody's home
         folder = cache_dir() / "native"
         for path in folder.glob(f"{stem}-*.so"):
@@ -89,11 +94,10 @@ def _find(name: str, dtype: torch.dtype) -> ctypes.CDLL | str | None:
 def _compile(command: list[str], source: Path, stem: str, folder: Path | None) -> ctypes.CDLL | str:
     error = ""
     for flags in (_TUNED, ()):
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-            made = Path(place) / f"{stem}.so"
-            whole = [*command, *flags, str(source), "-lm", "-o", str(made)]
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            made = Path(temporary) / f"{stem}.so"
             try:
-                subprocess.run(whole, check=True, capture_output=True, text=True, timeout=_SECONDS)
+                _run([*command, *flags, str(source), "-lm", "-o", str(made)])
                 content = made.read_bytes()
                 with suppress(OSError):  # else nothing can be kept here
                     if folder is not None:
@@ -108,23 +112,14 @@ def _compile(command: list[str], source: Path, stem: str, folder: Path | None) -
 
 def _reason(failure: OSError | subprocess.SubprocessError) -> str:
     """The line that says most."""
-    if isinstance(failure, subprocess.CalledProcessError):
-        lines = failure.stderr.strip().splitlines()
-        said = next((line for line in lines if "error" in line), lines[-1] if lines else "")
-        return said or f"exit code {failure.returncode}"
-    if isinstance(failure, subprocess.TimeoutExpired):
-        return f"no answer in {_SECONDS} seconds"
-    return failure.strerror or str(failure)
+    if not isinstance(failure, subprocess.CalledProcessError):
+        return getattr(failure, "strerror", None) or str(failure)
+    lines = failure.stderr.strip().splitlines()
+    return next((line for line in lines if "error" in line), lines[-1] if lines else f"exit code {failure.returncode}")
 
 
 def _checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _version(program: str) -> bytes:
-    """Another one after an upgrade of the compiler."""
-    path = Path(shutil.which(program) or program).resolve()
-    return f"{path} {path.stat().st_mtime_ns}".encode()
 
 
 def _processor() -> bytes:

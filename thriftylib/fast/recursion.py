@@ -1,71 +1,137 @@
 """The fast path of ThriftyNet's recursion on a CPU: the plain module's numbers, several times sooner.
 
-The plain recursion is bound by memory, not by arithmetic: each of its small operations walks over a map of the whole
-batch (70 MB for 100 images of 32x32 and 172 filters), and each result is fresh memory that the operating system must
-first map and clear. Here one iteration is one walk: the batch is cut into groups of images that fit the cache, and
-convolution, activation, weighted sum and batch norm's sums are done on one group before the next is touched. The
-normalisation itself waits until the next walk reads the group. Backward walks the same way and recomputes what is cheap
-(the 3x3 convolution, the arg max of the pools). Whole maps live in buffers that are kept from step to step: two per
-iteration, where autograd keeps four.
+The plain recursion is bound by memory, not by arithmetic: each of its small operations reads a map of the whole batch
+(70 MB for 100 images of 32x32 and 172 filters), and each result is fresh memory that the operating system must first
+map and clear. Here one iteration is one pass over the batch, which is cut into tiles of images that fit the cache:
+convolution, activation, weighted sum and batch norm's sums are done on one tile before the next is touched. The
+normalisation itself waits until the next pass reads the tile. The backward pass goes the same way and recomputes what
+is cheap (the 3x3 convolution, the arg max of the pools). Whole maps are in buffers that are kept from step to step: two
+per iteration, where autograd keeps four.
 
-Each thread takes whole groups, and the groups' sums are added in the groups' order: however many threads share the
-work, and whichever is first, the result is the same to the last bit.
+Each thread takes whole tiles, and sums over tiles are added in the tiles' order: however many threads share the work,
+and whichever is first, the result is the same to the last bit.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thriftylib.fast.recursion_passes import Pass
-from thriftylib.fast.tiles import Activation, Buffers, cut, each
+from thriftylib.fast.maps import leaves
+from thriftylib.fast.recursion_passes import Backward, Forward
+from thriftylib.fast.serving import FORWARD_HOOKS, Fast, Like, Mode, is_conv, is_list, is_norm, is_sequential
+from thriftylib.fast.tiles import Buffers, cut, each
+from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.papers.thriftynet_recursion import ThriftyNet
 
+_FREE = ("iterations", "pools", "kept_states", *FORWARD_HOOKS)
+with torch.device("meta"):
+    _is_recursion = {
+        kind: Like(ThriftyNet(ThriftyNetOptions(filters=3, iterations=1, recursion=kind), nn.Identity()), *_FREE)
+        for kind in ("plain", "augmented")
+    }
+_is_activation = [Like(nn.Tanh()), Like(nn.ReLU()), Like(nn.LeakyReLU(), "negative_slope")]
+_buffers: WeakKeyDictionary[ThriftyNet, Buffers] = WeakKeyDictionary()
 
-class FastRecursion:
-    """The forward of an accelerated ThriftyNet, in place of its own."""
 
-    def __init__(self, network: ThriftyNet, activation: Activation, dtype: torch.dtype) -> None:
-        self.network, self.activation, self.dtype, self.buffers = network, activation, dtype, Buffers()
+class FastThriftyNet(Fast, ThriftyNet):
+    """A ThriftyNet whose recursion is computed tile by tile; the head is called as ever."""
 
-    def __call__(self, images: Tensor) -> Tensor:
-        network = self.network
-        if len(images) < 2 or network.training != torch.is_grad_enabled():
-            return type(network).forward(network, images)
-        if not network.training:
-            return self._evaluate(images)
+    plain = ThriftyNet
+    precisions = ("fp32", "bf16")
+    name = "tiled recursion"
+
+    @staticmethod
+    def is_meant(network: ThriftyNet) -> bool:
+        alpha = network._parameters["alpha"]
+        mode = Mode(network.training, network.norms[0].running_mean.dtype)
+        return (
+            _is_recursion["plain" if alpha is None else "augmented"](network, mode)
+            and network.iterations > 0
+            and _fits(alpha, network.iterations, network.kept_states)
+            and is_list(network.convs, mode)
+            and is_list(network.norms, mode)
+            and all(is_norm(norm, mode) and norm.num_features == network.filters for norm in network.norms)
+            and all(_is_convolution(convs, network.filters, mode) for convs in network.convs)
+            and any(is_activation(network.activation, mode) for is_activation in _is_activation)
+            and getattr(network.activation, "negative_slope", 0.0) >= 0  # else the result does not tell the sign
+        )
+
+    def takes(self, images: Tensor) -> bool:
+        dtype, autocast = self.norms[0].running_mean.dtype, torch.is_autocast_enabled("cpu")
+        reduced = autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16 and dtype == torch.float32
+        return (
+            images.dim() == 4
+            and len(images) > 1
+            and images.shape[1] <= self.filters
+            and self.training == torch.is_grad_enabled()
+            and (reduced if autocast else images.dtype == dtype)
+            and images.dtype in ({torch.float32, torch.bfloat16} if reduced else {torch.float32, torch.float64})
+        )
+
+    def fast_forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            return self.head(self._evaluate(images))
+        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else images.dtype
         with torch.autocast("cpu", enabled=False):  # the precision of each operation is chosen here
-            walks = Pass(network, self.activation, self.buffers, self.dtype)
-            result = _Recursion.apply(walks, images, *walks.parameters)
-        return network.head(result)
+            forward = Forward(self, _buffers.setdefault(self, Buffers()), dtype)
+            result = _Recursion.apply(forward, images, *forward.parameters)
+        return self.head(result)
 
     def _evaluate(self, images: Tensor) -> Tensor:
-        """The plain forward, group by group."""
-        network, bf16 = self.network, torch.is_autocast_enabled("cpu")
+        """The plain recursion, tile by tile."""
+        reduced = torch.is_autocast_enabled("cpu")
+        headless = ThriftyNet.__new__(ThriftyNet)
+        headless.__dict__ = vars(self) | {"_modules": self._modules | {"head": nn.Identity()}}
 
-        def walk(c: slice) -> Tensor:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                return type(network).forward(network, images[c].contiguous(memory_format=torch.channels_last))
+        def evaluate(tile: slice) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reduced):
+                return headless.forward(images[tile].contiguous(memory_format=torch.channels_last))
 
-        return torch.cat(each(walk, cut(len(images), network.filters * images[0, 0].numel())))
+        return torch.cat(each(evaluate, cut(len(images), self.filters * images[0, 0].numel())))
+
+
+FAST = FastThriftyNet
+
+
+def _fits(alpha: Tensor | None, iterations: int, states: int) -> bool:
+    if alpha is None:
+        return states == 1
+    return alpha.dim() == 2 and iterations <= alpha.shape[0] and 0 < states <= alpha.shape[1]
+
+
+def _is_convolution(convs: nn.Module, filters: int, mode: Mode) -> bool:
+    """Whether ``convs`` is a 3x3 convolution or a grouped one and a 1x1, as RecursionOptions.conv names them."""
+    layers = leaves(convs)
+    if isinstance(convs, nn.Sequential) and not is_sequential(convs, mode):
+        return False
+    if not all(is_conv(layer, mode) for layer in layers):
+        return False
+    narrow = layers[0].out_channels
+    plain = [inner for layer in layers for inner in layer.modules() if type(inner) is nn.Conv2d]
+    found = [(x.in_channels, x.out_channels, x.kernel_size, x.padding, x.groups) for x in layers]
+    classic = [(filters, filters, (3, 3), (1, 1), 1)]
+    factorised = [(filters, narrow, (3, 3), (1, 1), narrow), (narrow, filters, (1, 1), (0, 0), 1)]
+    return found in (classic, factorised) and all(layer.bias is None for layer in plain)
 
 
 class _Recursion(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, walks: Pass, images: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.walks = walks
+    def forward(ctx: Any, forward: Forward, images: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.passed = forward
         ctx.save_for_backward(*parameters)
-        return walks.forward(images, ctx.needs_input_grad[1])
+        return forward.run(images, ctx.needs_input_grad[1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises if one has changed since the forward pass
-        walks, ctx.walks = ctx.walks, None
-        if walks is None:
-            raise RuntimeError("an accelerated ThriftyNet's graph can be walked backward only once")
-        images, gradients = walks.backward(gradient)
-        return None, images, *(gradients[parameter] for parameter in walks.parameters)
+        passed, ctx.passed = ctx.passed, None
+        if passed is None:
+            raise RuntimeError("the graph of an accelerated ThriftyNet serves one backward pass only")
+        images, gradients = Backward(passed, gradient).run()
+        return None, images, *(gradients[parameter] for parameter in passed.parameters)

@@ -40,6 +40,8 @@ Activation = Literal["tanh", "relu", "leaky", "softplus", "rrelu", "celu", "tanh
 class RecursionOptions(NetworkOptions):
     """What the recursion is, whatever its size; the defaults are the authors' last code (3 July 2020)."""
 
+    fast = ("recursion",)
+
     recursion: Literal["augmented", "plain"] = "augmented"
     shared: bool = True  # False: the un-factorised control, a convolution of its own for each iteration
     history: Count = Field(  # h, x_t included; left out: 5, but 1 for the plain recursion and the control

@@ -1,10 +1,10 @@
-/* Convolutions of stride 1 on maps of lanes.h: forward, and the gradient of the weights. */
+/* Convolutions of stride 1 on maps of vectors.h: forward, and the gradient of the weights. */
 
-#include "lanes.h"
+#include "vectors.h"
 
 enum { CACHED = 32768 }; /* bytes that stay in a core's first cache while they are used again and again */
 
-/* The weights for an input of one size, and where the taps lie from a pixel's first. Taps of one row of the kernel
+/* The weights for an input of one size, and where its taps are, from a pixel's first. Taps of one row of the kernel
 follow one another, so that rows that meet nothing but the border of zeros can be left out. */
 struct kernel {
     int64_t channels, height, row; /* channels: that it makes; row: taps of a row */
@@ -15,18 +15,18 @@ struct kernel {
     real *weights;                 /* (groups, height, row, GROUP) */
 };
 
-static int64_t taps_of(const struct kernel *k) { return k->height * k->row; }
+static int64_t tap_count(const struct kernel *k) { return k->height * k->row; }
 
 static int allocate_kernel(struct kernel *k) {
-    k->offsets = malloc((taps_of(k) + TAPS) * sizeof *k->offsets);
-    k->weights = calloc(groups(k->channels, GROUP) * GROUP * taps_of(k), sizeof(real));
+    k->offsets = malloc((tap_count(k) + TAPS) * sizeof *k->offsets);
+    k->weights = calloc(groups(k->channels, GROUP) * GROUP * tap_count(k), sizeof(real));
     return k->offsets && k->weights ? 0 : -1;
 }
 
 static void free_kernel(struct kernel *k) { free(k->offsets), free(k->places), free(k->weights); }
 
 INLINE real *weight_at(struct kernel *k, int64_t output, int64_t tap) {
-    return k->weights + (output / GROUP * taps_of(k) + tap) * GROUP + output % GROUP;
+    return k->weights + (output / GROUP * tap_count(k) + tap) * GROUP + output % GROUP;
 }
 
 /* The weights (outputs, inputs, height, width), for an input with a border of so many rows. A row's taps are (inputs,
@@ -34,7 +34,7 @@ width). */
 static int forward_kernel(struct kernel *k, const real *weight, int64_t outputs, int64_t height, int64_t width,
                           struct size input, int64_t border) {
     *k = (struct kernel){outputs, height, input.channels * width, 1, border, input.height - 2 * border, 0, 0, 0};
-    if (allocate_kernel(k) || !(k->places = malloc(taps_of(k) * sizeof *k->places))) return -1;
+    if (allocate_kernel(k) || !(k->places = malloc(tap_count(k) * sizeof *k->places))) return -1;
     int64_t tap = 0;
     for (int64_t h = 0; h < height; h++)
         for (int64_t c = 0; c < input.channels; c++)
@@ -42,13 +42,13 @@ static int forward_kernel(struct kernel *k, const real *weight, int64_t outputs,
                 k->offsets[tap] = place(input, 1, c) + h * input.width + w;
                 k->places[tap] = (c * height + h) * width + w;
                 for (int64_t o = 0; o < outputs; o++)
-                    *weight_at(k, o, tap) = weight[o * taps_of(k) + k->places[tap]];
+                    *weight_at(k, o, tap) = weight[o * tap_count(k) + k->places[tap]];
             }
     for (int64_t i = 0; i < TAPS; i++) k->offsets[tap + i] = k->offsets[tap - 1];
     return 0;
 }
 
-/* From the gradient of the output, with a border of so many rows, to that of the input: the weights turned around. */
+/* From the gradient of the output, with a border of so many rows, to that of the input: the weights negated around. */
 static int backward_kernel(struct kernel *k, const real *weight, int64_t inputs, int64_t height, int64_t width,
                            struct size output, int64_t border) {
     *k = (struct kernel){inputs, height, output.channels * width, GROUP, border, output.height - 2 * border, 0, 0, 0};
@@ -65,8 +65,8 @@ static int backward_kernel(struct kernel *k, const real *weight, int64_t inputs,
     return 0;
 }
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* Some neighbouring pixels in GROUP outputs, from the taps first to last. */
 INLINE void convolve_pixels(const int pixels, const vec *x, const struct kernel *k, const real *weights, int64_t first,
@@ -87,11 +87,11 @@ INLINE void convolve_pixels(const int pixels, const vec *x, const struct kernel 
 /* input_width: of the input in its border. */
 static void convolve(const vec *x, int64_t input_width, const struct kernel *k, struct size output, vec *to) {
     for (int64_t h = 0; h < output.height; h++) {
-        int64_t first = most(0, k->border - h) * k->row;
-        int64_t last = least(k->height, k->border + k->rows - h) * k->row;
+        int64_t first = max(0, k->border - h) * k->row;
+        int64_t last = min(k->height, k->border + k->rows - h) * k->row;
         for (int64_t group = 0; group < groups(output.channels, GROUP); group++) {
             const vec *from = x + h * input_width * k->step;
-            const real *weights = k->weights + group * taps_of(k) * GROUP;
+            const real *weights = k->weights + group * tap_count(k) * GROUP;
             vec *row = to + place(output, GROUP, group * GROUP) + h * output.width * GROUP;
             int64_t w = 0;
             for (; w + PIXELS <= output.width; w += PIXELS)
@@ -118,19 +118,19 @@ INLINE void add_rows(const vec *x, int64_t x_width, const vec *g, int64_t g_widt
     }
 }
 
-/* The gradient of the weights from a block's input and the gradient g of its output.
+/* The gradient of the weights from a tile's input and the gradient g of its output.
 
-x and g lie in maps of the widths x_width and g_width; g_plane: vectors from one group of g to the next; kept: room for
+x and g are in maps of the widths x_width and g_width; g_plane: vectors from one group of g to the next; kept: room for
 GROUP vectors for each tap and TAPS more. */
 static void weight_gradient(const vec *x, int64_t x_width, const vec *g, int64_t g_width, int64_t g_plane,
                             struct size output, const struct kernel *k, vec *kept, real *to) {
-    int64_t rows = most(1, CACHED / (output.width * GROUP * (int64_t)sizeof(vec)));
+    int64_t rows = max(1, CACHED / (output.width * GROUP * (int64_t)sizeof(vec)));
     for (int64_t from = 0; from < k->channels; from += GROUP, g += g_plane)
         for (int64_t h = 0; h < output.height; h += rows)
-            for (int64_t tap = 0; tap < taps_of(k); tap += TAPS) {
+            for (int64_t tap = 0; tap < tap_count(k); tap += TAPS) {
                 /* Rows of g that meet rows of x inside its border, by the group's first and last tap. */
-                int64_t start = most(h, k->border - least(tap + TAPS - 1, taps_of(k) - 1) / k->row);
-                int64_t stop = least(least(h + rows, output.height), k->border + k->rows - tap / k->row);
+                int64_t start = max(h, k->border - min(tap + TAPS - 1, tap_count(k) - 1) / k->row);
+                int64_t stop = min(min(h + rows, output.height), k->border + k->rows - tap / k->row);
                 vec sums[GROUP][TAPS] = {0};
                 if (h) memcpy(sums, kept + tap * GROUP, sizeof sums);
                 add_rows(x + start * x_width, x_width, g + start * g_width * GROUP, g_width, stop - start,
@@ -141,7 +141,7 @@ static void weight_gradient(const vec *x, int64_t x_width, const vec *g, int64_t
                 }
                 sum_lanes(GROUP * TAPS, (real *)sums);
                 for (int o = 0; o < GROUP && from + o < k->channels; o++)
-                    for (int t = 0; t < TAPS && tap + t < taps_of(k); t++)
-                        to[(from + o) * taps_of(k) + k->places[tap + t]] = ((real *)sums)[o * TAPS + t];
+                    for (int t = 0; t < TAPS && tap + t < tap_count(k); t++)
+                        to[(from + o) * tap_count(k) + k->places[tap + t]] = ((real *)sums)[o * TAPS + t];
             }
 }

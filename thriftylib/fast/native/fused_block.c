@@ -1,80 +1,82 @@
-/* A stage on a CPU: convolution, batch norm, ReLU and 2x2 max-pool, forward and backward; see stages.py.
+/* A fused conv-BN-ReLU-pool block on a CPU, forward and backward; see fused_kernel.py.
 
-A block's work depends on nothing but its images, and what blocks add up to is added in their order: the results are the
-same on any number of threads. The functions that say so take blocks until none is left, and return -1 without memory;
-the others are called once, between them. */
+A tile is LANES images. Its work depends on nothing but its images, and sums over tiles are added in their order: the
+results are the same on any number of threads. The functions that say so take tiles until none is left, and return -1
+without memory; the others are called once, between them. */
 
 #include <math.h>
 
 #include "convolution.h"
 
-/* The same fields in the same order as in stages.py. */
-struct stage {
+/* The same fields in the same order as in fused_kernel.py. grad_*: the gradient of the loss with respect to it. */
+struct fused_block {
     int64_t images, inputs, height, width, outputs, kernel_height, kernel_width, pad_height, pad_width;
-    int64_t next; /* the block to be taken next */
+    int64_t next; /* the tile to be taken next */
     double momentum, eps;
     struct tensor x, gradient;                 /* gradient: of out */
     const real *weight, *bias, *gamma, *beta;  /* weight (outputs, inputs, ...); bias: NULL where there is none */
     real *running_mean, *running_var;          /* (outputs) */
-    real *map, *pooled;                        /* blocks of the convolution's output; map NULL: it is not kept */
-    double *sums;                              /* (blocks, outputs, 2) */
+    real *map, *pooled;                        /* tiles of the convolution's output; map NULL: it is not kept */
+    double *sums;                              /* (tiles, outputs, 2) */
     double *sign;                              /* (outputs): of gamma */
     double *mean, *invstd;                     /* (outputs): of the map */
     double *scale, *shift;                     /* (outputs): from the pooled map to batch norm's output */
-    double *of_map, *constant;                 /* (outputs): what the statistics send to each pixel of the map */
-    real *turned;                              /* (outputs, inputs, ...): weight with the signs of gamma */
+    double *map_factor, *map_constant;         /* (outputs): what the statistics send back to each pixel of the map */
+    real *negated;                             /* (outputs, inputs, ...): weight, negated where gamma is negative */
     real *out;                                 /* (outputs, height, width, images) */
-    real *of_gamma, *of_beta;                  /* gradients */
-    real *of_weight;                           /* (blocks, outputs, inputs, ...) */
-    real *of_x;                                /* (inputs, height, width, images); NULL: not wanted */
+    real *grad_gamma, *grad_beta;              /* (outputs) */
+    real *grad_weight;                         /* (tiles, outputs, inputs, ...) */
+    real *grad_x;                              /* (inputs, height, width, images); NULL: not needed */
 };
 
-static struct size x_size(const struct stage *s) { return (struct size){s->height, s->width, s->inputs}; }
+static struct size x_size(const struct fused_block *b) { return (struct size){b->height, b->width, b->inputs}; }
 
-static struct size input_size(const struct stage *s) { return bordered(x_size(s), s->pad_height, s->pad_width); }
+static struct size input_size(const struct fused_block *b) { return bordered(x_size(b), b->pad_height, b->pad_width); }
 
-static struct size map_size(const struct stage *s) {
-    struct size input = input_size(s);
-    return (struct size){input.height - s->kernel_height + 1, input.width - s->kernel_width + 1, s->outputs};
+static struct size map_size(const struct fused_block *b) {
+    struct size input = input_size(b);
+    return (struct size){input.height - b->kernel_height + 1, input.width - b->kernel_width + 1, b->outputs};
 }
 
-static struct size pooled_size(const struct stage *s) {
-    struct size map = map_size(s);
+static struct size pooled_size(const struct fused_block *b) {
+    struct size map = map_size(b);
     return (struct size){map.height / 2, map.width / 2, map.channels};
 }
 
-/* The next block that no thread has taken; negative: all are taken. */
-static int64_t take(struct stage *s) {
-    int64_t block = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED);
-    return block * LANES < s->images ? block : -1;
+/* The next tile that no thread has taken; -1: all are taken. */
+static int64_t take(struct fused_block *b) {
+    int64_t tile = __atomic_fetch_add(&b->next, 1, __ATOMIC_RELAXED);
+    return tile * LANES < b->images ? tile : -1;
 }
 
-static int64_t images_of(const struct stage *s, int64_t block) {
-    int64_t left = s->images - block * LANES;
+static int64_t tile_images(const struct fused_block *b, int64_t tile) {
+    int64_t left = b->images - tile * LANES;
     return left < LANES ? left : LANES;
 }
 
-static void load_x(const struct stage *s, int64_t block, vec *to) {
-    load(s->x, block, images_of(s, block), x_size(s), s->pad_height, s->pad_width, 1, to);
+static void load_x(const struct fused_block *b, int64_t tile, vec *to) {
+    load(b->x, tile, tile_images(b, tile), x_size(b), b->pad_height, b->pad_width, 1, to);
 }
 
-static void load_gradient(const struct stage *s, int64_t block, vec *to) {
-    load(s->gradient, block, images_of(s, block), pooled_size(s), 0, 0, GROUP, to);
+static void load_gradient(const struct fused_block *b, int64_t tile, vec *to) {
+    load(b->gradient, tile, tile_images(b, tile), pooled_size(b), 0, 0, GROUP, to);
 }
 
-INLINE vec *map_of(const struct stage *s, int64_t block) { return (vec *)s->map + block * vectors(map_size(s), GROUP); }
-
-INLINE vec *pooled_of(const struct stage *s, int64_t block) {
-    return (vec *)s->pooled + block * vectors(pooled_size(s), GROUP);
+INLINE vec *tile_map(const struct fused_block *b, int64_t tile) {
+    return (vec *)b->map + tile * vectors(map_size(b), GROUP);
 }
 
-/* Once, before all others: with the sign of a negative gamma in the convolution, the largest value is the one that
-survives the pool. */
-int stage_turn(struct stage *s) {
-    int64_t taps = s->inputs * s->kernel_height * s->kernel_width;
-    for (int64_t o = 0; o < s->outputs; o++) {
-        s->sign[o] = s->gamma[o] < 0 ? -1 : 1;
-        for (int64_t i = o * taps; i < (o + 1) * taps; i++) s->turned[i] = s->weight[i] * (real)s->sign[o];
+INLINE vec *tile_pooled(const struct fused_block *b, int64_t tile) {
+    return (vec *)b->pooled + tile * vectors(pooled_size(b), GROUP);
+}
+
+/* Once, before all others: negates the kernels where gamma is negative, so that the largest value of the convolution is
+the one that survives the pool. */
+int fused_negate(struct fused_block *b) {
+    int64_t taps = b->inputs * b->kernel_height * b->kernel_width;
+    for (int64_t o = 0; o < b->outputs; o++) {
+        b->sign[o] = b->gamma[o] < 0 ? -1 : 1;
+        for (int64_t i = o * taps; i < (o + 1) * taps; i++) b->negated[i] = b->weight[i] * (real)b->sign[o];
     }
     return 0;
 }
@@ -86,15 +88,15 @@ static void pool(const vec *map, struct size size, vec *pooled) {
             for (int64_t w = 0; w < size.width / 2; w++) {
                 const vec *at = map + 2 * h * row + 2 * w * GROUP;
                 UNROLL for (int o = 0; o < GROUP; o++, at++)
-                    *pooled++ = larger(larger(at[0], at[GROUP]), larger(at[row], at[row + GROUP]));
+                    *pooled++ = vmax(vmax(at[0], at[GROUP]), vmax(at[row], at[row + GROUP]));
             }
 }
 
-/* Mean and sum of squared distances from it, of each channel over a block.
+/* Mean and sum of squared distances from it, of each channel over a tile.
 
 Sums in a lane are of distances from its first pixel, for squares of large numbers would eat the variance, and row by
 row, for in a long sum rounding adds up. */
-static void block_statistics(const vec *map, struct size size, int64_t images, double *sums) {
+static void tile_statistics(const vec *map, struct size size, int64_t images, double *sums) {
     int64_t pixels = size.height * size.width;
     for (int64_t first = 0; first < size.channels; first += GROUP) {
         const vec *origin = map + place(size, GROUP, first), *at = origin;
@@ -103,8 +105,8 @@ static void block_statistics(const vec *map, struct size size, int64_t images, d
             vec row_sum[GROUP] = {0}, row_square[GROUP] = {0};
             for (int64_t w = 0; w < size.width; w++, at += GROUP) {
                 UNROLL for (int o = 0; o < GROUP; o++) {
-                    vec apart = at[o] - origin[o];
-                    row_sum[o] += apart, row_square[o] += apart * apart;
+                    vec diff = at[o] - origin[o];
+                    row_sum[o] += diff, row_square[o] += diff * diff;
                 }
             }
             for (int o = 0; o < GROUP; o++) sum[o] += row_sum[o], square[o] += row_square[o];
@@ -112,8 +114,8 @@ static void block_statistics(const vec *map, struct size size, int64_t images, d
         for (int o = 0; o < GROUP && first + o < size.channels; o++, sums += 2) {
             double mean = 0, around = 0, means[LANES];
             for (int64_t n = 0; n < images; n++) {
-                double apart = (double)sum[o][n] / pixels;
-                means[n] = origin[o][n] + apart, mean += means[n] / images, around += square[o][n] - apart * sum[o][n];
+                double diff = (double)sum[o][n] / pixels;
+                means[n] = origin[o][n] + diff, mean += means[n] / images, around += square[o][n] - diff * sum[o][n];
             }
             for (int64_t n = 0; n < images; n++) around += pixels * (means[n] - mean) * (means[n] - mean);
             sums[0] = mean, sums[1] = around;
@@ -121,45 +123,45 @@ static void block_statistics(const vec *map, struct size size, int64_t images, d
     }
 }
 
-/* Takes blocks: convolution and pool. The map is kept, and its statistics taken, where s->map is. */
-int stage_forward(struct stage *s) {
-    struct size input = input_size(s), size = map_size(s);
+/* Takes tiles: convolution and pool. The map is kept, and its statistics taken, where b->map is. */
+int fused_forward(struct fused_block *b) {
+    struct size input = input_size(b), size = map_size(b);
     struct kernel k;
-    int failed = forward_kernel(&k, s->turned, s->outputs, s->kernel_height, s->kernel_width, input, s->pad_height);
-    vec *x = allocate(vectors(input, 1)), *own = s->map ? NULL : allocate(vectors(size, GROUP));
-    failed |= !x || (!s->map && !own);
-    for (int64_t block; !failed && (block = take(s)) >= 0;) {
-        vec *map = own ? own : map_of(s, block);
-        load_x(s, block, x);
+    int failed = forward_kernel(&k, b->negated, b->outputs, b->kernel_height, b->kernel_width, input, b->pad_height);
+    vec *x = allocate(vectors(input, 1)), *own = b->map ? NULL : allocate(vectors(size, GROUP));
+    failed |= !x || (!b->map && !own);
+    for (int64_t tile; !failed && (tile = take(b)) >= 0;) {
+        vec *map = own ? own : tile_map(b, tile);
+        load_x(b, tile, x);
         convolve(x, input.width, &k, size, map);
-        pool(map, size, pooled_of(s, block));
-        if (s->map) block_statistics(map, size, images_of(s, block), s->sums + block * 2 * s->outputs);
+        pool(map, size, tile_pooled(b, tile));
+        if (b->map) tile_statistics(map, size, tile_images(b, tile), b->sums + tile * 2 * b->outputs);
     }
     free(x), free(own), free_kernel(&k);
     return failed ? -1 : 0;
 }
 
 /* Once: batch norm's statistics, those of the batch where the map is kept and else the running ones. */
-int stage_statistics(struct stage *s) {
-    struct size size = map_size(s);
-    double pixels = size.height * size.width, all = pixels * s->images;
-    for (int64_t o = 0; o < s->outputs; o++) {
-        double bias = s->bias ? s->bias[o] : 0;
-        if (s->map) {
+int fused_statistics(struct fused_block *b) {
+    struct size size = map_size(b);
+    double pixels = size.height * size.width, all = pixels * b->images;
+    for (int64_t o = 0; o < b->outputs; o++) {
+        double bias = b->bias ? b->bias[o] : 0;
+        if (b->map) {
             double mean = 0, square = 0;
-            for (int64_t block = 0; block * LANES < s->images; block++)
-                mean += s->sums[2 * (block * s->outputs + o)] * images_of(s, block) / s->images;
-            for (int64_t block = 0; block * LANES < s->images; block++) {
-                const double *sums = s->sums + 2 * (block * s->outputs + o);
-                square += sums[1] + pixels * images_of(s, block) * (sums[0] - mean) * (sums[0] - mean);
+            for (int64_t tile = 0; tile * LANES < b->images; tile++)
+                mean += b->sums[2 * (tile * b->outputs + o)] * tile_images(b, tile) / b->images;
+            for (int64_t tile = 0; tile * LANES < b->images; tile++) {
+                const double *sums = b->sums + 2 * (tile * b->outputs + o);
+                square += sums[1] + pixels * tile_images(b, tile) * (sums[0] - mean) * (sums[0] - mean);
             }
-            s->mean[o] = mean, s->invstd[o] = 1 / sqrt(square / all + s->eps);
-            s->running_mean[o] += s->momentum * (mean * s->sign[o] + bias - s->running_mean[o]);
-            s->running_var[o] += s->momentum * (square / (all - 1) - s->running_var[o]);
+            b->mean[o] = mean, b->invstd[o] = 1 / sqrt(square / all + b->eps);
+            b->running_mean[o] += b->momentum * (mean * b->sign[o] + bias - b->running_mean[o]);
+            b->running_var[o] += b->momentum * (square / (all - 1) - b->running_var[o]);
         } else
-            s->mean[o] = (s->running_mean[o] - bias) * s->sign[o], s->invstd[o] = 1 / sqrt(s->running_var[o] + s->eps);
-        s->scale[o] = s->gamma[o] * s->sign[o] * s->invstd[o];
-        s->shift[o] = s->beta[o] - s->mean[o] * s->scale[o];
+            b->mean[o] = (b->running_mean[o] - bias) * b->sign[o], b->invstd[o] = 1 / sqrt(b->running_var[o] + b->eps);
+        b->scale[o] = b->gamma[o] * b->sign[o] * b->invstd[o];
+        b->shift[o] = b->beta[o] - b->mean[o] * b->scale[o];
     }
     return 0;
 }
@@ -169,21 +171,21 @@ INLINE void read_group(const double *numbers, int64_t first, int64_t channels, r
     for (int o = 0; o < GROUP; o++) to[o] = first + o < channels ? (real)numbers[first + o] : 0;
 }
 
-/* Takes blocks: the rest of batch norm, and ReLU. */
-int stage_normalise(struct stage *s) {
-    struct size size = pooled_size(s);
+/* Takes tiles: the rest of batch norm, and ReLU. */
+int fused_normalise(struct fused_block *b) {
+    struct size size = pooled_size(b);
     int64_t pixels = size.height * size.width;
     vec *out = allocate(vectors(size, GROUP));
-    for (int64_t block; out && (block = take(s)) >= 0;) {
-        const vec *pooled = pooled_of(s, block);
+    for (int64_t tile; out && (tile = take(b)) >= 0;) {
+        const vec *pooled = tile_pooled(b, tile);
         vec *to = out;
         for (int64_t first = 0; first < size.channels; first += GROUP) {
             real scale[GROUP], shift[GROUP];
-            read_group(s->scale, first, size.channels, scale), read_group(s->shift, first, size.channels, shift);
+            read_group(b->scale, first, size.channels, scale), read_group(b->shift, first, size.channels, shift);
             for (int64_t p = 0; p < pixels; p++)
-                UNROLL for (int o = 0; o < GROUP; o++) *to++ = larger(*pooled++ * scale[o] + shift[o], (vec){0});
+                UNROLL for (int o = 0; o < GROUP; o++) *to++ = vmax(*pooled++ * scale[o] + shift[o], (vec){0});
         }
-        store(out, size, block, images_of(s, block), s->out, s->images);
+        store(out, size, tile, tile_images(b, tile), b->out, b->images);
     }
     free(out);
     return out ? 0 : -1;
@@ -194,17 +196,17 @@ INLINE vec passed(vec gradient, vec pooled, real scale, real shift) {
     return where(pooled * scale + shift > 0, gradient);
 }
 
-/* Takes blocks: sums of the gradient behind ReLU, and of its product with the pooled map's distance from the mean. */
-int stage_reduce(struct stage *s) {
-    struct size size = pooled_size(s);
+/* Takes tiles: sums of the gradient behind ReLU, and of its product with the pooled map's distance from the mean. */
+int fused_reduce(struct fused_block *b) {
+    struct size size = pooled_size(b);
     vec *gradient = allocate(vectors(size, GROUP));
-    for (int64_t block; gradient && (block = take(s)) >= 0;) {
-        load_gradient(s, block, gradient);
-        const vec *pooled = pooled_of(s, block), *from = gradient;
+    for (int64_t tile; gradient && (tile = take(b)) >= 0;) {
+        load_gradient(b, tile, gradient);
+        const vec *pooled = tile_pooled(b, tile), *from = gradient;
         for (int64_t first = 0; first < size.channels; first += GROUP) {
             real scale[GROUP], shift[GROUP], mean[GROUP];
-            read_group(s->scale, first, size.channels, scale), read_group(s->shift, first, size.channels, shift);
-            read_group(s->mean, first, size.channels, mean);
+            read_group(b->scale, first, size.channels, scale), read_group(b->shift, first, size.channels, shift);
+            read_group(b->mean, first, size.channels, mean);
             vec sum[GROUP] = {0}, product[GROUP] = {0};
             for (int64_t h = 0; h < size.height; h++) {
                 vec row_sum[GROUP] = {0}, row_product[GROUP] = {0};
@@ -216,7 +218,7 @@ int stage_reduce(struct stage *s) {
                 for (int o = 0; o < GROUP; o++) sum[o] += row_sum[o], product[o] += row_product[o];
             }
             for (int o = 0; o < GROUP && first + o < size.channels; o++) {
-                double *sums = s->sums + 2 * (block * size.channels + first + o);
+                double *sums = b->sums + 2 * (tile * size.channels + first + o);
                 sums[0] = sums[1] = 0;
                 for (int n = 0; n < LANES; n++) sums[0] += sum[o][n], sums[1] += product[o][n];
             }
@@ -228,38 +230,38 @@ int stage_reduce(struct stage *s) {
 
 /* Once: the gradients of gamma and beta. What the statistics send back, -scale (mean(g) + normalised mean(g
 normalised)), is a linear function of the map. */
-int stage_of_norm(struct stage *s) {
-    struct size size = map_size(s);
-    double all = size.height * size.width * s->images;
-    for (int64_t o = 0; o < s->outputs; o++) {
-        double of_beta = 0, product = 0;
-        for (int64_t block = 0; block * LANES < s->images; block++) {
-            const double *sums = s->sums + 2 * (block * s->outputs + o);
-            of_beta += sums[0], product += sums[1];
+int fused_norm_gradients(struct fused_block *b) {
+    struct size size = map_size(b);
+    double all = size.height * size.width * b->images;
+    for (int64_t o = 0; o < b->outputs; o++) {
+        double grad_beta = 0, product = 0;
+        for (int64_t tile = 0; tile * LANES < b->images; tile++) {
+            const double *sums = b->sums + 2 * (tile * b->outputs + o);
+            grad_beta += sums[0], product += sums[1];
         }
-        double of_gamma = product * s->invstd[o];
-        s->of_map[o] = -s->scale[o] * s->invstd[o] * of_gamma / all;
-        s->constant[o] = -s->scale[o] * of_beta / all - s->of_map[o] * s->mean[o];
-        s->of_beta[o] = of_beta, s->of_gamma[o] = of_gamma * s->sign[o];
+        double grad_gamma = product * b->invstd[o];
+        b->map_factor[o] = -b->scale[o] * b->invstd[o] * grad_gamma / all;
+        b->map_constant[o] = -b->scale[o] * grad_beta / all - b->map_factor[o] * b->mean[o];
+        b->grad_beta[o] = grad_beta, b->grad_gamma[o] = grad_gamma * b->sign[o];
     }
     return 0;
 }
 
 /* The gradient of the map: what the statistics send to each pixel, and what the pool sends to the first of its largest.
 to: the first pixel, behind the border, of the map of size whole that receives it. */
-static void map_gradient(const struct stage *s, const vec *map, const vec *pooled, const vec *gradient, vec *to,
+static void map_gradient(const struct fused_block *b, const vec *map, const vec *pooled, const vec *gradient, vec *to,
                          struct size whole) {
-    struct size size = map_size(s), small = pooled_size(s);
+    struct size size = map_size(b), small = pooled_size(b);
     int64_t row = size.width * GROUP, to_row = whole.width * GROUP;
     for (int64_t first = 0; first < size.channels; first += GROUP) {
-        real of_map[GROUP], constant[GROUP], scale[GROUP], shift[GROUP];
-        read_group(s->of_map, first, size.channels, of_map), read_group(s->constant, first, size.channels, constant);
-        read_group(s->scale, first, size.channels, scale), read_group(s->shift, first, size.channels, shift);
+        real map_factor[GROUP], map_constant[GROUP], scale[GROUP], shift[GROUP];
+        read_group(b->map_factor, first, size.channels, map_factor), read_group(b->map_constant, first, size.channels, map_constant);
+        read_group(b->scale, first, size.channels, scale), read_group(b->shift, first, size.channels, shift);
         vec *at = to + place(whole, GROUP, first);
         for (int64_t h = 0; h < size.height; h++, map += row, at += to_row) {
             for (int64_t w = 0; w < size.width; w++)
                 UNROLL for (int o = 0; o < GROUP; o++)
-                    at[w * GROUP + o] = map[w * GROUP + o] * of_map[o] + constant[o];
+                    at[w * GROUP + o] = map[w * GROUP + o] * map_factor[o] + map_constant[o];
             if (h % 2 == 0) continue; /* a pair of rows is complete */
             for (int64_t w = 0; w < small.width; w++)
                 UNROLL for (int o = 0; o < GROUP; o++, pooled++) {
@@ -275,48 +277,48 @@ static void map_gradient(const struct stage *s, const vec *map, const vec *poole
     }
 }
 
-/* Takes blocks: the gradients of the weights and, if wanted, of x. */
-int stage_backward(struct stage *s) {
-    struct size input = input_size(s), map = map_size(s), small = pooled_size(s), whole = map;
+/* Takes tiles: the gradients of the weights and, if needed, of x. */
+int fused_backward(struct fused_block *b) {
+    struct size input = input_size(b), map = map_size(b), small = pooled_size(b), whole = map;
     int64_t first_pixel = 0;
     struct kernel k, back = {0};
-    int failed = forward_kernel(&k, s->turned, s->outputs, s->kernel_height, s->kernel_width, input, s->pad_height);
-    if (s->of_x) {
-        int64_t height = s->kernel_height - 1 - s->pad_height, width = s->kernel_width - 1 - s->pad_width;
+    int failed = forward_kernel(&k, b->negated, b->outputs, b->kernel_height, b->kernel_width, input, b->pad_height);
+    if (b->grad_x) {
+        int64_t height = b->kernel_height - 1 - b->pad_height, width = b->kernel_width - 1 - b->pad_width;
         whole = bordered(map, height, width), first_pixel = (height * whole.width + width) * GROUP;
-        failed |= backward_kernel(&back, s->turned, s->inputs, s->kernel_height, s->kernel_width, whole, height);
+        failed |= backward_kernel(&back, b->negated, b->inputs, b->kernel_height, b->kernel_width, whole, height);
     }
-    vec *x = allocate(vectors(input, 1)), *of_x = s->of_x ? allocate(vectors(x_size(s), GROUP)) : NULL;
-    vec *g = allocate(vectors(whole, GROUP)), *of_out = allocate(vectors(small, GROUP));
-    int64_t taps = taps_of(&k);
+    vec *x = allocate(vectors(input, 1)), *grad_x = b->grad_x ? allocate(vectors(x_size(b), GROUP)) : NULL;
+    vec *g = allocate(vectors(whole, GROUP)), *grad_out = allocate(vectors(small, GROUP));
+    int64_t taps = tap_count(&k);
     vec *kept = allocate((taps + TAPS) * GROUP);
-    failed |= !x || !g || !of_out || !kept || (s->of_x && !of_x);
+    failed |= !x || !g || !grad_out || !kept || (b->grad_x && !grad_x);
     if (!failed) memset(g, 0, vectors(whole, GROUP) * sizeof(vec));
-    for (int64_t block; !failed && (block = take(s)) >= 0;) {
-        load_x(s, block, x);
-        load_gradient(s, block, of_out);
-        map_gradient(s, map_of(s, block), pooled_of(s, block), of_out, g + first_pixel, whole);
-        real *of_weight = s->of_weight + block * s->outputs * taps;
+    for (int64_t tile; !failed && (tile = take(b)) >= 0;) {
+        load_x(b, tile, x);
+        load_gradient(b, tile, grad_out);
+        map_gradient(b, tile_map(b, tile), tile_pooled(b, tile), grad_out, g + first_pixel, whole);
+        real *grad_weight = b->grad_weight + tile * b->outputs * taps;
         int64_t plane = place(whole, GROUP, GROUP);
-        weight_gradient(x, input.width, g + first_pixel, whole.width, plane, map, &k, kept, of_weight);
-        if (!s->of_x) continue;
-        convolve(g, whole.width, &back, x_size(s), of_x);
-        store(of_x, x_size(s), block, images_of(s, block), s->of_x, s->images);
+        weight_gradient(x, input.width, g + first_pixel, whole.width, plane, map, &k, kept, grad_weight);
+        if (!b->grad_x) continue;
+        convolve(g, whole.width, &back, x_size(b), grad_x);
+        store(grad_x, x_size(b), tile, tile_images(b, tile), b->grad_x, b->images);
     }
-    free(x), free(g), free(of_out), free(kept), free(of_x), free_kernel(&k), free_kernel(&back);
+    free(x), free(g), free(grad_out), free(kept), free(grad_x), free_kernel(&k), free_kernel(&back);
     return failed ? -1 : 0;
 }
 
-/* Once: the blocks' gradients of the weights are added to the first's, and turned back. */
-int stage_sum(struct stage *s) {
-    int64_t taps = s->inputs * s->kernel_height * s->kernel_width, count = s->outputs * taps;
-    for (int64_t block = 1; block * LANES < s->images; block++)
-        for (int64_t i = 0; i < count; i++) s->of_weight[i] += s->of_weight[block * count + i];
-    for (int64_t o = 0; o < s->outputs; o++)
-        for (int64_t i = o * taps; i < (o + 1) * taps; i++) s->of_weight[i] *= (real)s->sign[o];
+/* Once: adds the tiles' gradients of the weights to the first's, and undoes the negation. */
+int fused_sum(struct fused_block *b) {
+    int64_t taps = b->inputs * b->kernel_height * b->kernel_width, count = b->outputs * taps;
+    for (int64_t tile = 1; tile * LANES < b->images; tile++)
+        for (int64_t i = 0; i < count; i++) b->grad_weight[i] += b->grad_weight[tile * count + i];
+    for (int64_t o = 0; o < b->outputs; o++)
+        for (int64_t i = o * taps; i < (o + 1) * taps; i++) b->grad_weight[i] *= (real)b->sign[o];
     return 0;
 }
 
-int stage_bytes(void) { return sizeof(struct stage); }
-int stage_lanes(void) { return LANES; }
-int stage_group(void) { return GROUP; }
+int fused_bytes(void) { return sizeof(struct fused_block); }
+int fused_lanes(void) { return LANES; }
+int fused_group(void) { return GROUP; }

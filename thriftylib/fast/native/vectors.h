@@ -1,8 +1,8 @@
-/* Maps with one image in each lane of a vector register: a pixel of a channel is one vector.
+/* Maps in batch-innermost layout: a pixel of a channel is one vector, with one image in each SIMD lane.
 
-So few inputs and odd sizes leave no lane idle. A block is LANES images; lanes without an image are zeros.
+So few channels and odd sizes leave no lane idle. A tile is LANES images; lanes without an image are zeros.
 
-A map lies in groups of channels, (groups, height, width, G) vectors. G = 1 for what a convolution reads, so that
+A map is stored in groups of channels, (groups, height, width, G) vectors. G = 1 for what a convolution reads, so that
 neighbours in a row are neighbours in memory; G = GROUP for what it makes, as many channels as are computed at once. The
 last group is filled up with channels of zeros. */
 
@@ -39,8 +39,8 @@ typedef __typeof__((vec){0} > (vec){0}) mask; /* all bits of a lane, or none */
 
 INLINE vec where(mask chosen, vec a) { return (vec)(chosen & (mask)a); }
 
-/* The larger of the two, or what is no number, as PyTorch's max-pool and ReLU have it. */
-INLINE vec larger(vec a, vec b) {
+/* The larger of the two, or NaN where one of them is, as PyTorch's max-pool and ReLU have it. */
+INLINE vec vmax(vec a, vec b) {
     mask first = (a >= b) | (a != a);
     return (vec)((first & (mask)a) | (~first & (mask)b));
 }
@@ -59,7 +59,7 @@ INLINE int64_t vectors(struct size size, int64_t group) {
     return size.height * size.width * groups(size.channels, group) * group;
 }
 
-/* Where a channel's first pixel lies; its next is group vectors on. */
+/* Where a channel's first pixel is; its next is group vectors on. */
 INLINE int64_t place(struct size size, int64_t group, int64_t channel) {
     return channel / group * size.height * size.width * group + channel % group;
 }
@@ -72,13 +72,13 @@ struct tensor {
     int64_t strides[4];
 };
 
-/* The images of a block of a tensor, inside a border of zeros. */
-static void load(struct tensor t, int64_t block, int64_t images, struct size size, int64_t border_height,
+/* The images of a tile of a tensor, inside a border of zeros. */
+static void load(struct tensor t, int64_t tile, int64_t images, struct size size, int64_t border_height,
                  int64_t border_width, int64_t group, vec *to) {
     struct size whole = bordered(size, border_height, border_width);
     if (border_height || border_width || images < LANES || size.channels % group)
         memset(to, 0, vectors(whole, group) * sizeof(vec));
-    t.numbers += block * LANES * t.strides[0];
+    t.numbers += tile * LANES * t.strides[0];
     for (int64_t c = 0; c < size.channels; c++)
         for (int64_t h = 0; h < size.height; h++) {
             const real *row = t.numbers + c * t.strides[1] + h * t.strides[2];
@@ -92,10 +92,10 @@ static void load(struct tensor t, int64_t block, int64_t images, struct size siz
         }
 }
 
-/* A block in groups of GROUP, into a tensor (channels, height, width, all images). */
-static void store(const vec *from, struct size size, int64_t block, int64_t images, real *to, int64_t all) {
+/* A tile in groups of GROUP, into a tensor (channels, height, width, all images). */
+static void store(const vec *from, struct size size, int64_t tile, int64_t images, real *to, int64_t all) {
     int64_t pixels = size.height * size.width;
-    to += block * LANES;
+    to += tile * LANES;
     for (int64_t c = 0; c < size.channels; c++) {
         const vec *at = from + place(size, GROUP, c);
         if (images == LANES)
