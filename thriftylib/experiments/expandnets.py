@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import expandnets_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
-from thriftylib.experiments.recipes import choose
+from thriftylib.experiments.recipes import run_of
 from thriftylib.options import MethodOptions, find
-from thriftylib.spec import Data, Named, Run
+from thriftylib.spec import Named, Run
 
 if TYPE_CHECKING:
     import pandas
@@ -55,14 +55,10 @@ def configuration(
 ) -> Configuration:
     """SmallNet with ``kernel`` from seed 0, trained as a row; ``changes`` are to the method, the rest are labels."""
     tiny = {"widths": [4, 4, 8], "hidden": 16, "padding": kernel // 2} if preset == "smoke" else {}
-    data, recipe = choose(preset, data, smoke=recipes.SMOKE, fast=recipes.FAST, paper=recipes.AUTHORS)
-    run = Run(
-        network=Named(name="smallnet", options={"kernel": kernel, **tiny}),
-        data=Data(name=data, label_noise=noise),
-        recipe=recipe,
-        method=Named(name="expandnets", options={**AUTHORS, **ROWS[row], **(changes or {})}),
-    )
-    return Configuration(run, {"model": row, "kernel": kernel, "dataset": data, **labels}, headline)
+    method = Named(name="expandnets", options={**AUTHORS, **ROWS[row], **(changes or {})})
+    presets = {"smoke": recipes.SMOKE, "fast": recipes.FAST, "paper": recipes.AUTHORS}
+    run = run_of(preset, "smallnet", {"kernel": kernel, **tiny}, data, **presets, method=method, label_noise=noise)
+    return Configuration(run, {"model": row, "kernel": kernel, "dataset": run.data.name, **labels}, headline)
 
 
 def _table(preset: str, kernel: int, rows: tuple[str, ...], headlines: tuple[str, ...]) -> list[Configuration]:
@@ -75,7 +71,6 @@ def _table(preset: str, kernel: int, rows: tuple[str, ...], headlines: tuple[str
 
 
 @experiment(
-    name="expandnets-table-a",
     title="SmallNet with 7x7 kernels, CIFAR-10 and CIFAR-100",
     source="README of the authors' repository: results of SmallNet 7x7 (tables 1, S1 and S3 without distillation)",
 )
@@ -89,7 +84,6 @@ def table_a(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-table-b",
     title="SmallNet with 3x3 kernels, CIFAR-10 and CIFAR-100",
     source="README of the authors' repository: results of SmallNet 3x3",
 )
@@ -103,7 +97,6 @@ def table_b(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-noise",
     title="Noisy labels, CIFAR-10",
     source="table 7, second-hand: a summary of the paper gives four of its test errors",
 )
@@ -118,7 +111,6 @@ def noise(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-kernels",
     title="SmallNet with 5x5 and 9x9 kernels, CIFAR-10",
     source="the paper's tables name kernels of 5 and 9; no readable number without noise",
 )
@@ -131,7 +123,6 @@ def kernels(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-init",
     title="SmallNet started from contracted weights, CIFAR-10",
     source="table 8, second-hand: such a start does not reliably match training the ExpandNet; no figures",
 )
@@ -152,7 +143,6 @@ def init(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-confusion",
     title="Gradient confusion, CIFAR-10",
     source="figure 3, second-hand: cosines between the gradients of mini-batches, 7x7 kernels; no figures",
 )
@@ -168,7 +158,6 @@ def confusion(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-rate",
     title="Expansion rate, CIFAR-10",
     source="rate study (S5 and table 9), second-hand: 0.25 hurts; 2, 4 and 8 help progressively; no figures",
 )
@@ -192,7 +181,6 @@ def _audit(preset: str, option: str, **captions: dict[Any, str]) -> list[Configu
 
 
 @experiment(
-    name="expandnets-momentum",
     title="Audit: momentum reset at each epoch's start, CIFAR-10",
     source="authors' code, which makes a new optimiser for each epoch; the audit is ours",
 )
@@ -205,7 +193,6 @@ def momentum(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-start",
     title="Audit: how batch norms are initialised, CIFAR-10",
     source="authors' code, whose environment file names PyTorch 0.4; the audit is ours",
 )
@@ -219,7 +206,6 @@ def start(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-shared",
     title="Ours, beyond the paper: over-parameterising a kernel that is used again and again, CIFAR-10",
     source="ours: no paper asks this",
 )
