@@ -7,23 +7,19 @@ wherever that costs fewer MACs than running the chain: the numbers are the chain
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
-from functools import partial, reduce
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thriftylib.errors import SpecError
+from thriftylib.merging import Product, is_plain, merge, multiplications, single_layer
 
-T = TypeVar("T")
 Kind = Literal["cl", "ck"]
 """How a convolution is expanded."""
-Product = tuple[Tensor, Tensor | None]
-"""Weight and bias of one layer."""
 
 
 class Expanded(nn.Module):
@@ -38,12 +34,8 @@ class Expanded(nn.Module):
         self.chain = chain
         self.kept: Product | None = None
         self.keeps = False  # whether the network is in a forward pass
-        first, last = (_multiplications(chain, from_last=from_last) for from_last in (False, True))
+        first, last = (multiplications(chain, from_last=from_last) for from_last in (False, True))
         self.from_last, self.merge_macs = last < first, min(first, last)
-
-    def layer(self) -> nn.Conv2d | nn.Linear:
-        """The one layer's shape, with weights of its own."""
-        raise NotImplementedError
 
     def apply_product(self, x: Tensor) -> Tensor:
         """What the one layer gives for ``x``."""
@@ -60,10 +52,9 @@ class Expanded(nn.Module):
             geometry = () if linear else zip(size, layer.padding, layer.kernel_size, layer.stride, strict=True)
             size = [(pixels + 2 * padding - kernel) // stride + 1 for pixels, padding, kernel, stride in geometry]
             macs += math.prod(size) * layer.weight.numel()
-        kernel = (
-            len(self.chain[-1].weight) * self.chain[0].weight.shape[1] * math.prod(getattr(self, "kernel_size", ()))
-        )
-        return self.merge_macs + count * math.prod(size) * kernel <= count * macs
+        kernel = math.prod(getattr(self, "kernel_size", ()))  # pixels: a linear layer has one
+        one = math.prod(size) * len(self.chain[-1].weight) * self.chain[0].weight.shape[1] * kernel
+        return self.merge_macs + count * one <= count * macs
 
     def product(self) -> Product:
         """Weight and bias of the one layer, with gradients for the chain's."""
@@ -90,15 +81,9 @@ class ExpandedConv2d(Expanded):
 
     def __init__(self, chain: nn.Sequential) -> None:
         super().__init__(chain)
-        first = chain[0]
-        self.in_channels, self.out_channels = first.in_channels, chain[-1].out_channels
-        self.groups, self.padding = first.groups, first.padding
-        self.stride = tuple(math.prod(layer.stride[i] for layer in chain) for i in (0, 1))
-        self.kernel_size = tuple(1 + sum(layer.kernel_size[i] - 1 for layer in chain) for i in (0, 1))
-
-    def layer(self) -> nn.Conv2d:
-        shape = self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding
-        return nn.Conv2d(*shape, groups=self.groups, bias=self.chain[0].bias is not None)
+        one = single_layer(chain)
+        self.in_channels, self.out_channels, self.groups = one.in_channels, one.out_channels, one.groups
+        self.kernel_size, self.stride, self.padding = one.kernel_size, one.stride, one.padding
 
     def apply_product(self, x: Tensor) -> Tensor:
         return F.conv2d(x, *self.product(), self.stride, self.padding, 1, self.groups)
@@ -106,9 +91,6 @@ class ExpandedConv2d(Expanded):
 
 class ExpandedLinear(Expanded):
     """A linear layer trained as a chain of linear layers: (N, ..., in) to (N, ..., out)."""
-
-    def layer(self) -> nn.Linear:
-        return nn.Linear(self.chain[0].in_features, self.chain[-1].out_features, bias=self.chain[0].bias is not None)
 
     def apply_product(self, x: Tensor) -> Tensor:
         return F.linear(x, *self.product())
@@ -127,7 +109,7 @@ def expand_conv(conv: nn.Conv2d, kind: Kind, rate: float = 4.0, *, widens_input:
         SpecError: ``conv`` or ``rate`` cannot be expanded so.
     """
     height, width = conv.kernel_size
-    if not _is_plain(conv):
+    if not is_plain(conv):
         raise SpecError(f"{conv}: only a convolution without dilation, padded with a number of zeros, can be expanded")
     if kind not in ("cl", "ck"):
         raise SpecError(f"kind = {kind!r}: must be 'cl' or 'ck'")
@@ -163,105 +145,3 @@ def _widths(
         raise SpecError(f"rate = {rate}: must be a number above 0, such as 4")
     inner, outer = (groups * max(1, round(rate * channels / groups)) for channels in (inputs, outputs))
     return [inputs, inner if widens_input else inputs, *[outer] * (layers - 2), outputs]
-
-
-def merge(chain: nn.Sequential, *, from_last: bool = False) -> Product:
-    """The weight and bias of the one layer that ``chain`` is, with gradients.
-
-    Two layers with kernels W1 (c, i, ., .) and W2 (o, c, ., .) make one with W[o, i, u, v] = sum over c, a, b of
-    W2[o, c, a, b] W1[c, i, u - a, v - b] and b = (sum over a, b of W2) b1 + b2.
-
-    Args:
-        from_last: multiply from the last layer on: the same product.
-    """
-    groups, bias = getattr(chain[0], "groups", 1), chain[0].bias
-    # Few numbers, used for many images: bf16 would round them once more for nothing.
-    with torch.autocast(chain[0].weight.device.type, enabled=False):
-        if bias is not None:
-            for layer in chain[1:]:
-                sums = layer.weight[..., None].flatten(2).sum(2)  # over the kernel's pixels; a linear layer has one
-                bias = (sums.unflatten(0, (groups, -1)) @ bias.view(groups, -1, 1)).flatten() + layer.bias
-        weight = _fold(partial(_merge_two, groups=groups), [layer.weight for layer in chain], from_last)
-    return weight, bias
-
-
-def _fold(combine: Callable[[T, T], T], factors: Sequence[T], from_last: bool) -> T:
-    """``factors`` combined two by two, from the first or from the last on."""
-    if from_last:
-        return reduce(lambda later, earlier: combine(earlier, later), reversed(factors))
-    return reduce(combine, factors)
-
-
-def _merge_two(first: Tensor, second: Tensor, groups: int) -> Tensor:
-    if groups == 1 and second.shape[2:].numel() == 1:  # linear layers too
-        return (second.flatten(1) @ first.flatten(1)).unflatten(1, first.shape[1:])
-    if groups == 1 and first.shape[2:].numel() == 1:
-        return torch.einsum("ocab,ci->oiab", second, first.flatten(1))
-    # A full convolution of the kernels: the inputs of W1 are the images, and W2, flipped, is the kernel.
-    padding = [size - 1 for size in second.shape[2:]]
-    return F.conv2d(first.transpose(0, 1), second.flip(2, 3), padding=padding, groups=groups).transpose(0, 1)
-
-
-def _multiplications(chain: nn.Sequential, *, from_last: bool) -> int:
-    """Those of :func:`merge`, biases left out: each number of one kernel with each of the next."""
-    macs = 0
-
-    def product(first: torch.Size, second: torch.Size) -> torch.Size:
-        nonlocal macs
-        macs += second.numel() * first[1:].numel()
-        return torch.Size((second[0], first[1], *(a + b - 1 for a, b in zip(first[2:], second[2:], strict=True))))
-
-    _fold(product, [layer.weight.shape for layer in chain], from_last)
-    return macs
-
-
-def contract_chain(chain: nn.Sequential) -> nn.Conv2d | nn.Linear:
-    """The one layer that ``chain`` is, merged in float64 and then in the chain's precision.
-
-    Args:
-        chain: convolutions or linear layers and nothing else; it stays as it is.
-
-    Raises:
-        SpecError: no one layer could replace it.
-    """
-    if not len(chain):
-        raise SpecError("an empty nn.Sequential is no chain of layers")
-    for i, layer in enumerate(chain):
-        if type(layer) is not type(chain[0]) or type(layer) not in (nn.Conv2d, nn.Linear):
-            raise SpecError(
-                f"layer {i} of the chain is {type(layer).__name__}: a chain that one layer can replace has nothing but "
-                "Conv2d layers or nothing but Linear layers, no activation or normalisation between them"
-            )
-    for i, fault in _faults(chain):
-        raise SpecError(f"layer {i} of the chain {fault}")
-    one = (ExpandedLinear if isinstance(chain[0], nn.Linear) else ExpandedConv2d)(chain).layer()
-    with torch.no_grad():
-        for name, value in zip(("weight", "bias"), merge(deepcopy(chain).double()), strict=True):
-            setattr(one, name, None if value is None else nn.Parameter(value.to(chain[0].weight.dtype)))
-    return one
-
-
-def _faults(chain: nn.Sequential) -> Iterator[tuple[int, str]]:
-    """Layers because of which one layer cannot replace the ``chain``, and what is wrong with each."""
-    first, linear = chain[0], isinstance(chain[0], nn.Linear)
-    for i, layer in enumerate(chain):
-        inputs, given = layer.in_features if linear else layer.in_channels, len(chain[i - 1].weight)
-        if (layer.bias is None) != (first.bias is None):
-            yield i, "differs from the first one: all layers must have a bias, or none"
-        if i and inputs != given:
-            yield i, f"takes {inputs} channels or features, but the one before gives {given}"
-        if linear:
-            continue
-        if not _is_plain(layer) or layer.groups != first.groups:
-            yield i, "needs dilation 1, padding with a number of zeros and the first one's groups"
-        if i and layer.padding != (0, 0):
-            yield (
-                i,
-                f"pads its own input by {layer.padding}: all padding must be on the first layer, or the border differs",
-            )
-        if layer.stride != (1, 1) and any(after.kernel_size != (1, 1) for after in chain[i + 1 :]):
-            yield i, f"has stride {layer.stride}: after a stride only 1x1 layers may follow"
-
-
-def _is_plain(conv: nn.Conv2d) -> bool:
-    return conv.dilation == (1, 1) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)

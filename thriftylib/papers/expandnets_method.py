@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from thriftylib.errors import SpecError
+from thriftylib.merging import contract_chain
 from thriftylib.method import Method, Parent
 from thriftylib.papers.expandnets import ExpandNetsOptions
-from thriftylib.papers.expandnets_expansion import Expanded, Kind, contract_chain, expand_conv, expand_linear
+from thriftylib.papers.expandnets_expansion import Expanded, Kind, expand_conv, expand_linear
 from thriftylib.papers.networks_parts import uniform_norms
 
 if TYPE_CHECKING:

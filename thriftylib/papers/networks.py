@@ -1,4 +1,7 @@
-"""Ordinary networks that the papers compare theirs with, made from torchvision's parts, for small images."""
+"""Ordinary networks that the papers compare theirs with, made from torchvision's parts, for small images.
+
+Beside them is a measurement of any trained network, which is no paper's own.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from pydantic import Field
 from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
-from thriftylib.options import ImageShape, NetworkOptions
+from thriftylib.options import ImageShape, MethodOptions, NetworkOptions
 from thriftylib.spec import NO_NETWORK, Count
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from thriftylib.papers.networks_statistics import NormStatistics
 
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each stage
@@ -226,3 +231,13 @@ class TinyDenseNetOptions(NetworkOptions, network="tiny-densenet"):
         network.features.conv0 = conv3x3(image_shape[0], features)
         del network.features.norm0, network.features.relu0, network.features.pool0
         return default_initialisation(network)
+
+
+class NormStatisticsOptions(MethodOptions, method="norm-statistics"):
+    """Measure only: a trained network's test accuracy with three kinds of batch-norm statistics."""
+
+    def start(self) -> NormStatistics:
+        """The hooks of one run."""
+        from thriftylib.papers.networks_statistics import NormStatistics
+
+        return NormStatistics()
