@@ -7,8 +7,9 @@ from torch.nn import functional as F
 
 from thriftylib.datasets.facts import dataset_info
 from thriftylib.datasets.load import Dataset, Split
-from thriftylib.papers.dacnn import DacnnSmallOptions, NormStatisticsOptions
-from thriftylib.papers.dacnn_statistics import (
+from thriftylib.papers.dacnn import DacnnSmallOptions
+from thriftylib.papers.networks import NormStatisticsOptions
+from thriftylib.papers.networks_statistics import (
     UseStatistics,
     of_the_batch,
     replaced_norms,

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from thriftylib.errors import SpecError
+from thriftylib.merging import contract_chain, merge
 from thriftylib.options import NetworkOptions, find
 from thriftylib.papers import expandnets_expansion
 from thriftylib.papers.expandnets import ExpandNetsOptions, SmallNetOptions
@@ -19,10 +20,8 @@ from thriftylib.papers.expandnets_expansion import (
     Expanded,
     ExpandedConv2d,
     ExpandedLinear,
-    contract_chain,
     expand_conv,
     expand_linear,
-    merge,
 )
 from thriftylib.papers.expandnets_method import contract, expand
 from thriftylib.training.fast_path import accelerate

@@ -71,13 +71,17 @@ EXPERIMENTS: dict[str, Experiment] = {}
 
 
 def register(
-    *, name: str, paper: str, title: str, source: str
+    *, name: str | None = None, paper: str, title: str, source: str
 ) -> Callable[[Callable[[str], list[Configuration]]], Experiment]:
-    """Make a grid function an experiment; the function's docstring is the experiment's question."""
+    """Make a grid function an experiment; the function's docstring is the experiment's question.
+
+    Without a ``name``, the paper's ``depth_macs`` is the experiment "<paper>-depth-macs".
+    """
 
     def decorate(grid: Callable[[str], list[Configuration]]) -> Experiment:
-        EXPERIMENTS[name] = Experiment(name, paper, title, source, getdoc(grid) or "", grid)
-        return EXPERIMENTS[name]
+        known_as = name or f"{paper}-{grid.__name__}".replace("_", "-")
+        EXPERIMENTS[known_as] = Experiment(known_as, paper, title, source, getdoc(grid) or "", grid)
+        return EXPERIMENTS[known_as]
 
     return decorate
 

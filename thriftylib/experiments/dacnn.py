@@ -3,10 +3,10 @@
 The authors' recipe could not be read: every ``paper`` grid here is trained by ``dacnn-reading``, which is inferred, the
 same for every network, and no page may call it the paper's. Names are the plot's: DACNN14 is the VGG layout, DACNN18,
 24 and 34 the ResNet layout; (REG) has regulators, (MIX) partly shared kernels. DACNN14 and DACNN14(MIX) are as their
-files were released. Batch norms have initial weights drawn between 0 and 1, the default of PyTorch 1.1, current on 20
-June 2019, when the files were released; no file names a version (inferred). The small networks under our own recipes
-have ones, since their records came first. The 8x8 digits of the smoke grids can be halved three times, so there the
-last stages do not pool, and a tiny ResNet stands in for the baselines.
+files were released. Batch norms are initialised between 0 and 1, the default of PyTorch 1.1, current when the files
+were released, on 20 June 2019 (inferred: no file names a version); those of the small networks under our own recipes
+with ones, since their records came first. On the 8x8 digits of the smoke grids the last stages do not pool, and a tiny
+ResNet stands in for the baselines.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import dacnn_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
-from thriftylib.experiments.recipes import choose
-from thriftylib.spec import Data, Named, Recipe, Run
+from thriftylib.experiments.recipes import run_of
+from thriftylib.spec import Named, Recipe
 
 if TYPE_CHECKING:
     import pandas
@@ -31,20 +31,16 @@ KERNELS: dict[str, dict[str, Any]] = {  # of the small networks
     "shared": {"shared": True, "norm": "free"},
     "unshared": {"shared": False, "norm": "free"},
 }
-MIX = {"sharing": "mix"}
 POINTS: dict[str, tuple[str, str, dict[str, Any]]] = {  # the plot's: family and network with its options
     "DACNN14": ("plain", "dacnn", {"depth": 14, "order": "conv-relu-bn"}),  # as released; the others: conv-BN-ReLU
     "DACNN18": ("plain", "dacnn", {"depth": 18}),
     "DACNN34": ("plain", "dacnn", {"depth": 34}),
     # Inferred: a regulator per layer, the number that the plotted parameters of the plain nets need.
-    "DACNN18(REG)": ("REG", "dacnn", {"depth": 18, "regulators": "depth"}),
-    "DACNN24(REG)": ("REG", "dacnn", {"depth": 24, "regulators": "depth"}),
-    "DACNN34(REG)": ("REG", "dacnn", {"depth": 34, "regulators": "depth"}),
-    "DACNN14(MIX)": ("MIX", "dacnn", {"depth": 14, **MIX, "bare_fifth": True}),  # as released
-    "DACNN18(MIX)": ("MIX", "dacnn", {"depth": 18, **MIX}),
-    "DACNN34(MIX)": ("MIX", "dacnn", {"depth": 34, **MIX}),
-    "DACNN18(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 18, **MIX, "regulators": "per-block"}),
-    "DACNN34(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 34, **MIX, "regulators": "per-block"}),
+    **{f"DACNN{n}(REG)": ("REG", "dacnn", {"depth": n, "regulators": "depth"}) for n in (18, 24, 34)},
+    "DACNN14(MIX)": ("MIX", "dacnn", {"depth": 14, "sharing": "mix", "bare_fifth": True}),  # as released
+    **{f"DACNN{n}(MIX)": ("MIX", "dacnn", {"depth": n, "sharing": "mix"}) for n in (18, 34)},
+    "DACNN18(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 18, "sharing": "mix", "regulators": "per-block"}),
+    "DACNN34(MIX,REG)": ("MIX,REG", "dacnn", {"depth": 34, "sharing": "mix", "regulators": "per-block"}),
     "VGG": ("baseline", "vgg16-bn", {}),
     "ResNet18": ("baseline", "resnet18", {}),
     "ResNet34": ("baseline", "resnet34", {}),
@@ -69,8 +65,7 @@ def configuration(
     if preset == "smoke" and network == "dacnn":
         widths = [2, 2, 3, 4, 4] if options["depth"] == 14 else [2, 2, 3, 4]
         options = {**options, "width": widths if options.get("sharing") == "mix" else 4, "pools": 3}
-    data, recipe = choose(preset, data, smoke=recipes.SMOKE, fast=fast, paper=recipes.INFERRED)
-    run = Run(network=Named(name=network, options=options), data=Data(name=data), recipe=recipe)
+    run = run_of(preset, network, options, data, smoke=recipes.SMOKE, fast=fast, paper=recipes.INFERRED)
     return Configuration(run, labels, headline)
 
 
@@ -80,47 +75,41 @@ def _points(preset: str, data: str, *names: str) -> list[Configuration]:
     for name in names:
         family, network, options = (POINTS | STAND_IN)[name]
         headline = preset != "smoke" and data == "cifar100" and name in HEADLINES
-        plain = configuration(preset, options, data, network, headline=headline, net=name, family=family)
-        grid.append(replace(plain, labels={**plain.labels, "kernel_parameters": plain.run.cost.kernel_parameters}))
+        point = configuration(preset, options, data, network, headline=headline, net=name, family=family)
+        grid.append(replace(point, labels={**point.labels, "kernel_parameters": point.run.cost.kernel_parameters}))
     return grid
 
 
 @experiment(
-    name="dacnn-scatter",
     title="Test error against parameters, CIFAR-100",
     source="figure: test error against parameters (result_1.png of the authors' repository)",
 )
 def scatter(preset: str) -> list[Configuration]:
     """What accuracy does one kernel for all layers cost, and what do regulators and partial sharing regain?
 
-    paper: the plot's fourteen points; recipe (350 epochs) and data set, CIFAR-100, are inferred. Expected by the plot:
-    plain sharing gains nothing from depth beyond 18 (38.64 against 38.87 % error), with regulators depth helps (35.39,
-    34.86, 33.88), DACNN14(MIX) about equals VGG (30.54 against 30.20), DACNN34(MIX,REG) beats ResNet18 (26.66 against
-    27.31). Its baselines are about 3 points worse than public results of a stronger recipe: look for order and gaps.
-    ``kernel_parameters`` leaves out batch norms and biases of convolutions, as the plotted parameters do.
+    paper: the plot's points; recipe (350 epochs) and data set are inferred. Expected by the plot: plain sharing gains
+    nothing beyond depth 18 (38.64 and 38.87 % error), with regulators depth helps (35.39, 34.86, 33.88), DACNN14(MIX)
+    about equals VGG (30.54 and 30.20), DACNN34(MIX,REG) beats ResNet18 (26.66 and 27.31). Its baselines are 3 points
+    worse than public ones: look for order and gaps. ``kernel_parameters`` are counted as the plot seems to count.
     """
     tiny = ("tiny ResNet", "DACNN14", "DACNN18", "DACNN18(REG)", "DACNN14(MIX)", "DACNN18(MIX,REG)")
     return _points(preset, "cifar100", *(tiny if preset == "smoke" else POINTS))
 
 
 @experiment(
-    name="dacnn-pruning",
     title="Comparison with pruning, CIFAR-10",
     source="table: comparison with pruning (result_2.png of the authors' repository)",
 )
 def pruning(preset: str) -> list[Configuration]:
     """How many points do DACNN18 and DACNN18(MIX,REG) lose against ResNet18, and how many parameters do they save?
 
-    paper: the three networks on CIFAR-10; recipe, base network and data set are inferred. Expected: a loss of 0.79
-    points with 49.6 % fewer parameters, and of 10.2 points with 98.5 % fewer. No absolute accuracy is known. The
-    baselines' rows are quoted, not rerun.
+    paper: recipe, base network and data set, CIFAR-10, are inferred. Expected: a loss of 0.79 points with 49.6 % fewer
+    parameters, and of 10.2 points with 98.5 % fewer. The table's pruned networks are quoted, not rerun.
     """
     return _points(preset, "cifar10", "tiny ResNet" if preset == "smoke" else "ResNet18", "DACNN18(MIX,REG)", "DACNN18")
 
 
-@experiment(
-    name="dacnn-svhn", title="SVHN", source="abstract: tested on CIFAR-10, CIFAR-100 and SVHN; no readable number"
-)
+@experiment(title="SVHN", source="abstract: tested on CIFAR-10, CIFAR-100 and SVHN; no readable number")
 def svhn(preset: str) -> list[Configuration]:
     """Does the order of the networks on CIFAR-100 hold for house numbers?
 
@@ -132,25 +121,20 @@ def svhn(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="dacnn-depth-sweep",
     title="Depth of small networks, shared against unshared, CIFAR-100",
     source="authors' code, small_nets.py; no published numbers",
 )
 def depth_sweep(preset: str) -> list[Configuration]:
     """How much does depth gain where one kernel is used again, against kernels of their own at the same width?
 
-    paper: 3 to 11 convolutions of 128 channels (recipe inferred). In the authors' code the shared unit includes its
-    batch norm ("shared with norm"); beside it is ours, the kernel alone shared ("shared"), so that the costs of kernel
-    and batch norm are distinguished. fast: the same nets with our recipe for a GPU, and nets of 32 channels with our
-    recipe dacnn-cpu of 4 epochs, at a size that a CPU finishes.
+    paper: 128 channels, recipe inferred. In the authors' code the shared unit includes its batch norm ("shared with
+    norm"); beside it is ours, the kernel alone shared ("shared"), so that the costs of both are distinguished. fast:
+    these for a GPU, and nets of 32 channels with our recipe dacnn-cpu of 4 epochs, at a size that a CPU finishes.
     """
-    sizes, depths = {128: recipes.FAST}, SMALL_LAYERS
-    if preset == "fast":
-        sizes[32] = recipes.CPU
-    elif preset == "smoke":
-        sizes, depths = {4: recipes.FAST}, (3, 7, 11)
+    widths = {"smoke": {4: recipes.FAST}, "fast": {128: recipes.FAST, 32: recipes.CPU}, "paper": {128: recipes.FAST}}
+    depths = (3, 7, 11) if preset == "smoke" else SMALL_LAYERS
     grid = []
-    for (width, fast), kernels, n in product(sizes.items(), KERNELS, depths):
+    for (width, fast), kernels, n in product(widths[preset].items(), KERNELS, depths):
         options = {"layers": n, "width": width, **KERNELS[kernels]}
         options |= {"pools": min(n - 1, 3)} if preset == "smoke" else {}
         labels = {"layers": n, "kernels": kernels, "width": width}
@@ -159,15 +143,14 @@ def depth_sweep(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="dacnn-norm",
     title="Batch norm: one per use, or shared with the kernel, CIFAR-100",
     source="authors' code, header of resnet_Fix_BN.py; no published numbers",
 )
 def norm(preset: str) -> list[Configuration]:
     """Must each use of the shared kernel have a batch norm of its own?
 
-    paper: plain DACNN14 (as released), 18 and 34 with free batch norms (the authors'), one affine map per kernel with
-    statistics of each use, and one batch norm per kernel (recipe inferred).
+    paper: plain nets with free batch norms (the authors'), one affine map per kernel with statistics of each use, and
+    one batch norm per kernel (recipe inferred).
     """
     return [
         configuration(preset, {**POINTS[f"DACNN{depth}"][2], "norm": norm}, depth=depth, norm=norm)
@@ -177,7 +160,6 @@ def norm(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="dacnn-regulators",
     title="Regulators against depth, CIFAR-100",
     source="figures of the authors' repository (result_1.png, sharing_techniques.png); released code for the rotation",
 )
@@ -201,16 +183,15 @@ def regulators(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="dacnn-small-statistics",
     title="Small networks with one kernel, evaluated with other batch-norm statistics, CIFAR-100",
     source="ours: why the released small networks, which share the batch norm too, evaluate near chance",
 )
-def statistics(preset: str) -> list[Configuration]:
+def small_statistics(preset: str) -> list[Configuration]:
     """Do the networks that share their batch norm fail by their weights, or by the statistics that they keep?
 
-    Ours, no claim. The depth sweep's networks that use one kernel, with and without a shared batch norm, are evaluated
-    by their running statistics, by those of each test batch, and by statistics of each use, re-estimated over the
-    training images. Nothing is trained for it: each run starts from a trained network of the depth sweep beside it.
+    Ours, no claim. The depth sweep's networks that use one kernel are evaluated by their running statistics, by those
+    of each test batch, and by statistics of each use, re-estimated over the training images. Nothing is trained for it:
+    each run starts from a trained network of the depth sweep beside it.
     """
     trained, measured = [], []
     for parent in depth_sweep.grid(preset):
@@ -223,9 +204,7 @@ def statistics(preset: str) -> list[Configuration]:
 
 
 def depth_costs() -> pandas.DataFrame:
-    """What plain networks of 128 channels cost in closed form, their kernel shared and not: no training.
-
-    The small networks of 3 to 11 convolutions, then DACNN14 to DACNN34, each use with a batch norm of its own.
+    """What plain networks of 128 channels cost in closed form, each use with a batch norm of its own: no training.
 
     Returns:
         Columns source (counted), net, kernels (shared, unshared), uses (convolutions of one shape, the stem left out),
@@ -237,11 +216,10 @@ def depth_costs() -> pandas.DataFrame:
     nets = [(f"{n} convolutions", "dacnn-small", {"layers": n, "norm": "free"}) for n in SMALL_LAYERS]
     nets += [(f"DACNN{depth}", "dacnn", {"depth": depth}) for depth in (14, 18, 24, 34)]
     rows = []
-    for net, network, options in nets:
-        for kernels in ("shared", "unshared"):
-            cost = configuration("paper", {**options, "shared": kernels == "shared"}, network=network).run.cost
-            uses = (options.get("layers") or options["depth"] - 1) - 1
-            sizes = cost.part("trunk conv").parameters, cost.parameters - cost.part("head").parameters, cost.parameters
-            rows.append(("counted", net, kernels, uses, *sizes, cost.weight_bytes(), cost.activation_bytes()))
+    for (net, network, options), kernels in product(nets, ("shared", "unshared")):
+        cost = configuration("paper", {**options, "shared": kernels == "shared"}, network=network).run.cost
+        uses = (options.get("layers") or options["depth"] - 1) - 1
+        sizes = cost.part("trunk conv").parameters, cost.parameters - cost.part("head").parameters, cost.parameters
+        rows.append(("counted", net, kernels, uses, *sizes, cost.weight_bytes(), cost.activation_bytes()))
     columns = ("source", "net", "kernels", "uses", "kernel", "body", "parameters", "weight_bytes", "activation_bytes")
     return pandas.DataFrame(rows, columns=columns)

@@ -7,8 +7,8 @@ to medium confidence that the authors used exactly this. The first runs recorded
 
 from __future__ import annotations
 
-from thriftylib.experiments.recipes import CIFAR, like
-from thriftylib.spec import Augment, OneCycle, Recipe, Steps
+from thriftylib.experiments.recipes import CIFAR, for_digits, like
+from thriftylib.spec import OneCycle, Recipe, Steps
 
 INFERRED = Recipe(
     name="dacnn-reading",
@@ -30,9 +30,8 @@ FAST = like(
     batch_size=250,
     learning_rate=0.02,
     nesterov=True,
-    schedule=OneCycle(warmup=0.2, anneal="cosine"),
+    schedule=OneCycle(warmup=0.2),
 )
 # For the small nets at a size that two cores of a CPU finish.
 CPU = like(FAST, "dacnn-cpu", epochs=4, batch_size=128, learning_rate=0.1)
-# A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.
-SMOKE = like(FAST, "dacnn-smoke", epochs=3, batch_size=64, augment=Augment())
+SMOKE = for_digits(FAST, "dacnn-smoke")

@@ -1,12 +1,11 @@
 """ExpandNets' CIFAR tables, the studies that others report of it, and audits of ours, as grids of runs.
 
-Every row, the unexpanded one too, is trained by the method ``expandnets`` with what the authors' code does beside the
-recipe: momentum is reset at the start of each epoch, and batch norms have initial weights drawn between 0 and 1, the
-default of PyTorch 0.4, which the code's environment file (``exp_cifar/env.yml``) names. So rows differ in nothing but
-the expansion. ``paper`` grids have the authors' recipe; the tables' numbers are best test epochs, means over five runs.
-What a source calls second-hand we know from summaries of the paper alone. Smoke grids have smaller networks.
-
-Rows are named as in the tables: FC expands the hidden linear layer, CL and CK expand the convolutions.
+Every row, the unexpanded one too, is trained by the method ``expandnets`` as the authors' code does: momentum is reset
+at the start of each epoch, and batch norms have initial weights between 0 and 1, the default of PyTorch 0.4, which the
+code's ``exp_cifar/env.yml`` names. So rows differ in nothing but the expansion. ``paper`` grids have the authors'
+recipe; the tables' numbers are best test epochs, means over five runs. What a source calls second-hand we know from
+summaries of the paper alone. Rows are named as in the tables: FC expands the hidden linear layer, CL and CK the
+convolutions. Smoke grids have smaller networks.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import expandnets_recipes as recipes
 from thriftylib.experiments.base import Configuration, register
-from thriftylib.experiments.recipes import choose
+from thriftylib.experiments.recipes import run_of
 from thriftylib.options import MethodOptions, find
-from thriftylib.spec import Data, Named, Run
+from thriftylib.spec import Named, Run
 
 if TYPE_CHECKING:
     import pandas
@@ -55,14 +54,10 @@ def configuration(
 ) -> Configuration:
     """SmallNet with ``kernel`` from seed 0, trained as a row; ``changes`` are to the method, the rest are labels."""
     tiny = {"widths": [4, 4, 8], "hidden": 16, "padding": kernel // 2} if preset == "smoke" else {}
-    data, recipe = choose(preset, data, smoke=recipes.SMOKE, fast=recipes.FAST, paper=recipes.AUTHORS)
-    run = Run(
-        network=Named(name="smallnet", options={"kernel": kernel, **tiny}),
-        data=Data(name=data, label_noise=noise),
-        recipe=recipe,
-        method=Named(name="expandnets", options={**AUTHORS, **ROWS[row], **(changes or {})}),
-    )
-    return Configuration(run, {"model": row, "kernel": kernel, "dataset": data, **labels}, headline)
+    method = Named(name="expandnets", options={**AUTHORS, **ROWS[row], **(changes or {})})
+    presets = {"smoke": recipes.SMOKE, "fast": recipes.FAST, "paper": recipes.AUTHORS}
+    run = run_of(preset, "smallnet", {"kernel": kernel, **tiny}, data, **presets, method=method, label_noise=noise)
+    return Configuration(run, {"model": row, "kernel": kernel, "dataset": run.data.name, **labels}, headline)
 
 
 def _table(preset: str, kernel: int, rows: tuple[str, ...], headlines: tuple[str, ...]) -> list[Configuration]:
@@ -75,21 +70,18 @@ def _table(preset: str, kernel: int, rows: tuple[str, ...], headlines: tuple[str
 
 
 @experiment(
-    name="expandnets-table-a",
     title="SmallNet with 7x7 kernels, CIFAR-10 and CIFAR-100",
     source="README of the authors' repository: results of SmallNet 7x7 (tables 1, S1 and S3 without distillation)",
 )
 def table_a(preset: str) -> list[Configuration]:
     """How much does SmallNet with 7x7 kernels gain from over-parameterised layers of rate 4?
 
-    paper: all six rows on both data sets. The table claims CK's gain; CL alone gains nothing on CIFAR-10. Of FC (Arora
-    et al. 2018) its spreads allow no such sentence.
+    paper: all six rows on both data sets. The table claims CK's gain; CL alone gains nothing on CIFAR-10.
     """
     return _table(preset, 7, tuple(ROWS), ("SmallNet", "CL", "CK"))
 
 
 @experiment(
-    name="expandnets-table-b",
     title="SmallNet with 3x3 kernels, CIFAR-10 and CIFAR-100",
     source="README of the authors' repository: results of SmallNet 3x3",
 )
@@ -103,7 +95,6 @@ def table_b(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-noise",
     title="Noisy labels, CIFAR-10",
     source="table 7, second-hand: a summary of the paper gives four of its test errors",
 )
@@ -118,7 +109,6 @@ def noise(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-kernels",
     title="SmallNet with 5x5 and 9x9 kernels, CIFAR-10",
     source="the paper's tables name kernels of 5 and 9; no readable number without noise",
 )
@@ -131,16 +121,14 @@ def kernels(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-init",
     title="SmallNet started from contracted weights, CIFAR-10",
     source="table 8, second-hand: such a start does not reliably match training the ExpandNet; no figures",
 )
 def init(preset: str) -> list[Configuration]:
     """Does an ExpandNet gain by a better initialisation, or by better training?
 
-    paper: SmallNets trained again from the contracted weights of trained ExpandNets, which are trained first; recipe
-    and seed are the same in both trainings (inferred). A control of ours starts from a trained SmallNet, since whoever
-    starts from trained weights is trained twice as long.
+    paper: SmallNets trained again from the contracted weights of trained ExpandNets, by the same recipe and seed
+    (inferred). A control of ours starts from a trained SmallNet, since such a start is a training twice as long.
     """
     rows = [(3, row) for row in AUDITED] + [(7, row) for row in ("SmallNet", "CL+FC", "CK", "CK+FC")]
     grid = [configuration(preset, kernel, row, start="scratch") for kernel, row in rows]
@@ -152,23 +140,21 @@ def init(preset: str) -> list[Configuration]:
 
 
 @experiment(
-    name="expandnets-confusion",
     title="Gradient confusion, CIFAR-10",
     source="figure 3, second-hand: cosines between the gradients of mini-batches, 7x7 kernels; no figures",
 )
 def confusion(preset: str) -> list[Configuration]:
     """Do the gradients of different mini-batches agree more in an ExpandNet?
 
-    paper: after each epoch the cosine between the gradients of two mini-batches, for 100 pairs, of the parameters being
-    trained (inferred). Reported of the figure: the minimum is higher for CL and CK, not for FC. To measure it changes
-    no weight: the runs answer table A's claims as well as table A's runs of the same seeds.
+    paper: after each epoch the cosine between the gradients of two mini-batches, for 100 pairs (inferred: of what is
+    trained). Reported: the minimum is higher for CL and CK, not for FC. Measuring changes no weight, so the runs answer
+    table A's claims as well.
     """
     changes = {"confusion": 4 if preset == "smoke" else 100}
     return [configuration(preset, 7, row, changes=changes) for row in ("SmallNet", "FC", "CL", "CK")]
 
 
 @experiment(
-    name="expandnets-rate",
     title="Expansion rate, CIFAR-10",
     source="rate study (S5 and table 9), second-hand: 0.25 hurts; 2, 4 and 8 help progressively; no figures",
 )
@@ -177,22 +163,18 @@ def rate(preset: str) -> list[Configuration]:
 
     paper: CL and CK at 7x7 with rates of 0.25, 2, 4 and 8 beside SmallNet.
     """
-    grid = [(row, rate) for row in ("CL", "CK") for rate in (0.25, 2.0, 4.0, 8.0)]
-    return [
-        configuration(preset, 7, "SmallNet"),
-        *(configuration(preset, 7, row, changes={"rate": rate}, rate=rate) for row, rate in grid),
-    ]
+    rates = [(row, rate) for row in ("CL", "CK") for rate in (0.25, 2.0, 4.0, 8.0)]
+    grid = [configuration(preset, 7, row, changes={"rate": rate}, rate=rate) for row, rate in rates]
+    return [configuration(preset, 7, "SmallNet"), *grid]
 
 
-def _audit(preset: str, option: str, **captions: dict[Any, str]) -> list[Configuration]:
+def _audit(preset: str, option: str, label: str, captions: dict[Any, str]) -> list[Configuration]:
     """Two rows of table B with each value of an option of the method, and the value's caption as a label."""
-    ((label, values),) = captions.items()
-    grid = [(value, row) for value in values for row in AUDITED]
-    return [configuration(preset, 3, row, changes={option: v}, **{label: values[v]}) for v, row in grid]
+    grid = product(captions.items(), AUDITED)
+    return [configuration(preset, 3, row, changes={option: value}, **{label: said}) for (value, said), row in grid]
 
 
 @experiment(
-    name="expandnets-momentum",
     title="Audit: momentum reset at each epoch's start, CIFAR-10",
     source="authors' code, which makes a new optimiser for each epoch; the audit is ours",
 )
@@ -201,11 +183,10 @@ def momentum(preset: str) -> list[Configuration]:
 
     paper: SmallNet and CL+FC at 3x3, momentum reset as in table B, and kept. Ours: no number is published.
     """
-    return _audit(preset, "reset_momentum", momentum={True: "lost", False: "kept"})
+    return _audit(preset, "reset_momentum", "momentum", {True: "lost", False: "kept"})
 
 
 @experiment(
-    name="expandnets-start",
     title="Audit: how batch norms are initialised, CIFAR-10",
     source="authors' code, whose environment file names PyTorch 0.4; the audit is ours",
 )
@@ -215,20 +196,19 @@ def start(preset: str) -> list[Configuration]:
     paper: SmallNet and CL+FC at 3x3, initialised as in table B, and with ones, as in today's PyTorch. Ours: no number
     is published.
     """
-    return _audit(preset, "norm_start", start={"uniform": "between 0 and 1", "network": "ones"})
+    return _audit(preset, "norm_start", "start", {"uniform": "between 0 and 1", "network": "ones"})
 
 
 @experiment(
-    name="expandnets-shared",
     title="Ours, beyond the paper: over-parameterising a kernel that is used again and again, CIFAR-10",
     source="ours: no paper asks this",
 )
 def shared(preset: str) -> list[Configuration]:
     """Does linear over-parameterisation help where one kernel is used at every depth?
 
-    Ours, beyond the paper. The shared kernel of ThriftyNet (a 3x3 convolution, or mb1's depthwise and pointwise pair)
-    and of DACNN14 is trained as it is and as CL of rate 4; everything else, the recipe too, is as in the kernel's own
-    paper, momentum kept. Weight decay acts on the block's layers and not on their product: another strength for CL.
+    Ours, beyond the paper. The shared kernel of ThriftyNet (3x3, or mb1's pair) and of DACNN14 is trained as it is and
+    as CL of rate 4; all else, the recipe too, is as in the kernel's own paper. Weight decay acts on the block's layers
+    and not on their product: another strength for CL.
     """
     from thriftylib.experiments import dacnn, thriftynet  # here: experiments are listed in the order of their papers
 

@@ -8,8 +8,8 @@ the first convolution undoes the common factor; the relative weight of blue, 1.0
 
 from __future__ import annotations
 
-from thriftylib.experiments.recipes import CIFAR, like
-from thriftylib.spec import Augment, OneCycle, Recipe, Steps
+from thriftylib.experiments.recipes import CIFAR, for_digits, like
+from thriftylib.spec import OneCycle, Recipe, Steps
 
 # 0.01, 0.001 and 0.0001 for 50 epochs each. That momentum is reset at each epoch's start is an option of the method.
 AUTHORS = Recipe(
@@ -28,7 +28,6 @@ FAST = like(
     epochs=20,  # minutes on a GPU
     learning_rate=0.05,  # peak: higher than the authors' 0.01, since it is held for a few epochs only
     nesterov=True,
-    schedule=OneCycle(warmup=0.2, anneal="cosine"),
+    schedule=OneCycle(warmup=0.2),
 )
-# A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.
-SMOKE = like(FAST, "expandnets-smoke", epochs=3, batch_size=64, augment=Augment())
+SMOKE = for_digits(FAST, "expandnets-smoke")

@@ -6,10 +6,14 @@ and dev, March to July 2020); which of them made which figure is inferred from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from thriftylib.experiments.recipes import CIFAR, augmented, for_digits, like
+from thriftylib.spec import OneCycle, Plateau, Recipe, Steps
 
-from thriftylib.experiments.recipes import CIFAR, like
-from thriftylib.spec import Augment, OneCycle, Plateau, Recipe, Steps
+
+def by_test_loss(patience: int, min_learning_rate: float = 1e-4) -> Plateau:
+    """Halved where the test loss has not fallen for ``patience`` epochs."""
+    return Plateau(monitor="test_loss", factor=0.5, patience=patience, min_learning_rate=min_learning_rate)
+
 
 # Schedule A, until mid-June 2020: CIFAR-10 size figure, downsampling logs. It steers by the test loss.
 A = Recipe(
@@ -21,7 +25,7 @@ A = Recipe(
     nesterov=False,  # their option defaults to True but never reaches SGD
     weight_decay=5e-4,
     weight_decay_on="all",  # batch norms and mixing coefficients included
-    schedule=Plateau(monitor="test_loss", factor=0.5, patience=7, min_learning_rate=1e-4),
+    schedule=by_test_loss(7),
     augment=CIFAR,
 )
 # Schedule B, from 19 June 2020: depth and history benches, SVHN.
@@ -29,21 +33,10 @@ B = like(A, "thriftynet-b", epochs=150, schedule=Steps(milestones=(50, 100, 130)
 # Schedule C, the last default (3 July 2020): data-augmentation bench.
 C = like(A, "thriftynet-c", schedule=Steps(milestones=(50, 100, 150), factor=0.1))
 
-# Two single runs of the authors' logs, by the settings that head them. Like A, they steer by the test loss.
-VANILLA = like(  # vanillaC10, 17 June 2020
-    A,
-    "thriftynet-vanilla",
-    schedule=Plateau(monitor="test_loss", factor=0.5, patience=8, min_learning_rate=1e-4),
-    augment=Augment(crop=4, flip=True, cutout=8, cutout_defect=True),
-)
-SHARED_NORM = like(  # singleBN, March 2020: stopped after 79 of 200 epochs; a plateau schedule looks back alone
-    A,
-    "thriftynet-shared-norm",
-    epochs=79,
-    batch_size=80,
-    schedule=Plateau(monitor="test_loss", factor=0.5, patience=5, min_learning_rate=1e-5),
-)
-
+# Two single runs, by the settings that head the authors' logs: vanillaC10 of 17 June 2020,
+VANILLA = like(augmented(A, "vanilla", cutout=8, cutout_defect=True), "thriftynet-vanilla", schedule=by_test_loss(8))
+# and singleBN of March 2020, stopped after 79 of 200 epochs: a plateau schedule looks back alone.
+SHARED_NORM = like(A, "thriftynet-shared-norm", epochs=79, batch_size=80, schedule=by_test_loss(5, 1e-5))
 # For ImageNet, from the authors' train_imagenet.py of April 2020 (inferred): batches of 8 accumulated ones of 32, a
 # tenth every 30 epochs, weight decay 1e-4 in its first version; its crop does not apply at 32x32.
 IMAGENET = like(A, "thriftynet-imagenet", epochs=90, batch_size=256, schedule=Steps(milestones=(30, 60), factor=0.1))
@@ -56,12 +49,9 @@ FAST = like(
     learning_rate=0.3,  # peak; the authors' 0.1 scaled with the batch, rounded up
     nesterov=True,
     label_smoothing=0.05,
-    schedule=OneCycle(warmup=0.2, anneal="cosine"),
+    schedule=OneCycle(warmup=0.2),
 )
-# A second or two on a CPU, for the embedded 8x8 digits: neither crop nor flip.
-SMOKE = like(
-    FAST, "thriftynet-smoke", epochs=3, batch_size=64, learning_rate=0.1, label_smoothing=0.0, augment=Augment()
-)
+SMOKE = for_digits(FAST, "thriftynet-smoke", learning_rate=0.1, label_smoothing=0.0)
 
 EXTRA_AUGMENTATIONS: dict[str, dict[str, object]] = {
     "none": {},  # crop and flip only
@@ -72,11 +62,3 @@ EXTRA_AUGMENTATIONS: dict[str, dict[str, object]] = {
     "cutmix": {"cutmix": 1.0},  # every batch
     "mixup": {"mixup": 1.0},
 }
-
-
-def augmented(recipe: Recipe, name: str, extra: Mapping[str, object]) -> Recipe:
-    """``recipe`` with one of the data-augmentation bench's extras, and its name with it."""
-    if not extra:
-        return recipe
-    augment = Augment(**{**recipe.augment.model_dump(), **extra})
-    return like(recipe, f"{recipe.name}-{name}", augment=augment)

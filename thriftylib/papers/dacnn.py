@@ -24,14 +24,12 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from thriftylib import cost
 from thriftylib.cost import Cost, Size
 from thriftylib.errors import SpecError
-from thriftylib.options import ImageShape, MethodOptions
+from thriftylib.options import ImageShape
 from thriftylib.papers.networks import Counts, NormInitOptions, check_size, conv_norm_terms
 from thriftylib.spec import Count
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from thriftylib.papers.dacnn_statistics import NormStatistics
 
 Norm = Literal["free", "affine", "shared"]
 """Batch norms: one for each use ("free"); statistics for each use, one affine map per kernel; one per kernel."""
@@ -276,13 +274,3 @@ def _check(*conditions: tuple[bool, str]) -> None:
     for holds, message in conditions:
         if not holds:
             raise SpecError(message)
-
-
-class NormStatisticsOptions(MethodOptions, method="norm-statistics"):
-    """Measure only: a trained network's test accuracy with three kinds of batch-norm statistics."""
-
-    def start(self) -> NormStatistics:
-        """The hooks of one run."""
-        from thriftylib.papers.dacnn_statistics import NormStatistics
-
-        return NormStatistics()

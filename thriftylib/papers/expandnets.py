@@ -64,6 +64,8 @@ class SmallNetOptions(NetworkOptions, network="smallnet"):
     known: the same network with padding 2 and 4 is inferred.
     """
 
+    fast = ("fused_blocks",)
+
     kernel: Literal[3, 5, 7, 9] = 3
     padding: Annotated[int, Field(ge=0)] = Field(
         default_factory=lambda given: 0 if given.get("kernel") == 3 else given.get("kernel", 3) // 2
@@ -71,40 +73,39 @@ class SmallNetOptions(NetworkOptions, network="smallnet"):
     widths: Counts = (8, 16, 32)
     hidden: Count = 64
 
-    def _sizes(self, image_shape: ImageShape) -> tuple[list[Size], int]:
-        """(H, W) of each convolution's output, and the features that the hidden layer reads.
+    def _stages(self, image_shape: ImageShape) -> tuple[list[tuple[int, int, Size]], int]:
+        """Each convolution's inputs, outputs and output size, and the features that the hidden layer reads.
 
         Raises:
             SpecError: the images are too small for so many stages.
         """
-        sizes, (_, height, width) = [], image_shape
-        for stage in range(len(self.widths)):
+        stages, (_, height, width) = [], image_shape
+        for stage, shape in enumerate(pairwise((image_shape[0], *self.widths)), start=1):
             height, width = (pixels + 2 * self.padding - self.kernel + 1 for pixels in (height, width))
             if min(height, width) < 2:
                 raise SpecError(
                     f"kernel = {self.kernel}, padding = {self.padding}: images of {image_shape[1]}x{image_shape[2]} "
-                    f"are too small for {len(self.widths)} stages; stage {stage + 1} would have no pixel left to pool"
+                    f"are too small for {len(self.widths)} stages; stage {stage} would have no pixel left to pool"
                 )
-            sizes.append((height, width))
+            stages.append((*shape, (height, width)))
             height, width = height // 2, width // 2
-        return sizes, self.widths[-1] * height * width
+        return stages, self.widths[-1] * height * width
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """15,050 parameters for kernel 3 and 66,186 for kernel 7; 32x32 RGB images and 10 classes."""
-        sizes, features = self._sizes(image_shape)
-        terms = []
-        for i, (shape, size) in enumerate(zip(pairwise((image_shape[0], *self.widths)), sizes, strict=True)):
-            terms += conv_norm_terms(f"stage {i}", *shape, size, kernel=self.kernel, bias=True)
-        hidden = cost.linear("hidden", features, self.hidden)
-        return Cost((*terms, hidden, cost.linear("head", self.hidden, classes)))
+        stages, features = self._stages(image_shape)
+        terms = [cost.linear("hidden", features, self.hidden), cost.linear("head", self.hidden, classes)]
+        for i, shape in enumerate(stages):
+            terms += conv_norm_terms(f"stage {i}", *shape, kernel=self.kernel, bias=True)
+        return Cost(tuple(terms))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """With PyTorch's default initialisation, as the authors have it."""
         from torch import nn
 
-        _, features = self._sizes(image_shape)
+        shapes, features = self._stages(image_shape)
         stages = []
-        for inputs, outputs in pairwise((image_shape[0], *self.widths)):
+        for inputs, outputs, _ in shapes:
             conv = nn.Conv2d(inputs, outputs, self.kernel, padding=self.padding)
             stages += [nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2))]
         head = [nn.Linear(features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, classes)]

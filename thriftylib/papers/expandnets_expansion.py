@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from itertools import pairwise
 from typing import Literal
 
@@ -17,11 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thriftylib.errors import SpecError
+from thriftylib.merging import Product, is_plain, merge, multiplications, single_layer
 
 Kind = Literal["cl", "ck"]
 """How a convolution is expanded."""
-Product = tuple[Tensor, Tensor | None]
-"""Weight and bias of one layer."""
 
 
 class Expanded(nn.Module):
@@ -36,9 +34,27 @@ class Expanded(nn.Module):
         self.chain = chain
         self.kept: Product | None = None
         self.keeps = False  # whether the network is in a forward pass
-        orders = {from_last: _merge_macs(chain, from_last=from_last) for from_last in (False, True)}
-        self.from_last = orders[True] < orders[False]
-        self.merge_macs = orders[self.from_last]
+        first, last = (multiplications(chain, from_last=from_last) for from_last in (False, True))
+        self.from_last, self.merge_macs = last < first, min(first, last)
+
+    def apply_product(self, x: Tensor) -> Tensor:
+        """What the one layer gives for ``x``."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.apply_product(x) if self.kept or self.merges(x.shape) else self.chain(x)
+
+    def merges(self, shape: Sequence[int]) -> bool:
+        """Whether an input of ``shape`` costs fewer MACs through the product, its making included."""
+        linear, macs = isinstance(self, ExpandedLinear), 0
+        count, size = (math.prod(shape[:-1]), []) if linear else (shape[0], shape[2:])
+        for layer in self.chain:
+            geometry = () if linear else zip(size, layer.padding, layer.kernel_size, layer.stride, strict=True)
+            size = [(pixels + 2 * padding - kernel) // stride + 1 for pixels, padding, kernel, stride in geometry]
+            macs += math.prod(size) * layer.weight.numel()
+        kernel = math.prod(getattr(self, "kernel_size", ()))  # pixels: a linear layer has one
+        one = math.prod(size) * len(self.chain[-1].weight) * self.chain[0].weight.shape[1] * kernel
+        return self.merge_macs + count * one <= count * macs
 
     def product(self) -> Product:
         """Weight and bias of the one layer, with gradients for the chain's."""
@@ -65,42 +81,19 @@ class ExpandedConv2d(Expanded):
 
     def __init__(self, chain: nn.Sequential) -> None:
         super().__init__(chain)
-        first = chain[0]
-        self.in_channels, self.out_channels = first.in_channels, chain[-1].out_channels
-        self.groups, self.padding = first.groups, first.padding
-        self.stride = tuple(math.prod(layer.stride[i] for layer in chain) for i in (0, 1))
-        self.kernel_size = tuple(1 + sum(layer.kernel_size[i] - 1 for layer in chain) for i in (0, 1))
+        one = single_layer(chain)
+        self.in_channels, self.out_channels, self.groups = one.in_channels, one.out_channels, one.groups
+        self.kernel_size, self.stride, self.padding = one.kernel_size, one.stride, one.padding
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kept is None and not self.merges(x.shape):
-            return self.chain(x)
+    def apply_product(self, x: Tensor) -> Tensor:
         return F.conv2d(x, *self.product(), self.stride, self.padding, 1, self.groups)
-
-    def merges(self, shape: Sequence[int]) -> bool:
-        """Whether an input of ``shape`` (N, m, H, W) costs fewer MACs through the product, its making included."""
-        size, chain = shape[2:], 0
-        for layer in self.chain:
-            geometry = zip(size, layer.padding, layer.kernel_size, layer.stride, strict=True)
-            size = [(pixels + 2 * padding - kernel) // stride + 1 for pixels, padding, kernel, stride in geometry]
-            chain += math.prod(size) * layer.weight.numel()
-        one = math.prod(size) * math.prod(self.kernel_size) * self.in_channels * self.out_channels // self.groups
-        return self.merge_macs + shape[0] * one <= shape[0] * chain
 
 
 class ExpandedLinear(Expanded):
-    """A linear layer trained as a chain of linear layers: (N, in) to (N, out)."""
+    """A linear layer trained as a chain of linear layers: (N, ..., in) to (N, ..., out)."""
 
-    def __init__(self, chain: nn.Sequential) -> None:
-        super().__init__(chain)
-        self.in_features, self.out_features = chain[0].in_features, chain[-1].out_features
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, *self.product()) if self.kept or self.merges(x.shape) else self.chain(x)
-
-    def merges(self, shape: Sequence[int]) -> bool:
-        """Whether an input of ``shape`` (N, in) costs fewer MACs through the product, its making included."""
-        rows, chain = math.prod(shape[:-1]), sum(layer.weight.numel() for layer in self.chain)
-        return self.merge_macs + rows * self.in_features * self.out_features <= rows * chain
+    def apply_product(self, x: Tensor) -> Tensor:
+        return F.linear(x, *self.product())
 
 
 def expand_conv(conv: nn.Conv2d, kind: Kind, rate: float = 4.0, *, widens_input: bool = True) -> ExpandedConv2d:
@@ -115,33 +108,22 @@ def expand_conv(conv: nn.Conv2d, kind: Kind, rate: float = 4.0, *, widens_input:
     Raises:
         SpecError: ``conv`` or ``rate`` cannot be expanded so.
     """
-    m, n, (height, width), groups = conv.in_channels, conv.out_channels, conv.kernel_size, conv.groups
-    if not _is_plain(conv):
+    height, width = conv.kernel_size
+    if not is_plain(conv):
         raise SpecError(f"{conv}: only a convolution without dilation, padded with a number of zeros, can be expanded")
-    outer = _widen(n, groups, rate)
-    inner = _widen(m, groups, rate) if widens_input else m
-    if kind == "cl":
-        kernels, strided = [(1, 1), (height, width), (1, 1)], 1
-    elif kind != "ck":
+    if kind not in ("cl", "ck"):
         raise SpecError(f"kind = {kind!r}: must be 'cl' or 'ck'")
-    elif height != width or height % 2 == 0 or height < 5:
+    if kind == "ck" and (height != width or height % 2 == 0 or height < 5):
         raise SpecError(f"kind = 'ck': needs an odd, square kernel of 5 or more, not {height}x{width}; 'cl' takes any")
-    else:
-        kernels = [(3, 3)] * ((height - 1) // 2)
-        strided = len(kernels) - 1
-    widths = [m, inner, *[outer] * (len(kernels) - 2), n]
-    chain = [
-        nn.Conv2d(
-            *widths[i : i + 2],
-            kernel,
-            stride=conv.stride if i == strided else 1,
-            padding=conv.padding if i == 0 else 0,
-            groups=groups,
-            bias=conv.bias is not None,
-        )
-        for i, kernel in enumerate(kernels)
+    kernels = [1, conv.kernel_size, 1] if kind == "cl" else [3] * ((height - 1) // 2)
+    strides, paddings = [1] * len(kernels), [conv.padding, *[0] * (len(kernels) - 1)]
+    strides[1 if kind == "cl" else -1] = conv.stride
+    widths = _widths(conv.in_channels, conv.out_channels, len(kernels), rate, conv.groups, widens_input)
+    layers = [
+        nn.Conv2d(*shape, *geometry, groups=conv.groups, bias=conv.bias is not None)
+        for shape, *geometry in zip(pairwise(widths), kernels, strides, paddings, strict=True)
     ]
-    return ExpandedConv2d(nn.Sequential(*chain).to(conv.weight))
+    return ExpandedConv2d(nn.Sequential(*layers).to(conv.weight))
 
 
 def expand_linear(linear: nn.Linear, rate: float = 4.0) -> ExpandedLinear:
@@ -150,122 +132,16 @@ def expand_linear(linear: nn.Linear, rate: float = 4.0) -> ExpandedLinear:
     Raises:
         SpecError: ``rate`` is no number above 0.
     """
-    inputs, outputs = linear.in_features, linear.out_features
-    widths = [inputs, _widen(inputs, 1, rate), _widen(outputs, 1, rate), outputs]
-    chain = nn.Sequential(*(nn.Linear(*shape, bias=linear.bias is not None) for shape in pairwise(widths)))
-    return ExpandedLinear(chain.to(linear.weight))
+    widths = _widths(linear.in_features, linear.out_features, 3, rate)
+    layers = [nn.Linear(*shape, bias=linear.bias is not None) for shape in pairwise(widths)]
+    return ExpandedLinear(nn.Sequential(*layers).to(linear.weight))
 
 
-def merge(chain: nn.Sequential, *, from_last: bool = False) -> Product:
-    """The weight and bias of the one layer that ``chain`` is, with gradients.
-
-    Two layers with kernels W1 (c, i, ., .) and W2 (o, c, ., .) make one with W[o, i, u, v] = sum over c, a, b of
-    W2[o, c, a, b] W1[c, i, u - a, v - b] and b = (sum over a, b of W2) b1 + b2.
-
-    Args:
-        from_last: multiply from the last layer on: the same product.
-    """
-    groups = getattr(chain[0], "groups", 1)
-    weights, bias = [layer.weight for layer in chain], chain[0].bias
-    # Few numbers, used for many images: bf16 would round them once more for nothing.
-    with torch.autocast(weights[0].device.type, enabled=False):
-        if bias is not None:
-            for layer in chain[1:]:
-                sums = layer.weight.flatten(2).sum(2) if layer.weight.dim() > 2 else layer.weight
-                bias = (sums.unflatten(0, (groups, -1)) @ bias.view(groups, -1, 1)).flatten() + layer.bias
-        while len(weights) > 1:
-            pair = slice(-2, None) if from_last else slice(2)
-            weights[pair] = [_merge_two(*weights[pair], groups)]
-    return weights[0], bias
-
-
-def contract_chain(chain: nn.Sequential) -> nn.Conv2d | nn.Linear:
-    """The one layer that ``chain`` is, merged in float64 and then in the chain's precision.
-
-    Args:
-        chain: convolutions or linear layers and nothing else; it stays as it is.
-
-    Raises:
-        SpecError: no one layer could replace it.
-    """
-    _check_chain(chain)
-    first, has_bias = chain[0], chain[0].bias is not None
-    if isinstance(first, nn.Linear):
-        one: nn.Conv2d | nn.Linear = nn.Linear(first.in_features, chain[-1].out_features, bias=has_bias)
-    else:
-        like = ExpandedConv2d(chain)
-        geometry = {"stride": like.stride, "padding": like.padding, "groups": like.groups}
-        one = nn.Conv2d(like.in_channels, like.out_channels, like.kernel_size, **geometry, bias=has_bias)
-    with torch.no_grad():
-        for name, value in zip(("weight", "bias"), merge(deepcopy(chain).double()), strict=True):
-            setattr(one, name, None if value is None else nn.Parameter(value.to(first.weight.dtype)))
-    return one
-
-
-def _check_chain(chain: nn.Sequential) -> None:
-    if not len(chain):
-        raise SpecError("an empty nn.Sequential is no chain of layers")
-    first = chain[0]
-    for i, layer in enumerate(chain):
-        if type(layer) is not type(first) or type(layer) not in (nn.Conv2d, nn.Linear):
-            raise SpecError(
-                f"layer {i} of the chain is {type(layer).__name__}: a chain that one layer can replace has nothing but "
-                "Conv2d layers or nothing but Linear layers, no activation or normalisation between them"
-            )
-    for i in range(len(chain)):
-        if (fault := _fault(chain, i)) is not None:
-            raise SpecError(f"layer {i} of the chain {fault}")
-
-
-def _fault(chain: nn.Sequential, i: int) -> str | None:
-    """Why one layer cannot replace the ``chain`` because of its i-th; None: it can."""
-    layer, first = chain[i], chain[0]
-    if (layer.bias is None) != (first.bias is None):
-        return "differs from the first one: all layers must have a bias, or none"
-    linear = isinstance(layer, nn.Linear)
-    inputs, given = layer.in_features if linear else layer.in_channels, len(chain[i - 1].weight)
-    if i and inputs != given:
-        return f"takes {inputs} channels or features, but the one before gives {given}"
-    if linear:
-        return None
-    if not _is_plain(layer) or layer.groups != first.groups:
-        return "needs dilation 1, padding with a number of zeros and the first one's groups"
-    if i and layer.padding != (0, 0):
-        return f"pads its own input by {layer.padding}: all padding must be on the first layer, or the border differs"
-    if layer.stride != (1, 1) and any(after.kernel_size != (1, 1) for after in chain[i + 1 :]):
-        return f"has stride {layer.stride}: after a stride only 1x1 layers may follow"
-    return None
-
-
-def _is_plain(conv: nn.Conv2d) -> bool:
-    return conv.dilation == (1, 1) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-
-
-def _merge_two(first: Tensor, second: Tensor, groups: int) -> Tensor:
-    if first.dim() == 2:
-        return second @ first
-    if groups == 1 and second.shape[2:].numel() == 1:
-        return (second.flatten(1) @ first.flatten(1)).unflatten(1, first.shape[1:])
-    if groups == 1 and first.shape[2:].numel() == 1:
-        return torch.einsum("ocab,ci->oiab", second, first.flatten(1))
-    # A full convolution of the kernels: the inputs of W1 are the images, and W2, flipped, is the kernel.
-    padding = [size - 1 for size in second.shape[2:]]
-    return F.conv2d(first.transpose(0, 1), second.flip(2, 3), padding=padding, groups=groups).transpose(0, 1)
-
-
-def _merge_macs(chain: nn.Sequential, *, from_last: bool) -> int:
-    """Multiplications of :func:`merge`, biases left out: each number of one kernel with each of the next."""
-    shapes, macs = [layer.weight.shape for layer in chain], 0
-    pair = slice(-2, None) if from_last else slice(2)
-    while len(shapes) > 1:
-        first, second = shapes[pair]
-        macs += second.numel() * first[1:].numel()
-        size = [a + b - 1 for a, b in zip(first[2:], second[2:], strict=True)]
-        shapes[pair] = [torch.Size((second[0], first[1], *size))]
-    return macs
-
-
-def _widen(channels: int, groups: int, rate: float) -> int:
+def _widths(
+    inputs: int, outputs: int, layers: int, rate: float, groups: int = 1, widens_input: bool = True
+) -> list[int]:
+    """Channels or features before, between and after the layers of a chain."""
     if not 0 < rate < math.inf:
         raise SpecError(f"rate = {rate}: must be a number above 0, such as 4")
-    return groups * max(1, round(rate * channels / groups))
+    inner, outer = (groups * max(1, round(rate * channels / groups)) for channels in (inputs, outputs))
+    return [inputs, inner if widens_input else inputs, *[outer] * (layers - 2), outputs]

@@ -12,17 +12,18 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from thriftylib.errors import SpecError
+from thriftylib.merging import contract_chain
 from thriftylib.method import Method, Parent
 from thriftylib.papers.expandnets import ExpandNetsOptions
-from thriftylib.papers.expandnets_expansion import Expanded, Kind, contract_chain, expand_conv, expand_linear
+from thriftylib.papers.expandnets_expansion import Expanded, Kind, expand_conv, expand_linear
 from thriftylib.papers.networks_parts import uniform_norms
 
 if TYPE_CHECKING:
     from thriftylib.datasets.load import Dataset
     from thriftylib.method import Sample
 
-_QUANTILES = {"min": 0.0, "5": 0.05, "25": 0.25, "50": 0.5, "75": 0.75, "95": 0.95, "max": 1.0}
-QUANTILES = {f"cosine_{name}": fraction for name, fraction in _QUANTILES.items()}
+_FRACTIONS = {"min": 0.0, "5": 0.05, "25": 0.25, "50": 0.5, "75": 0.75, "95": 0.95, "max": 1.0}
+QUANTILES = {f"cosine_{name}": fraction for name, fraction in _FRACTIONS.items()}
 """The record's series of gradient confusion: quantiles over the pairs of mini-batches."""
 
 
@@ -36,15 +37,16 @@ class ExpandNets(Method):
         network = super().prepare(network, parent)
         if self.options.norm_start == "uniform":
             uniform_norms(network)
-        convs = None if self.options.convs == "plain" else self.options.convs
-        if convs is None and not self.options.linear:
+        options = self.options.model_dump(include={"convs", "linear", "rate", "image", "only"})
+        options["convs"] = None if options["convs"] == "plain" else options["convs"]
+        if not (options["convs"] or options["linear"]):
             return network
         if parent is not None:
             raise SpecError(
                 "method expandnets replaces layers, and with them the weights of its parent "
                 f"{parent.record.run.configuration}: give it no parent, or convs = 'plain' and linear = False"
             )
-        return expand(network, convs=convs, **self.options.model_dump(include={"linear", "rate", "image", "only"}))
+        return expand(network, **options)
 
     def epoch_starts(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> None:
         if self.options.reset_momentum:
@@ -52,13 +54,9 @@ class ExpandNets(Method):
                 state["momentum_buffer"].zero_()
 
     def epoch_ends(self, network: nn.Module, optimizer: Optimizer, epoch: int, sample: Sample) -> Mapping[str, float]:
-        """Gradient confusion: how the cosines between the gradients of two mini-batches each are distributed.
-
-        The gradients are those of the parameters being trained, at the weights that the epoch ends with (inferred).
-        """
+        """Gradient confusion: quantiles of the cosine between two mini-batches' gradients, of what is trained."""
 
         def gradient(number: int) -> Tensor:
-            """Of all parameters, as one row."""
             return torch.cat([g.flatten() for g in torch.autograd.grad(sample(number), list(network.parameters()))])
 
         if not self.options.confusion:
@@ -83,13 +81,13 @@ def expand(
 ) -> nn.Module:
     """Replace the convolutions and linear layers of ``network`` by chains, in place; returns ``network``.
 
+    What is already a chain stays one: a second call may expand other layers in another way.
+
     Args:
         convs: "cl" or "ck": how all convolutions are expanded; None: they are not.
         linear: whether the linear layers are, all but the last, the classifier, which never is.
         image: whether the first chain layer of the first convolution, which reads the image, is widened too.
         only: names of the modules (``features.0``) within which layers are expanded; empty: everywhere.
-
-    What is already a chain stays one: a second call may expand other layers in another way.
 
     Raises:
         SpecError: a layer cannot be expanded so, or there is none to expand.

@@ -1,7 +1,11 @@
-"""Ordinary networks that the papers compare theirs with, made from torchvision's parts, for small images."""
+"""Ordinary networks that the papers compare theirs with, made from torchvision's parts, for small images.
+
+Beside them is a measurement of any trained network, which is no paper's own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -9,11 +13,13 @@ from pydantic import Field
 from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
-from thriftylib.options import ImageShape, NetworkOptions
+from thriftylib.options import ImageShape, MethodOptions, NetworkOptions
 from thriftylib.spec import NO_NETWORK, Count
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from thriftylib.papers.networks_statistics import NormStatistics
 
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # channels and convolutions of each stage
@@ -39,16 +45,27 @@ def conv_norm_terms(
     return [conv, cost.batch_norm(f"{name} norm", outputs, [size])]
 
 
-def basic_block_terms(
-    name: str, inputs: int, outputs: int, size: Size, *, stride: int = 1, shortcut: bool = False
-) -> tuple[list[Term], Size]:
-    """The cost of a ``BasicBlock`` on maps of ``size``, perhaps with a 1x1 shortcut, and the size of its output."""
-    halved = (-(-size[0] // stride), -(-size[1] // stride))
-    terms = conv_norm_terms(f"{name} first", inputs, outputs, halved)
-    terms += conv_norm_terms(f"{name} second", outputs, outputs, halved)
-    if shortcut:
-        terms += conv_norm_terms(f"{name} shortcut", inputs, outputs, halved, kernel=1)
-    return terms, halved
+def resnet_terms(
+    image_shape: ImageShape, widths: Sequence[int], *, conv_shortcuts: bool
+) -> tuple[list[Term], ImageShape]:
+    """The cost of a 3x3 stem and one ``BasicBlock`` after another, and the shape (C, H, W) that they hand over.
+
+    Args:
+        widths: channels of the stem, then of each block; where they double, the block has stride 2. None: no layer.
+        conv_shortcuts: whether the shortcut there is a 1x1 convolution with batch norm; else it costs nothing.
+    """
+    terms, (inputs, *size) = [], image_shape
+    for i, outputs in enumerate(widths):
+        if not i:
+            terms += conv_norm_terms("stem", inputs, outputs, size)
+        else:
+            size = [-(-pixels // (outputs // inputs)) for pixels in size]
+            terms += conv_norm_terms(f"block {i} first", inputs, outputs, size)
+            terms += conv_norm_terms(f"block {i} second", outputs, outputs, size)
+            if conv_shortcuts and outputs > inputs:
+                terms += conv_norm_terms(f"block {i} shortcut", inputs, outputs, size, kernel=1)
+        inputs = outputs
+    return terms, (inputs, *size)
 
 
 def check_size(option: str, halvings: int, image_shape: ImageShape) -> None:
@@ -87,16 +104,9 @@ class ResNetOptions(NormInitOptions):
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """11,173,962 parameters for ResNet-18, 21,282,122 for ResNet-34; RGB images and 10 classes."""
-        size, inputs = image_shape[1:], 64
-        terms = conv_norm_terms("stem", image_shape[0], inputs, size)
-        for stage, blocks in enumerate(self.blocks):
-            outputs = 64 * 2**stage
-            for i in range(blocks):
-                grows = outputs != inputs
-                name, stride = f"stage {stage} block {i}", 2 if grows else 1
-                block, size = basic_block_terms(name, inputs, outputs, size, stride=stride, shortcut=grows)
-                terms, inputs = terms + block, outputs
-        return Cost((*terms, cost.linear("head", inputs, classes)))
+        widths = [64, *(64 * 2**stage for stage, blocks in enumerate(self.blocks) for _ in range(blocks))]
+        terms, _ = resnet_terms(image_shape, widths, conv_shortcuts=True)
+        return Cost((*terms, cost.linear("head", widths[-1], classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """With PyTorch's default initialisation, as the papers' networks beside it; batch norms by ``norm_init``."""
@@ -165,25 +175,20 @@ class TinyResNetOptions(NetworkOptions, network="tiny-resnet"):
     blocks: Count = 3  # in each of the three stages
 
     @property
-    def plan(self) -> list[tuple[int, int, int]]:
-        """(input channels, output channels, stride) of each block."""
-        widths = [self.width * 2**stage for stage in range(3) for _ in range(self.blocks)]
-        return [(before, after, after // before) for before, after in zip([self.width, *widths], widths, strict=False)]
+    def widths(self) -> list[int]:
+        """Channels of the stem, then of each block."""
+        return [self.width, *(self.width * 2**stage for stage in range(3) for _ in range(self.blocks))]
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """68,050 parameters for the defaults, RGB images and 10 classes."""
-        size = image_shape[1:]
-        terms = conv_norm_terms("stem", image_shape[0], self.width, size)
-        for i, (inputs, outputs, stride) in enumerate(self.plan):
-            block, size = basic_block_terms(f"block {i}", inputs, outputs, size, stride=stride)
-            terms += block
+        terms, _ = resnet_terms(image_shape, self.widths, conv_shortcuts=False)
         return Cost((*terms, cost.linear("head", 4 * self.width, classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """Convolutions and the head are initialised Kaiming-normal, as in the authors' baseline."""
         from thriftylib.papers.networks_parts import tiny_resnet
 
-        return tiny_resnet(image_shape[0], self.width, self.plan, classes)
+        return tiny_resnet(image_shape[0], self.widths, classes)
 
 
 class TinyDenseNetOptions(NetworkOptions, network="tiny-densenet"):
@@ -226,3 +231,13 @@ class TinyDenseNetOptions(NetworkOptions, network="tiny-densenet"):
         network.features.conv0 = conv3x3(image_shape[0], features)
         del network.features.norm0, network.features.relu0, network.features.pool0
         return default_initialisation(network)
+
+
+class NormStatisticsOptions(MethodOptions, method="norm-statistics"):
+    """Measure only: a trained network's test accuracy with three kinds of batch-norm statistics."""
+
+    def start(self) -> NormStatistics:
+        """The hooks of one run."""
+        from thriftylib.papers.networks_statistics import NormStatistics
+
+        return NormStatistics()

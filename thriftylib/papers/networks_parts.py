@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,15 +27,26 @@ def conv_shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
     return nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
 
-def tiny_resnet(channels: int, width: int, plan: Sequence[tuple[int, int, int]], classes: int) -> nn.Module:
-    """A 3x3 stem to ``width``, a basic block for each (inputs, outputs, stride) of ``plan``, and the head."""
-    blocks = [
-        BasicBlock(inputs, outputs, stride, PadShortcut((outputs - inputs) // 2) if stride > 1 else None)
-        for inputs, outputs, stride in plan
-    ]
-    stem = (conv3x3(channels, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(plan[-1][1], classes))
-    network = nn.Sequential(*stem, *blocks, *head)
+def basic_blocks(
+    channels: int, widths: Sequence[int], shortcut: Callable[[int, int, int], nn.Module]
+) -> list[nn.Module]:
+    """A 3x3 stem and one ``BasicBlock`` after another: (N, channels, H, W) to (N, widths[-1], H', W').
+
+    Args:
+        widths: channels of the stem, then of each block; where they double, the block has stride 2.
+        shortcut: made from inputs, outputs and stride, for each such block.
+    """
+    layers = [conv3x3(channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)]
+    for inputs, outputs in pairwise(widths):
+        stride = outputs // inputs
+        layers += [BasicBlock(inputs, outputs, stride, shortcut(inputs, outputs, stride) if stride > 1 else None)]
+    return layers
+
+
+def tiny_resnet(channels: int, widths: Sequence[int], classes: int) -> nn.Module:
+    """The stem and blocks of ``basic_blocks`` with shortcuts of zero channels, and the head."""
+    blocks = basic_blocks(channels, widths, lambda inputs, outputs, stride: PadShortcut((outputs - inputs) // 2))
+    network = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)

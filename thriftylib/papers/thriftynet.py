@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -27,7 +27,7 @@ from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, NetworkOptions
-from thriftylib.papers.networks import basic_block_terms, conv_norm_terms
+from thriftylib.papers.networks import resnet_terms
 from thriftylib.spec import Count
 
 if TYPE_CHECKING:
@@ -73,6 +73,19 @@ class RecursionOptions(NetworkOptions):
         """Inputs of the linear layer after an x_T of ``shape`` (C, H, W)."""
         return shape[0] if self.head == "max" else math.prod(shape)
 
+    def trunk(self, image_shape: ImageShape) -> tuple[list[Term], ImageShape]:
+        """The cost of all but the head, and the shape (f, H', W') of x_T.
+
+        Raises:
+            SpecError: fewer filters than channels, or a pool that meets a map smaller than 2x2.
+        """
+        raise NotImplementedError
+
+    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
+        """N = conv + 2fT + T(h+1) + Cf + C parameters where nothing else is asked for; MACs at every use of W."""
+        terms, shape = self.trunk(image_shape)
+        return Cost((*terms, cost.linear("head", self.features(shape), classes)))
+
 
 class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
     """A ThriftyNet of width ``filters``, or the widest that fits ``n_params`` parameters (neither: 128 filters).
@@ -80,6 +93,8 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
     ``pool``: an integer p pools after each iteration t with t % p == p - 1; a list names the iterations, from 0 on;
     ``None`` never pools. Left out, it is ``iterations / 5`` rounded up: at most 5 pools, as in the authors' benches.
     """
+
+    stem: ClassVar[tuple[int, ...]] = ()  # channels of a ResNet's first layers; the recursion is after them
 
     n_params: Count | None = None
     filters: Annotated[Count | None, Field(validate_default=True)] = None
@@ -121,16 +136,8 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
             return tuple(range(self.pool - 1, self.iterations, self.pool))
         return self.pool or ()
 
-    def stem(self, image_shape: ImageShape) -> tuple[list[Term], ImageShape]:
-        """The cost of what makes x_0 from an image, and the shape (C, H, W) that it hands over: nothing, the image."""
-        return [], image_shape
-
     def sizes(self, shape: ImageShape) -> list[Size]:
-        """(H, W) of x_0, ..., x_T for a recursion on maps of ``shape``; halves are rounded down.
-
-        Raises:
-            SpecError: a pool would meet a map smaller than 2x2.
-        """
+        """(H, W) of x_0, ..., x_T for a recursion on maps of ``shape``; halves are rounded down."""
         sizes = [shape[1:]]
         for t in range(self.iterations):
             height, width = sizes[-1]
@@ -139,21 +146,13 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
             sizes.append((height // 2, width // 2) if t in self.pools else (height, width))
         return sizes
 
-    def output_shape(self, shape: ImageShape) -> ImageShape:
-        """(f, H', W') of x_T."""
-        return (self.filters, *self.sizes(shape)[-1])
-
-    def recursion_terms(self, shape: ImageShape) -> list[Term]:
-        """The cost of the iterations, without a head: conv + 2fT + T(h+1) parameters where nothing else is asked for.
-
-        Raises:
-            SpecError: fewer filters than channels, or a pool that meets a map smaller than 2x2.
-        """
+    def trunk(self, image_shape: ImageShape) -> tuple[list[Term], ImageShape]:
+        terms, shape = resnet_terms(image_shape, self.stem, conv_shortcuts=True)
         f, narrow = self.filters, self.filters // self.reduction
         if f < shape[0]:
             raise SpecError(f"filters = {f}: must be at least {shape[0]}, the channels of the input")
-        *sizes, _ = self.sizes(shape)
-        terms = [cost.batch_norm("norms", f, sizes, affine=self.norm_affine, shared=self.norm == "shared")]
+        *sizes, last = self.sizes(shape)
+        terms += [cost.batch_norm("norms", f, sizes, affine=self.norm_affine, shared=self.norm == "shared")]
         for t, uses in enumerate([sizes] if self.shared else [[size] for size in sizes]):
             if self.conv == "classic":
                 terms += [cost.conv(f"conv {t}", f, f, 3, uses)]
@@ -162,7 +161,7 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
                 terms += [cost.conv(f"conv {t} 1x1", narrow, f, 1, uses)]
         if self.recursion == "augmented":
             terms += [cost.free("alpha", self.iterations * (self.history + 1))]
-        return terms
+        return terms, (f, *last)
 
     def resolve(self, image_shape: ImageShape, classes: int) -> Self:
         """With ``n_params`` replaced by the largest ``filters`` whose count does not exceed it.
@@ -179,7 +178,7 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         def count(filters: int) -> int:
             return at(filters).cost(image_shape, classes).parameters
 
-        _, (channels, *_) = self.stem(image_shape)
+        channels = (image_shape[0], *self.stem)[-1]
         low = -(-channels // self.reduction) * self.reduction
         widths = range(low, max(low, self.n_params) + 1, self.reduction)  # each filter costs at least one parameter
         fitting = bisect_right(widths, self.n_params, key=count)
@@ -188,20 +187,22 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         return at(widths[fitting - 1])
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
-        """N = conv + 2fT + T(h+1) + Cf + C parameters where nothing else is asked for; MACs at every use of W."""
         if self.n_params is not None:
             return self.resolve(image_shape, classes).cost(image_shape, classes)
-        terms, shape = self.stem(image_shape)
-        terms += self.recursion_terms(shape)
-        return Cost((*terms, cost.linear("head", self.features(self.output_shape(shape)), classes)))
+        return super().cost(image_shape, classes)
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """A :class:`~thriftylib.papers.thriftynet_recursion.ThriftyNet` with PyTorch's default initialisation."""
+        from torch import nn
+
+        from thriftylib.papers.networks_parts import basic_blocks, conv_shortcut
         from thriftylib.papers.thriftynet_recursion import ThriftyNet, make_head
 
         options = self.resolve(image_shape, classes)
-        _, shape = self.stem(image_shape)
-        return ThriftyNet(options, make_head(options.head, options.features(options.output_shape(shape)), classes))
+        _, shape = options.trunk(image_shape)
+        stem = basic_blocks(image_shape[0], self.stem, conv_shortcut) if self.stem else []
+        network = ThriftyNet(options, make_head(options.head, options.features(shape), classes))
+        return nn.Sequential(*stem, network) if stem else network
 
 
 class BlockThriftyNetOptions(RecursionOptions, network="block-thriftynet"):
@@ -231,16 +232,14 @@ class BlockThriftyNetOptions(RecursionOptions, network="block-thriftynet"):
         for i, (filters, iterations, pool) in enumerate(zip(self.filters, self.iterations, self.pool, strict=True)):
             try:
                 block = ThriftyNetOptions(filters=filters, iterations=iterations, pool=pool, **common)
-                terms = block.recursion_terms(shape) if shape else []
+                terms, shape = block.trunk(shape) if shape else ([], None)
             except SpecError as error:
                 raise SpecError(f"block {i}: {error}") from None
-            shape = block.output_shape(shape) if shape else None
             yield block, [replace(term, name=f"block {i} {term.name}") for term in terms], shape
 
-    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
-        """Each block's conv + 2fT + T(h+1) parameters and the head's."""
+    def trunk(self, image_shape: ImageShape) -> tuple[list[Term], ImageShape]:
         _, terms, shapes = zip(*self._blocks(image_shape), strict=True)
-        return Cost((*chain(*terms), cost.linear("head", self.features(shapes[-1]), classes)))
+        return list(chain(*terms)), shapes[-1]
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """A :class:`~thriftylib.papers.thriftynet_recursion.ThriftyNet` without a head for each block, then a head."""
@@ -260,22 +259,6 @@ class EmbeddedThriftyNetOptions(ThriftyNetOptions, network="embedded-thriftynet"
     stride 2. T = 18 and p = 6 are the authors' ImageNet script's (July 2020); left out, ``pool`` is T / 3 rounded up.
     """
 
+    stem = (64, 64, 128)
     iterations: Count = 18
     pool: Pool = Field(default_factory=lambda given: -(-given.get("iterations", 1) // 3))
-
-    def stem(self, image_shape: ImageShape) -> tuple[list[Term], ImageShape]:
-        """The cost of the ResNet's blocks; (128, H / 2, W / 2)."""
-        terms = conv_norm_terms("stem", image_shape[0], 64, image_shape[1:])
-        first, size = basic_block_terms("stem block 0", 64, 64, image_shape[1:])
-        second, size = basic_block_terms("stem block 1", 64, 128, size, stride=2, shortcut=True)
-        return [*terms, *first, *second], (128, *size)
-
-    def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
-        """The stem with torchvision's blocks, then a :class:`~thriftylib.papers.thriftynet_recursion.ThriftyNet`."""
-        from torch import nn
-
-        from thriftylib.papers.thriftynet_recursion import resnet_stem
-
-        self.resolve(image_shape, classes)
-        stem = resnet_stem(image_shape[0])
-        return nn.Sequential(*stem, super().build(image_shape, classes))

@@ -1,4 +1,4 @@
-"""The modules of ThriftyNets: the recursion, its head, and the stem of the embedded network."""
+"""The modules of ThriftyNets: the recursion and its head."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.resnet import BasicBlock, conv3x3
-
-from thriftylib.papers.networks_parts import conv_shortcut
 
 if TYPE_CHECKING:
     from thriftylib.papers.thriftynet import ThriftyNetOptions
@@ -103,12 +100,10 @@ def _conv(options: ThriftyNetOptions) -> nn.Module:
 
 def _alpha(options: ThriftyNetOptions) -> Tensor:
     """The initial a (T, h+1): column 0 is the activation's, column 1 the oldest state's, column h that of x_t."""
-    alpha = torch.zeros(options.iterations, options.history + 1)
+    value = {"main": 0.0, "half": 0.5, "one": 1.0}[options.alpha_init]
+    alpha = torch.full((options.iterations, options.history + 1), value)
     if options.alpha_init == "main":
-        alpha[:, 0] = 0.1
-        alpha[:, 1 if options.alpha_main == "oldest" else -1] = 0.9
-    else:
-        alpha.fill_({"half": 0.5, "one": 1.0}[options.alpha_init])
+        alpha[:, 0], alpha[:, 1 if options.alpha_main == "oldest" else -1] = 0.1, 0.9
     return alpha
 
 
@@ -122,14 +117,3 @@ class GlobalMaxPool(nn.Module):
 def make_head(kind: str, features: int, classes: int) -> nn.Module:
     """Global max-pool ("max") or flatten, then a linear layer with bias: (N, C, H, W) to (N, classes)."""
     return nn.Sequential(GlobalMaxPool() if kind == "max" else nn.Flatten(), nn.Linear(features, classes))
-
-
-def resnet_stem(channels: int) -> list[nn.Module]:
-    """(N, channels, H, W) to (N, 128, H / 2, W / 2), by torchvision's blocks."""
-    return [
-        conv3x3(channels, 64),
-        nn.BatchNorm2d(64),
-        nn.ReLU(inplace=True),
-        BasicBlock(64, 64),
-        BasicBlock(64, 128, stride=2, downsample=conv_shortcut(64, 128, 2)),
-    ]
