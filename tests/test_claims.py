@@ -342,7 +342,7 @@ def test_a_group_is_expanded(tmp_path):
         ("[two, 64, 80.0]", "[two, 64]", "a row must be a list of 3 values, one for each column"),
         ("80.0]", "many]", "claim paper/a/two: Claim.value = 'many'"),
         ("80.0]", ".nan]", "claim paper/a/two: Claim.value = nan"),
-        ("80.0]", "180.0]", "must be percent"),
+        ("80.0]", "180.0]", "must be from 0 to 100 %"),
         ("options.filters, value]", "option.filters, value]", "unknown key 'option.filters' in claim paper/a/one"),
         ("{value} %", "{valeu} %", "statement: 'valeu' is no field or option of it"),
         ("{value} %", "{value %", "claim paper/a/one: statement: "),

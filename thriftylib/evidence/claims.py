@@ -188,57 +188,53 @@ class Claim(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         try:
-            fault = next(self._faults(), None)
+            fault = next((fault for is_so, fault in self._faults() if is_so), None)
         except RecordError as error:
             fault = str(error)
         if fault is not None:
             raise RecordError(f"claim {self.id}: {fault}")
         return self
 
-    def _faults(self) -> Iterator[str]:
-        row, rounding = self.definition, self.reading_error + 0.006  # two decimals
+    def _faults(self) -> Iterator[tuple[object, str]]:
+        """What may be wrong, in order: whether it is, and what to say then."""
+        row, mark, margin, values = self.definition, self.mark, self.margin, self.values
         low, high = row.limits or (-math.inf, math.inf)
-        has_spread, percent = self.spread is not None, "percent, " * (row.unit == "%")
-        has_margin, needs_margin = self.margin is not None, self.relation in ("equal", "no gain")
-        faults = {
-            f"must begin with its paper, {self.paper!r}": self.id.split("/")[0] != self.paper,
-            f"unit = {self.unit!r}: must be {row.unit!r}": self.unit != row.unit,
-            f"value = {self.value}: must be {percent}{low:g} to {high:g}": not low <= self.value <= high,
-            f"statistic = {self.statistic!r}: does not go with {self.quantity}": (
-                self.statistic not in quantities.STATISTICS[row.source]
-            ),
-            "error = 'exact': a number read from a figure has a reading error": (
-                self.mark == "FIGURE" and self.error == "exact"
-            ),
-            f"confidence = {self.confidence!r}: of a SECOND-HAND number it is 'low'": (
-                self.mark == "SECOND-HAND" and self.confidence != "low"
-            ),
-            "inferred_from_itself and build_unknown: are said of counts alone": (
-                (self.inferred_from_itself or self.build_unknown) and not self.is_counted
-            ),
-            f"spread = {self.spread}: needs runs >= 2": has_spread and (self.runs or 0) < 2,
-            "population_spread = True: needs spread": self.population_spread and not has_spread,
-            "against: must be another setting, of a difference or a prune_ratio": (
-                self.against is not None and (not row.compares or self.against == self.setting)
-            ),
-            f"bound, spread and values: do not go with {self.quantity}": (
-                row.is_difference and (self.bound != "equals" or has_spread or bool(self.values))
-            ),
-            f"relation = {self.relation!r}, paired = {self.paired!r}: need a difference as the quantity": (
-                (self.relation or self.paired) is not None and not row.is_difference
-            ),
-            f"margin = {self.margin}: 'equal' and 'no gain' need one, no other does": has_margin != needs_margin,
-            f"values has {len(self.values)} runs: runs = {self.runs}": self.values and len(self.values) != self.runs,
-        }
-        yield from (fault for fault, is_so in faults.items() if is_so)
-        if self.values and abs(statistics.fmean(self.values) - self.value) > rounding:
-            yield f"value = {self.value}: the mean of values is another"
-        if self.values and has_spread and abs(statistics.stdev(self.values) - self.known_spread.deviation) > rounding:
-            yield f"spread = {self.spread}: the deviation of values is another"
+        has_spread, about_counts = self.spread is not None, self.inferred_from_itself or self.build_unknown
+        yield self.id.split("/")[0] != self.paper, f"must begin with its paper, {self.paper!r}"
+        yield self.unit != row.unit, f"unit = {self.unit!r}: must be {row.unit!r}"
+        yield not low <= self.value <= high, f"value = {self.value}: must be from {low:g} to {high:g} {row.unit}"
+        known = quantities.STATISTICS[row.source]
+        yield self.statistic not in known, f"statistic = {self.statistic!r}: does not go with {self.quantity}"
+        yield (
+            mark == "FIGURE" and self.error == "exact",
+            "error = 'exact': a number read from a figure has a reading error",
+        )
+        of_others = mark == "SECOND-HAND" and self.confidence != "low"
+        yield of_others, f"confidence = {self.confidence!r}: of a SECOND-HAND number it is 'low'"
+        yield about_counts and not self.is_counted, "inferred_from_itself and build_unknown: are said of counts alone"
+        # the paper's runs
+        yield has_spread and (self.runs or 0) < 2, f"spread = {self.spread}: needs runs >= 2"
+        yield self.population_spread and not has_spread, "population_spread = True: needs spread"
+        yield values and len(values) != self.runs, f"values has {len(values)} runs: runs = {self.runs}"
+        room = self.reading_error + 0.006  # two decimals
+        off = values and abs(statistics.fmean(values) - self.value) > room
+        yield off, f"value = {self.value}: the mean of values is another"
+        off = values and has_spread and abs(statistics.stdev(values) - self.known_spread.deviation) > room
+        yield off, f"spread = {self.spread}: the deviation of values is another"
+        # comparisons
+        alone = self.against is not None and (not row.compares or self.against == self.setting)
+        yield alone, "against: must be another setting, of a difference or a prune_ratio"
+        more = self.bound != "equals" or has_spread or values
+        yield row.is_difference and more, f"bound, spread and values: do not go with {self.quantity}"
+        for name in () if row.is_difference else ("relation", "paired"):
+            stated = getattr(self, name)
+            yield stated is not None, f"{name} = {stated!r}: needs a difference as its quantity"
+        needs_margin = self.relation in ("equal", "no gain")
+        yield (margin is not None) != needs_margin, f"margin = {margin}: 'equal' and 'no gain' need one, no other does"
+        # what a test needs
         if self.not_testable is not None:
             return
-        if row.source == "none":
-            yield f"{self.quantity} cannot be tested; not_testable must say why"
+        yield row.source == "none", f"{self.quantity} cannot be tested; not_testable must say why"
         needed = {
             "setting": self.setting,
             "against": self.against or not row.compares,
@@ -246,8 +242,8 @@ class Claim(Strict):
             "setting.recipes": row.source != "series" or (self.sides and all(side.recipes for side in self.sides)),
             "experiment": self.experiment or not row.needs_runs,
         }
-        if missing := [name for name, given in needed.items() if not given]:
-            yield f"lacks {', '.join(missing)}, or not_testable with the reason"
+        missing = [name for name, given in needed.items() if not given]
+        yield missing, f"lacks {', '.join(missing)}, or not_testable with the reason"
 
 
 def matches(claim: Claim, run: Run) -> bool:
