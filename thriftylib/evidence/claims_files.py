@@ -146,13 +146,12 @@ def load_claims(folder: str | os.PathLike[str]) -> Loaded[Claim]:
 
 
 def load_claims_files(folder: str | os.PathLike[str]) -> Loaded[ClaimsFile]:
-    """Each paper's file ``folder/<paper>.yaml`` by the paper's name; a file that is refused is among the ``faults``.
+    """Each paper's file ``folder/<paper>.yaml`` by its name; a file that is refused is among the ``faults``.
 
     Raises:
         RecordError: the folder holds no claims file.
     """
-    files: dict[str, ClaimsFile] = {}
-    faults: dict[str, str] = {}
+    files, faults = {}, {}
     for path in sorted(Path(folder).glob("*.yaml")):
         try:
             files[path.stem] = load_claims_file(path)

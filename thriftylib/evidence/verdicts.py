@@ -134,7 +134,11 @@ def _verdict(claim: Claim, groups: Groups, others: int | None) -> Verdict:
     is_own, recipe = others is not None, " and ".join(sorted({record.run.recipe_name for record in every}))
     reason = _ours(claim, finding, found, groups)
     if is_own:
-        reason += f"; {_compared(claim, finding, found)}{_notes(every, others)}"
+        reason += f"; {_compared(claim, finding, found)}"
+        if others:
+            reason += f"; {others} other fitting configuration{'s' * (others > 1)} with fewer runs left out"
+        if diverged := sum(record.status == "diverged" for record in every):
+            reason += f"; {diverged} of {len(every)} diverged, counted with the accuracy reached or that of guessing"
     else:
         reason += f", with another recipe, {recipe} ({groups[0][0].run.epochs} epochs)"
         reason += " on both sides" * claim.is_difference
@@ -211,14 +215,6 @@ def _compared(claim: Claim, finding: Finding, found: Estimate) -> str:
         off += f", 90 % interval {finding.distance[0]:+.2f} to {finding.distance[1]:+.2f}"
     where = "within" if meets else "outside"
     return f"{off}: {subject} is {where} the {finding.tolerance:.2f} that count as close{few}"
-
-
-def _notes(group: Group, others: int) -> str:
-    """Fitting configurations that were left out, and runs that diverged."""
-    text = f"; {others} other fitting configuration{'s' * (others > 1)} with fewer runs left out" if others else ""
-    if diverged := sum(record.status == "diverged" for record in group):
-        text += f"; {diverged} of {len(group)} diverged, counted with the accuracy reached or that of guessing"
-    return text
 
 
 def _judge_count(claim: Claim, counts: Iterable[NetworkCount]) -> Verdict:
