@@ -342,7 +342,7 @@ def test_a_group_is_expanded(tmp_path):
         ("[two, 64, 80.0]", "[two, 64]", "a row must be a list of 3 values, one for each column"),
         ("80.0]", "many]", "claim paper/a/two: Claim.value = 'many'"),
         ("80.0]", ".nan]", "claim paper/a/two: Claim.value = nan"),
-        ("80.0]", "180.0]", "must be percent"),
+        ("80.0]", "180.0]", "must be from 0 to 100 %"),
         ("options.filters, value]", "option.filters, value]", "unknown key 'option.filters' in claim paper/a/one"),
         ("{value} %", "{valeu} %", "statement: 'valeu' is no field or option of it"),
         ("{value} %", "{value %", "claim paper/a/one: statement: "),
@@ -524,15 +524,15 @@ def test_a_wrong_claim(change, fault):
 
 
 def test_the_deviation_comes_from_the_runs_where_it_is_not_stated():
-    assert claim(runs=2, values=[89.0, 91.0]).deviation == pytest.approx(2**0.5)
+    assert claim(runs=2, values=[89.0, 91.0]).known_spread.deviation == pytest.approx(2**0.5)
     assert claim(runs=2, values=[89.0, 91.0]).stated_spread == pytest.approx(2**0.5)
-    assert claim(runs=2, spread=0.3).deviation == claim(runs=2, spread=0.3).stated_spread == 0.3
-    assert claim().deviation is claim().stated_spread is None
+    assert claim(runs=2, spread=0.3).known_spread.deviation == claim(runs=2, spread=0.3).stated_spread == 0.3
+    assert claim().known_spread is claim().stated_spread is None
 
 
 def test_a_population_deviation_is_the_runs_own():
     stated = claim(runs=2, values=[89.0, 91.0], spread=1.0, population_spread=True)
-    assert stated.deviation == pytest.approx(2**0.5)
+    assert stated.known_spread.deviation == pytest.approx(2**0.5)
     assert stated.stated_spread == 1.0
     with pytest.raises(RecordError, match="the deviation of values is another"):
         claim(runs=2, values=[89.0, 91.0], spread=1.0)

@@ -352,8 +352,6 @@ def test_both_sides_answer():
         ({"unit": "%"}, "must be 'points'"),
         ({"quantity": "no_such_difference"}, "unknown quantity 'no_such_difference'"),
         ({"quantity": "prune_ratio_difference"}, "unknown quantity 'prune_ratio_difference'"),
-        ({"spreads": [0.1, 0.2]}, "spreads: need a difference as its quantity, and runs >= 2"),
-        ({"spreads": [0.1], "runs": 5}, "Claim.spreads"),
         ({"bound": "more than"}, "do not go with"),
         ({"values": [1.0, 2.0], "runs": 2}, "do not go with"),
         ({"margin": 1.0}, "margin = 1.0"),

@@ -86,7 +86,7 @@ def test_the_tables(name, place):
     mean, spread = TABLES[table][row][:2] if data == "cifar10" else TABLES[table][row][2:]
     assert (claim.value, claim.spread, claim.error) == (mean, spread, 0.005)
     assert (claim.runs, claim.population_spread) == (5, True)
-    assert claim.deviation == pytest.approx(spread * math.sqrt(5 / 4))
+    assert claim.known_spread.deviation == pytest.approx(spread * math.sqrt(5 / 4))
     assert claim.statistic == "mean over runs of the best epoch"
     assert claim.setting.recipes == {"expandnets": 150}
     assert {"table-a": "7x7", "table-b": "3x3"}[table] in claim.statement

@@ -284,19 +284,16 @@ def local_runs(records: Sequence[Record]) -> str:
 def error_rates(rates: ErrorRates) -> str:
     """How often each word is said, in percent, by the true difference and the numbers of runs."""
     words = ("reproduced", "consistent", "at odds", "not reproduced")
-    earlier = ("reproduced", "not reproduced")  # the rest was undecided, or "partly"
     rows = [
         (
             f"{row.difference:g}",
             str(row.ours),
             str(row.theirs),
             *(f"{100 * row.words.get(word, 0.0):.0f}" for word in words),
-            *(f"{100 * row.earlier.get(word, 0.0):.0f}" for word in earlier),
         )
         for row in rates.rows
     ]
     headers = ("True difference", "n", "n'", *(word.capitalize() for word in words))
-    headers += tuple(f"Earlier rule: {word}" for word in earlier)
     told = f"{rates.trials:,} times each; runs deviate by {rates.deviation:g} points, and 1 point counts as close."
     return html_table(headers, rows, numbers=range(len(headers))) + f"<p>{told}</p>"
 

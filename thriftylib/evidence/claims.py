@@ -28,23 +28,20 @@ Amount = Annotated[float, Field(ge=0)]
 
 
 class Setting(Strict):
-    """Which runs answer a claim: all that it says must agree, and the options that it leaves out may be anything.
+    """Which runs answer a claim: all that it says must agree, and options that it leaves out may be anything.
 
-    ``recipes`` gives each recipe that counts as the claim's own, with its epochs; counts need none, and without any a
-    run that is measure only answers. ``any_of`` lists alternatives, sets of options of which one must agree. A run with
-    noisy labels (``label_noise``: the fraction of wrong ones), of a method, or that starts from another run's weights
-    (``derived``) answers a claim that says so and no other.
+    Noisy labels, a method and another run's weights to start from answer a claim that says so, and no other.
     """
 
     network: Text
     dataset: Text
-    recipes: dict[str, Annotated[int, Field(ge=1)]] = {}
+    recipes: dict[str, Annotated[int, Field(ge=1)]] = {}  # the claim's own, with epochs; none: counts, measure only
     options: dict[str, JsonValue] = {}
-    any_of: Annotated[list[dict[str, JsonValue]] | None, Field(min_length=1)] = None
-    label_noise: Fraction = 0.0
+    any_of: Annotated[list[dict[str, JsonValue]] | None, Field(min_length=1)] = None  # one of these must agree too
+    label_noise: Fraction = 0.0  # of wrong labels
     method: Text | None = None
     method_options: dict[str, JsonValue] = {}
-    derived: bool = False
+    derived: bool = False  # starts from another run's weights
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -76,6 +73,10 @@ class Setting(Strict):
         """Whether a run follows the recipe, to its last epoch: a shortened recipe of the same name is another one."""
         return self.recipes.get(run.recipe_name) == run.epochs if run.recipe else not self.recipes
 
+    def answers(self, run: Run) -> bool:
+        """Whether a run agrees in everything, its recipe included."""
+        return self.fits(run) and self.has_recipe(run)
+
 
 def _agree(asked: dict[str, JsonValue], options: dict[str, JsonValue]) -> bool:
     return all(
@@ -92,11 +93,7 @@ class Spread(Strict):
 
 
 class Claim(Strict):
-    """One number that a paper states.
-
-    Two networks are compared by ``setting`` and ``against``. The ``prune_ratio`` is the percentage of the kernel
-    parameters of ``against`` that ``setting`` does without. A difference is that of ``setting`` less that of
-    ``against``.
+    """One number that a paper states; of two networks, ``setting`` is compared with ``against``.
 
     Raises:
         RecordError: the claim is inconsistent; names it and the field.
@@ -116,9 +113,6 @@ class Claim(Strict):
     spread: Amount | None = None  # the paper's standard deviation over them, as printed
     population_spread: bool = False  # it is the population's (squares divided by the runs), not the sample's
     values: Annotated[tuple[float, ...], Field(strict=False)] = ()  # of the single runs, where they are known
-    spreads: Annotated[tuple[Amount, ...], Field(strict=False, min_length=2, max_length=2)] | None = (
-        None  # of both sides
-    )
     paired: Text | None = None  # what two runs of one seed share beyond the order of their images: judged pair by pair
     at: float | None = None  # the place on the figure's x axis, where no setting gives it
     mark: Mark
@@ -169,33 +163,22 @@ class Claim(Strict):
         return 0.0 if self.error == "exact" else self.error
 
     @property
-    def deviation(self) -> float | None:
-        """The paper's sample deviation over its runs, from ``spread`` or ``values``; None where it is not known."""
-        if self.spread is None:
-            return statistics.stdev(self.values) if len(self.values) > 1 else None
-        return self._as_sample(self.spread)
-
-    def _as_sample(self, spread: float) -> float:
-        return spread * math.sqrt(self.runs / (self.runs - 1)) if self.population_spread else spread
+    def stated_spread(self) -> float | None:
+        """The paper's spread as printed, else the sample deviation of ``values``; None where neither is known."""
+        return statistics.stdev(self.values) if self.spread is None and len(self.values) > 1 else self.spread
 
     @property
     def known_spread(self) -> Spread | None:
-        """The paper's sample deviation with its runs; None where one of them is not known."""
-        return None if self.deviation is None else Spread(deviation=self.deviation, runs=self.runs)
-
-    @property
-    def stated_spread(self) -> float | None:
-        """What to show as the paper's spread: its own number, else the sample deviation of ``values``."""
-        return self.deviation if self.spread is None else self.spread
+        """The paper's sample deviation with its runs; None where it is not known."""
+        if self.stated_spread is None:
+            return None
+        correction = math.sqrt(self.runs / (self.runs - 1)) if self.population_spread else 1.0
+        return Spread(deviation=self.stated_spread * correction, runs=self.runs)
 
     @property
     def reported_spreads(self) -> tuple[Spread | None, ...]:
         """The paper's spread of each side."""
-        if not self.is_difference:
-            return (self.known_spread,)
-        if self.spreads is None:
-            return self.side_spreads
-        return tuple(Spread(deviation=self._as_sample(each), runs=self.runs) for each in self.spreads)
+        return self.side_spreads if self.is_difference else (self.known_spread,)
 
     @property
     def sides(self) -> tuple[Setting, ...]:
@@ -205,57 +188,53 @@ class Claim(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         try:
-            fault = next(self._faults(), None)
+            fault = next((fault for is_so, fault in self._faults() if is_so), None)
         except RecordError as error:
             fault = str(error)
         if fault is not None:
             raise RecordError(f"claim {self.id}: {fault}")
         return self
 
-    def _faults(self) -> Iterator[str]:
-        row, error = self.definition, self.reading_error + 0.006  # two decimals
-        if self.id.split("/")[0] != self.paper:
-            yield f"must begin with its paper, {self.paper!r}"
-        if self.unit != row.unit:
-            yield f"unit = {self.unit!r}: must be {row.unit!r}"
-        if row.limits and not row.limits[0] <= self.value <= row.limits[1]:
-            percent = "percent, " if row.unit == "%" else ""
-            yield f"value = {self.value}: must be {percent}{row.limits[0]:g} to {row.limits[1]:g}"
-        if self.statistic not in quantities.STATISTICS[row.source]:
-            yield f"statistic = {self.statistic!r}: does not go with {self.quantity}"
-        if self.mark == "FIGURE" and self.error == "exact":
-            yield "error = 'exact': a number read from a figure has a reading error"
-        if self.mark == "SECOND-HAND" and self.confidence != "low":
-            yield f"confidence = {self.confidence!r}: of a SECOND-HAND number it is 'low'"
-        if (self.inferred_from_itself or self.build_unknown) and not self.is_counted:
-            yield "inferred_from_itself and build_unknown: are said of counts alone"
+    def _faults(self) -> Iterator[tuple[object, str]]:
+        """What may be wrong, in order: whether it is, and what to say then."""
+        row, mark, margin, values = self.definition, self.mark, self.margin, self.values
+        low, high = row.limits or (-math.inf, math.inf)
+        has_spread, about_counts = self.spread is not None, self.inferred_from_itself or self.build_unknown
+        yield self.id.split("/")[0] != self.paper, f"must begin with its paper, {self.paper!r}"
+        yield self.unit != row.unit, f"unit = {self.unit!r}: must be {row.unit!r}"
+        yield not low <= self.value <= high, f"value = {self.value}: must be from {low:g} to {high:g} {row.unit}"
+        known = quantities.STATISTICS[row.source]
+        yield self.statistic not in known, f"statistic = {self.statistic!r}: does not go with {self.quantity}"
+        yield (
+            mark == "FIGURE" and self.error == "exact",
+            "error = 'exact': a number read from a figure has a reading error",
+        )
+        of_others = mark == "SECOND-HAND" and self.confidence != "low"
+        yield of_others, f"confidence = {self.confidence!r}: of a SECOND-HAND number it is 'low'"
+        yield about_counts and not self.is_counted, "inferred_from_itself and build_unknown: are said of counts alone"
         # the paper's runs
-        if self.spread is not None and (self.runs or 0) < 2:
-            yield f"spread = {self.spread}: needs runs >= 2"
-        if self.spread is None and self.spreads is None and self.population_spread:
-            yield "population_spread = True: needs spread or spreads"
-        if self.values and len(self.values) != self.runs:
-            yield f"values has {len(self.values)} runs: runs = {self.runs}"
-        if self.values and abs(statistics.fmean(self.values) - self.value) > error:
-            yield f"value = {self.value}: the mean of values is another"
-        if self.values and self.spread is not None and abs(statistics.stdev(self.values) - self.deviation) > error:
-            yield f"spread = {self.spread}: the deviation of values is another"
+        yield has_spread and (self.runs or 0) < 2, f"spread = {self.spread}: needs runs >= 2"
+        yield self.population_spread and not has_spread, "population_spread = True: needs spread"
+        yield values and len(values) != self.runs, f"values has {len(values)} runs: runs = {self.runs}"
+        room = self.reading_error + 0.006  # two decimals
+        off = values and abs(statistics.fmean(values) - self.value) > room
+        yield off, f"value = {self.value}: the mean of values is another"
+        off = values and has_spread and abs(statistics.stdev(values) - self.known_spread.deviation) > room
+        yield off, f"spread = {self.spread}: the deviation of values is another"
         # comparisons
-        if self.against is not None and (not row.compares or self.against == self.setting):
-            yield "against: must be another setting, of a difference or a prune_ratio"
-        if row.is_difference and (self.bound != "equals" or self.spread is not None or self.values):
-            yield f"bound, spread and values: do not go with {self.quantity}"
-        if self.relation is not None and not row.is_difference:
-            yield f"relation = {self.relation!r}: needs a difference as its quantity"
-        if (self.margin is not None) != (self.relation in ("equal", "no gain")):
-            yield f"margin = {self.margin}: 'equal' and 'no gain' need one, no other does"
-        if self.paired is not None and not row.is_difference:
-            yield "paired: needs a difference as its quantity"
-        if self.spreads is not None and (not row.is_difference or (self.runs or 0) < 2):
-            yield "spreads: need a difference as its quantity, and runs >= 2"
+        alone = self.against is not None and (not row.compares or self.against == self.setting)
+        yield alone, "against: must be another setting, of a difference or a prune_ratio"
+        more = self.bound != "equals" or has_spread or values
+        yield row.is_difference and more, f"bound, spread and values: do not go with {self.quantity}"
+        for name in () if row.is_difference else ("relation", "paired"):
+            stated = getattr(self, name)
+            yield stated is not None, f"{name} = {stated!r}: needs a difference as its quantity"
+        needs_margin = self.relation in ("equal", "no gain")
+        yield (margin is not None) != needs_margin, f"margin = {margin}: 'equal' and 'no gain' need one, no other does"
         # what a test needs
-        if self.not_testable is None and row.source == "none":
-            yield f"{self.quantity} cannot be tested; not_testable must say why"
+        if self.not_testable is not None:
+            return
+        yield row.source == "none", f"{self.quantity} cannot be tested; not_testable must say why"
         needed = {
             "setting": self.setting,
             "against": self.against or not row.compares,
@@ -264,13 +243,9 @@ class Claim(Strict):
             "experiment": self.experiment or not row.needs_runs,
         }
         missing = [name for name, given in needed.items() if not given]
-        if self.not_testable is None and missing:
-            yield f"lacks {', '.join(missing)}, or not_testable with the reason"
+        yield missing, f"lacks {', '.join(missing)}, or not_testable with the reason"
 
 
 def matches(claim: Claim, run: Run) -> bool:
-    """Whether a run answers a claim: network, whole data set, method, every option that the claim names, and recipe.
-
-    Of a comparison it answers one side.
-    """
-    return any(side.fits(run) and side.has_recipe(run) for side in claim.sides)
+    """Whether a run answers a claim, of a comparison one side: network, data, method, every named option, recipe."""
+    return any(side.answers(run) for side in claim.sides)

@@ -1,19 +1,19 @@
 """Claims files: all that we read of a paper, one YAML file each under ``data/claims``. No torch.
 
 A file holds the paper's ``title``, its ``groups`` of claims, the numbers that only we ``counted`` (checks of our own
-arithmetic, never shown as claims), what others measured (``replications``: beside the claims, never one and never
-judged), what is ``unavailable`` to us and the ``quantities`` that it declares itself (rows of
-:class:`thriftylib.evidence.quantities.Quantity`, such as ``{name: neurons, unit: "", source: measured, better: lower,
-close: {relative: 0.05}}``). A group gives the fields that its claims share; each of its ``claims`` adds its own, and
-``columns`` with ``rows`` does the same as a table, where a column named ``options.x`` is the setting's option x.
-``{...}`` in a statement stands for a field or an option of the claim. A number that is not in the file is not a claim.
+arithmetic, never shown as claims), what others measured (``replications``: beside the claims, never judged), what is
+``unavailable`` to us and the ``quantities`` that it declares itself (:class:`thriftylib.evidence.quantities.Quantity`,
+such as ``{name: neurons, unit: "", source: measured, better: lower, close: {relative: 0.05}}``). A group gives the
+fields that its claims share; each of its ``claims`` adds its own, and ``columns`` with ``rows`` does the same as a
+table, where a column named ``options.x`` is the setting's option x. ``{...}`` in a statement stands for a field or an
+option of the claim. A number that is not in the file is not a claim.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -86,12 +86,11 @@ class Replication(Strict):
     @model_validator(mode="before")
     @classmethod
     def _from_table(cls, data: dict[str, Any]) -> dict[str, Any]:
-        parts = {key: data[key] for key in ("columns", "rows") if key in data}
-        if not parts:
+        if not (parts := {key: data[key] for key in ("columns", "rows") if key in data}):
             return data
         table = Table.model_validate(parts)
-        fields = {key: value for key, value in data.items() if key not in parts}
-        return {**fields, "results": [table.named(row) for row in table.rows]}
+        rest = {key: value for key, value in data.items() if key not in parts}
+        return {**rest, "results": [table.named(row) for row in table.rows]}
 
 
 class File(Strict):
@@ -141,23 +140,18 @@ class Loaded(dict[str, Item]):
 
 
 def load_claims(folder: str | os.PathLike[str]) -> Loaded[Claim]:
-    """Every claim of every paper by its id, in the order of the files.
-
-    Raises:
-        RecordError: the folder holds no claims file.
-    """
+    """Every claim of every paper by its id, in the order of the files; otherwise as :func:`load_claims_files`."""
     files = load_claims_files(folder)
     return Loaded({key: claim for file in files.values() for key, claim in file.claims.items()}, files.faults)
 
 
 def load_claims_files(folder: str | os.PathLike[str]) -> Loaded[ClaimsFile]:
-    """Each paper's file ``folder/<paper>.yaml`` by the paper's name; a file that is refused is among the ``faults``.
+    """Each paper's file ``folder/<paper>.yaml`` by its name; a file that is refused is among the ``faults``.
 
     Raises:
         RecordError: the folder holds no claims file.
     """
-    files: dict[str, ClaimsFile] = {}
-    faults: dict[str, str] = {}
+    files, faults = {}, {}
     for path in sorted(Path(folder).glob("*.yaml")):
         try:
             files[path.stem] = load_claims_file(path)
@@ -169,11 +163,7 @@ def load_claims_files(folder: str | os.PathLike[str]) -> Loaded[ClaimsFile]:
 
 
 def locate(path: str | os.PathLike[str]) -> dict[str, int]:
-    """The line, from 1, on which each claim of a file begins, by the claim's id.
-
-    Raises:
-        RecordError: as :func:`load_claims_file`.
-    """
+    """The line, from 1, on which each claim of a file begins, by the claim's id; raises as the file's reading does."""
     return load_claims_file(path).lines
 
 
@@ -224,7 +214,6 @@ def _read(paper: str, content: Any, root: yaml.Node | None, place: list[str | in
     file = File.model_validate(content)
     declared = quantities.declare(file.quantities)
     found: dict[str, dict[str, Claim]] = {"groups": {}, "counted": {}}
-    others: dict[str, list[Any]] = {"unavailable": [], "replications": []}
     lines: dict[str, int] = {}
     for part, claims in found.items():
         for index, entry in enumerate(getattr(file, part)):
@@ -240,16 +229,19 @@ def _read(paper: str, content: Any, root: yaml.Node | None, place: list[str | in
                     if claim.mark == "COUNTED" and part == "groups":
                         raise RecordError(f"claim {claim.id}: mark = 'COUNTED': our arithmetic belongs under counted")
                     claims[claim.id], lines[claim.id] = claim, _line(root, place)
-    for part, model in (("unavailable", Unavailable), ("replications", Replication)):
+
+    def entries(part: str, model: type[Strict]) -> Iterator[Strict]:
         for index, entry in enumerate(getattr(file, part)):
             place[:] = part, index
-            others[part].append(model.model_validate({"paper": paper, **entry}))
+            yield model.model_validate({"paper": paper, **entry})
+
     return ClaimsFile(
         paper=paper,
         title=file.title,
         claims=_with_side_spreads(found["groups"]),
         counted=found["counted"],
-        **{part: tuple(entries) for part, entries in others.items()},
+        unavailable=tuple(entries("unavailable", Unavailable)),
+        replications=tuple(entries("replications", Replication)),
         lines=lines,
     )
 
@@ -264,10 +256,10 @@ def _claim(paper: str, group: Group, own: dict[str, Any], declared: Mapping[str,
     name = f"{paper}/{group.group}/{own.get('id')}"
     _check_keys(own, f"claim {name}")
     values = copy.deepcopy({**group.model_extra, **own, "id": name, "paper": paper})
+    inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
     try:
         if declared and values.get("quantity") not in quantities.QUANTITIES:
             values["declared"] = quantities.find(str(values.get("quantity")), declared)
-        inline = {key.removeprefix("options."): values.pop(key) for key in list(values) if key.startswith("options.")}
         setting = values.get("setting") or {}
         if not isinstance(setting, dict) or not isinstance(setting.setdefault("options", {}), dict):
             raise RecordError("setting and its options must be mappings")
@@ -284,17 +276,15 @@ def _claim(paper: str, group: Group, own: dict[str, Any], declared: Mapping[str,
 
 def _with_side_spreads(claims: dict[str, Claim]) -> dict[str, Claim]:
     """The same, differences with the spreads of the claims about each side."""
+    known = [(claim.quantity, claim.statistic, claim.setting, claim.known_spread) for claim in claims.values()]
 
     def spread(difference: Claim, side: Setting) -> Spread | None:
         about = (difference.definition.of, difference.statistic, side)
-        known = (
-            claim.known_spread for claim in claims.values() if about == (claim.quantity, claim.statistic, claim.setting)
-        )
-        return next(filter(None, known), None)
+        return next((spread for *what, spread in known if spread and tuple(what) == about), None)
 
-    changes = {
-        key: {"side_spreads": tuple(spread(claim, side) for side in claim.sides)}
-        for key, claim in claims.items()
+    return {
+        key: claim.model_copy(update={"side_spreads": tuple(spread(claim, side) for side in claim.sides)})
         if claim.is_difference and len(claim.sides) == 2
+        else claim
+        for key, claim in claims.items()
     }
-    return {key: claim.model_copy(update=changes.get(key, {})) for key, claim in claims.items()}

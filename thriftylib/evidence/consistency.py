@@ -1,8 +1,7 @@
 """What a record states against what its run implies: each fault names the field, the value and the right one. No torch.
 
-A record is only our word. So whatever of it follows from its run, or from another part of it, is worked out again
-when it is read: learning rates from the schedule, best and last from the series, accuracies as whole numbers of images,
-times as sums. The closed-form cost needs the network's paper; it is checked wherever that is imported (training,
+A record is only our word. So whatever of it follows from its run, or from another part of it, is worked out again when
+it is read. The closed-form cost needs the network's paper; it is checked wherever that is imported (training,
 ``verify``, notebooks, tests), since reading alone must not import torch.
 """
 
@@ -22,6 +21,8 @@ from thriftylib.spec import Plateau, Run
 if TYPE_CHECKING:
     from thriftylib.evidence.records import Record
 
+Checks = Iterator[tuple[object, str]]
+"""What may be wrong: whether it is, and what to say then."""
 VERSIONS = ("python", "torch", "torchvision", "thriftylib")
 """The versions that every record names."""
 
@@ -37,8 +38,9 @@ def check(record: Record) -> None:
         RecordError: the record is inconsistent; names the field and both values.
     """
     for faults in (_form, _series, _equal, _sessions, _status, _learning_rates, _images, _times, _kept):
-        for fault in faults(record):
-            raise RecordError(fault)
+        for is_so, fault in faults(record):
+            if is_so:
+                raise RecordError(fault)
 
 
 def same_accuracy(run: Run) -> float:
@@ -64,18 +66,26 @@ def check_utc(field: str, text: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _form(record: Record) -> Iterator[str]:
-    if missing := [name for name in VERSIONS if name not in record.versions]:
-        yield f"versions: lacks {', '.join(missing)}"
-    if missing := [name for name in SERIES if name not in record.series]:
-        yield f"series: lacks {', '.join(missing)}"
-    for field, text in [("finished", record.finished)] + [
-        ("sessions.started", each.started) for each in record.sessions
-    ]:
-        check_utc(field, text)
+def _form(record: Record) -> Checks:
+    for field, names in (("versions", VERSIONS), ("series", SERIES)):
+        missing = [name for name in names if name not in getattr(record, field)]
+        yield missing, f"{field}: lacks {', '.join(missing)}"
 
 
-def _equal(record: Record) -> Iterator[str]:
+def _series(record: Record) -> Checks:
+    for name, values in record.series.items():
+        known = [value for value in values if value is not None]
+        low, high = min(known, default=0), max(known, default=0)
+        no_percent = name.endswith("_accuracy") and not 0 <= low <= high <= 100
+        has_gap = name in ("learning_rate", "seconds") and (len(known) < len(values) or low < 0)
+        is_loss = name in ("train_loss", "test_loss", "validation_loss")
+        yield len(values) != record.epochs, f"series.{name} has {len(values)} values: epochs = {record.epochs}"
+        yield no_percent, f"series.{name}: must be percent, 0 to 100"
+        yield has_gap, f"series.{name}: must be 0 or more in each epoch"
+        yield is_loss and low < 0, f"series.{name} = {low}: a cross-entropy is 0 or more"
+
+
+def _equal(record: Record) -> Checks:
     """What is stated twice is the same."""
     best, final = points(record.series)
     pairs = [
@@ -96,55 +106,41 @@ def _equal(record: Record) -> Iterator[str]:
         for name, value in record.cost.of(record.run.cost):
             pairs.append((f"cost.{name}", getattr(record.cost, name), "the run's network has", value))
     for field, stated, source, implied in pairs:
-        if stated != implied:
-            yield f"{field} = {stated!r}: {source} {implied!r}"
+        yield stated != implied, f"{field} = {stated!r}: {source} {implied!r}"
 
 
-def _sessions(record: Record) -> Iterator[str]:
-    for session in record.sessions:
-        if session.seconds and session.precision != record.precision:  # else nothing of it is in the result
-            yield f"sessions.precision = {session.precision!r}: the record's is {record.precision!r}"
-        if (session.commit is None) != bool(session.no_commit):
-            yield "sessions.no_commit: must say why where there is no commit, and only there"
+def _sessions(record: Record) -> Checks:
+    finished = check_utc("finished", record.finished)
     starts = [check_utc("sessions.started", session.started) for session in record.sessions]
-    if starts != sorted(starts):
-        yield "sessions.started: must rise"
-    took = record.sessions[-1].seconds if record.sessions else 0.0
-    if starts and check_utc("finished", record.finished) < starts[-1] + timedelta(seconds=took - _CLOCKS):
-        yield f"finished = {record.finished!r}: the last session, of {starts[-1]}, took longer"
+    yield starts != sorted(starts), "sessions.started: must rise"
+    for session in record.sessions:
+        is_other = session.seconds and session.precision != record.precision  # else nothing of it is in the result
+        yield is_other, f"sessions.precision = {session.precision!r}: the record's is {record.precision!r}"
+        is_unsaid = (session.commit is None) != bool(session.no_commit)
+        yield is_unsaid, "sessions.no_commit: must say why where there is no commit, and only there"
+    if record.sessions:
+        end = starts[-1] + timedelta(seconds=record.sessions[-1].seconds - _CLOCKS)
+        yield finished < end, f"finished = {record.finished!r}: the last session, of {starts[-1]}, took longer"
 
 
-def _series(record: Record) -> Iterator[str]:
-    for name, values in record.series.items():
-        known = [value for value in values if value is not None]
-        low, high = min(known, default=0), max(known, default=0)
-        if len(values) != record.epochs:
-            yield f"series.{name} has {len(values)} values: epochs = {record.epochs}"
-        if name.endswith("_accuracy") and not 0 <= low <= high <= 100:
-            yield f"series.{name}: must be percent, 0 to 100"
-        if name in ("learning_rate", "seconds") and (len(known) < len(values) or low < 0):
-            yield f"series.{name}: must be 0 or more in each epoch"
-        if name in ("train_loss", "test_loss", "validation_loss") and low < 0:
-            yield f"series.{name} = {low}: a cross-entropy is 0 or more"
-
-
-def _status(record: Record) -> Iterator[str]:
+def _status(record: Record) -> Checks:
     train, test = record.series["train_loss"], record.series["test_loss"]
     diverged = None in train or all(loss is None for loss in test)
-    asked, is_complete = record.run.epochs, record.status == "complete"
-    if record.epochs > asked:
-        yield f"epochs = {record.epochs}: the recipe has {asked}"
-    if is_complete and asked and (record.epochs != asked or record.final is None):
-        yield f"status = 'complete' with {record.epochs} epochs measured: the recipe has {asked}"
-    if is_complete and asked and diverged:
-        yield "status = 'complete': a train loss, or every test loss, is not finite: it is 'diverged'"
-    if not is_complete and record.epochs and not diverged:
-        yield "status = 'diverged': all train losses are finite, and so is a test loss"
-    if not asked and not (is_complete and record.measured):
-        yield "measured: is empty, and the run has no recipe, so it has no outcome"
+    epochs, asked, is_complete = record.epochs, record.run.epochs, record.status == "complete"
+    is_short = is_complete and asked and (epochs != asked or record.final is None)
+    is_finite = not is_complete and epochs and not diverged
+    is_empty = not asked and not (is_complete and record.measured)
+    yield epochs > asked, f"epochs = {epochs}: the recipe has {asked}"
+    yield is_short, f"status = 'complete' with {epochs} epochs measured: the recipe has {asked}"
+    yield (
+        is_complete and asked and diverged,
+        "status = 'complete': train loss or every test loss is not finite: diverged",
+    )
+    yield is_finite, "status = 'diverged': all train losses are finite, and so is a test loss"
+    yield is_empty, "measured: is empty, and the run has no recipe, so it has no outcome"
 
 
-def _learning_rates(record: Record) -> Iterator[str]:
+def _learning_rates(record: Record) -> Checks:
     recipe, data = record.run.recipe, record.run.data
     if recipe is None:
         return
@@ -152,11 +148,11 @@ def _learning_rates(record: Record) -> Iterator[str]:
     monitored = record.series.get(recipe.schedule.monitor, []) if isinstance(recipe.schedule, Plateau) else []
     for epoch, stated in enumerate(record.series["learning_rate"]):
         implied = learning_rate(recipe, epoch, steps - 1, steps, monitored[:epoch])
-        if not math.isclose(stated, implied, rel_tol=1e-9, abs_tol=1e-15):
-            yield f"series.learning_rate = {stated} in epoch {epoch}: the schedule gives {implied}"
+        is_other = not math.isclose(stated, implied, rel_tol=1e-9, abs_tol=1e-15)
+        yield is_other, f"series.learning_rate = {stated} in epoch {epoch}: the schedule gives {implied}"
 
 
-def _images(record: Record) -> Iterator[str]:
+def _images(record: Record) -> Checks:
     """Accuracies are whole numbers of images."""
     data = record.run.data
     for split, images in (("test", data.test_images or data.info.test), ("validation", data.validation_images)):
@@ -164,44 +160,40 @@ def _images(record: Record) -> Iterator[str]:
         stated = [(f"series.{name}", value) for value in record.series.get(name, [])]
         stated += [(f"kept.{name}", getattr(record.kept, name, None))]
         for field, value in stated:
-            if value is not None and not images:
-                yield f"{field} = {value}: the run has no {split} images"
-            if value is not None and abs(value * images / 100 - round(value * images / 100)) > 1e-6:
-                yield f"{field} = {value}: is no whole number of the {images:,} {split} images"
+            if value is not None:
+                correct = value * images / 100
+                yield not images, f"{field} = {value}: the run has no {split} images"
+                yield abs(correct - round(correct)) > 1e-6, f"{field} = {value}: no whole number of {images:,} images"
 
 
-def _times(record: Record) -> Iterator[str]:
+def _times(record: Record) -> Checks:
     # Work that a kill threw away is in the total of old records but in no epoch, so there the total may be larger.
+    seconds, speed = record.seconds, record.images_per_second
     epochs = math.fsum(record.series["seconds"])
-    if record.seconds < 0.99 * epochs - 0.1:
-        yield f"seconds = {record.seconds}: less than its epochs together ({epochs:.1f})"
-    parts = math.fsum(session.seconds for session in record.sessions)
-    if record.sessions and abs(parts - record.seconds) > _ROUNDED + 0.001 * len(record.sessions):
-        yield f"seconds = {record.seconds}: its sessions together have {parts:.1f}"
-    speed = record.images_per_second
+    sessions = math.fsum(session.seconds for session in record.sessions)
+    differs = record.sessions and abs(sessions - seconds) > _ROUNDED + 0.001 * len(record.sessions)
     training = record.epochs * record.run.data.training_images / (speed + 0.05) if speed else 0.0
-    if training > 1.01 * record.seconds + 1:
-        yield f"images_per_second = {speed}: its epochs would take {training:.1f} s, seconds = {record.seconds}"
+    too_fast = training > 1.01 * seconds + 1
+    yield seconds < 0.99 * epochs - 0.1, f"seconds = {seconds}: less than its epochs together ({epochs:.1f})"
+    yield differs, f"seconds = {seconds}: its sessions together have {sessions:.1f}"
+    yield too_fast, f"images_per_second = {speed}: its epochs would take {training:.1f} s, seconds = {seconds}"
 
 
-def _kept(record: Record) -> Iterator[str]:
+def _kept(record: Record) -> Checks:
     kept, run, final = record.kept, record.run, record.final
     from_engine = bool(record.sessions)  # what the engine writes has sessions; older records have none
-    if from_engine and run.method is None and record.measured:
-        yield "measured: a run without a method measures nothing"
+    unmeasured = from_engine and run.method is None and record.measured
+    is_missing = from_engine and run.recipe is not None and kept is None
+    yield unmeasured, "measured: a run without a method measures nothing"
+    yield is_missing, "kept: is missing, though the record has sessions"
     if kept is None:
-        if from_engine and run.recipe is not None:
-            yield "kept: is missing, though the record has sessions"
         return
-    if kept.test_loss is not None and kept.test_loss < 0:
-        yield f"kept.test_loss = {kept.test_loss}: a cross-entropy is 0 or more"
-    if bool(run.data.validation_images) != (kept.validation_accuracy is not None):
-        yield "kept.validation_accuracy: goes with validation images, and only with them"
+    loss, accuracy, is_split = kept.test_loss, kept.test_accuracy, bool(run.data.validation_images)
+    unasked = is_split != (kept.validation_accuracy is not None)
+    yield loss is not None and loss < 0, f"kept.test_loss = {loss}: a cross-entropy is 0 or more"
+    yield unasked, "kept.validation_accuracy: goes with validation images, and only with them"
     if from_engine and run.method is None and run.parent is None:
-        if kept.shapes != {}:
-            yield "kept.shapes: a run without a method keeps the network that it trains"
-        if final is not None and abs(kept.test_accuracy - final.test_accuracy) > same_accuracy(run):
-            yield (
-                f"kept.test_accuracy = {kept.test_accuracy}: the last epoch has {final.test_accuracy}, and no method "
-                "changed the network"
-            )
+        last = accuracy if final is None else final.test_accuracy
+        is_other = abs(accuracy - last) > same_accuracy(run)
+        yield kept.shapes != {}, "kept.shapes: a run without a method keeps the network that it trains"
+        yield is_other, f"kept.test_accuracy = {accuracy}: last epoch {last}, and no method changed the network"

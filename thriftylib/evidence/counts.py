@@ -23,15 +23,12 @@ FILE = "counts.json"
 
 
 class NetworkCount(Strict):
-    """One network's cost for one image of a data set, as :mod:`thriftylib.cost` counts it.
-
-    ``asked`` is what the claim says of the network (a parameter budget, say), ``options`` everything it came to.
-    """
+    """One network's cost for one image of a data set, as :mod:`thriftylib.cost` counts it."""
 
     network: Text
     dataset: Text
-    asked: dict[str, JsonValue]
-    options: dict[str, JsonValue]
+    asked: dict[str, JsonValue]  # what the claim says of the network: a parameter budget, say
+    options: dict[str, JsonValue]  # everything that it came to
     parameters: Whole
     kernel_parameters: Whole
     macs: Whole

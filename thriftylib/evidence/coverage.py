@@ -21,18 +21,14 @@ MARKS = ("<!-- tested so far -->", "<!-- /tested so far -->")
 
 
 class Coverage(NamedTuple):
-    """Of ``claims`` some are ``untestable``, some ``counted`` without training; ``trainable`` ones need trainings.
-
-    ``trained``: those of them for which runs of the claim's own recipe are recorded, on both sides of a comparison.
-    ``trainings``: the runs that these are, each counted once.
-    """
+    """Numbers of claims, and of the runs that test them."""
 
     claims: int
     untestable: int
-    counted: int
+    counted: int  # checked without training
     trainable: int
-    trained: int
-    trainings: int
+    trained: int  # of the trainable: those with runs of the claim's own recipe, on both sides of a comparison
+    trainings: int  # these runs, each counted once
 
     @classmethod
     def of(cls, claims: Iterable[Claim], records: Sequence[Record]) -> Self:
@@ -55,10 +51,7 @@ class Coverage(NamedTuple):
 
 def _answers(claim: Claim, records: Sequence[Record]) -> set[str]:
     """The ids of the records that follow the claim's own recipe; none where a side has none."""
-    sides = [
-        {record.id for record in records if side.fits(record.run) and side.has_recipe(record.run)}
-        for side in claim.sides
-    ]
+    sides = [{record.id for record in records if side.answers(record.run)} for side in claim.sides]
     return set().union(*sides) if all(sides) else set()
 
 

@@ -25,16 +25,12 @@ class Side(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """One network's mean, or the difference of two networks' means.
-
-    ``sides`` are the samples, where each has two runs at least; ``n`` is the runs of the side that has fewer; ``pairs``
-    the differences of equal seeds, where runs of one seed are to be paired.
-    """
+    """One network's mean, or the difference of two networks' means."""
 
     mean: float
-    sides: tuple[Side, ...]
-    n: int
-    pairs: Side | None = None
+    sides: tuple[Side, ...]  # the samples, where each has two runs at least
+    n: int  # runs, of the side that has fewer
+    pairs: Side | None = None  # the differences of equal seeds, where runs of one seed are to be paired
 
     @property
     def half(self) -> float | None:

@@ -4,14 +4,13 @@
   difference, verdict, reason, recipe, device, seconds of its verdict: ``claim:thriftynet/size-cifar10/t20-f32:value``;
   low and high are the ends of the 90 % interval of a difference between two networks, distance_low and distance_high
   of that of ours less the claimed value; reading_changed tells of a reading that was changed after results were seen.
-- ``record:<run id>:<field>``: a column of :data:`thriftylib.evidence.tables.RECORDS`, minutes, mmacs, and whatever
-  number its method measured, by its name (``record:<run id>:batch_statistics_accuracy``).
-- ``count:scoreboard:<verdict>``: how many claims have it; also ``claims`` (all), ``tested`` (with runs or counts of
-  ours), ``trained`` (with runs of ours of the claim's own recipe). ``count:<paper>:<field>``, or ``count:every
-  paper:<field>``: how much of it is tested so far, the fields of :class:`thriftylib.evidence.coverage.Coverage`.
+- ``record:<run id>:<field>``: best and final (accuracy, percent), best_epoch, epochs, seconds, images_per_second,
+  device, what the kept network costs (:class:`thriftylib.evidence.records.Counted`), and whatever number the run's
+  method measured, by its name.
+- ``count:scoreboard:<verdict>``: how many claims have it; also ``claims`` (all). ``count:<paper>:<field>``, or
+  ``count:every paper:<field>``: how much of it is tested, as in :class:`thriftylib.evidence.coverage.Coverage`.
   ``count:trainings:<of>``: how many independent trainings are behind the verdicts, each counted once however many
-  claims it answers: ``all``, ``own recipe``, ``strong`` (behind reproduced and not reproduced). ``count:records:all``,
-  ``count:records:complete``, ``count:records:diverged``, ``count:unavailable:all``.
+  claims it answers: ``all``, ``own recipe``, ``strong`` (behind reproduced and not reproduced).
 - ``runs:<data set>:<field>``: deviation of the best epoch between runs of one configuration (points), pooled over all
   configurations with two runs or more; freedom: its degrees of freedom.
 - ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), gain (ratio to the variant that it adds
@@ -36,9 +35,9 @@ from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import ClaimsFile, load_claims_files
 from thriftylib.evidence.counts import NetworkCount, load_counts
 from thriftylib.evidence.coverage import Coverage
-from thriftylib.evidence.records import Record, load_records
+from thriftylib.evidence.records import Counted, Record, load_records
 from thriftylib.evidence.statuses import STATUSES, STRONG, UNDECIDED, Verdict
-from thriftylib.evidence.tables import claim_row, record_row
+from thriftylib.evidence.tables import claim_row
 from thriftylib.evidence.verdicts import judge_all
 from thriftylib.paths import claims_dir, results_dir
 
@@ -59,10 +58,8 @@ _FORMATS = {
     "difference": "+.2f",
     "ratio": ".1f",
     "gain": ".1f",
-    "minutes": ",.1f",
-    "mmacs": ",.1f",
+    **dict.fromkeys(("seconds", "images_per_second", "peak_mib"), ",.0f"),
 }
-_FORMATS |= dict.fromkeys(("seconds", "images_per_second", "peak_mib"), ",.0f")
 """How a field is written; any other has two decimals, a whole number thousands commas."""
 
 
@@ -111,11 +108,9 @@ class Evidence:
 
 
 def lookup(key: str, evidence: Evidence | None = None) -> str:
-    """The text of a number: accuracies with two decimals, whole numbers with thousands commas; no unit.
+    """The text of a number of the ``evidence``, by default the committed one.
 
-    Args:
-        key: see this module.
-        evidence: the committed claims and results, unless given.
+    Accuracies have two decimals, whole numbers thousands commas; there is no unit.
 
     Raises:
         RecordError: no such key, with the nearest one; or nothing is recorded for it yet.
@@ -160,34 +155,28 @@ def _claim(claim: Claim, verdict: Verdict) -> Fields:
 
 
 def _record(record: Record) -> Fields:
-    measured = {key: float(value) for key, value in record.measured.items() if isinstance(value, int | float)}
-    return {**record_row(record), "minutes": record.seconds / 60, "mmacs": record.counted.macs / 1e6, **measured}
+    return {
+        "best": record.best_accuracy,
+        "final": record.final_accuracy,
+        "best_epoch": record.best and record.best.epoch,
+        **{name: getattr(record, name) for name in ("epochs", "seconds", "images_per_second", "device")},
+        **{name: getattr(record.counted, name) for name in Counted.model_fields},
+        **{name: float(value) for name, value in record.measured.items() if isinstance(value, int | float)},
+    }
 
 
 def _counts(evidence: Evidence) -> dict[str, Fields]:
     verdicts = evidence.verdicts.values()
     words = [verdict.status for verdict in verdicts]
-    status = [record.status for record in evidence.records]
     papers = {name: file.claims for name, file in evidence.files.items()} | {"every paper": evidence.claims}
-
-    def trainings(*words: str) -> int:
-        return len({record for verdict in verdicts if verdict.status in words for record in verdict.records})
-
+    behind = {"all": STATUSES, "own recipe": (*STRONG, *UNDECIDED), "strong": STRONG}
     return {
-        "scoreboard": {
-            **{word: words.count(word) for word in STATUSES},
-            "claims": len(words),
-            "tested": sum(verdict.ours is not None for verdict in verdicts),
-            "trained": sum(bool(verdict.records) and verdict.status != "other recipe" for verdict in verdicts),
-        },
+        "scoreboard": {"claims": len(words)} | {word: words.count(word) for word in STATUSES},
         "trainings": {
-            "all": trainings(*STATUSES),
-            "own recipe": trainings(*STRONG, *UNDECIDED),
-            "strong": trainings(*STRONG),
+            name: len({record for verdict in verdicts if verdict.status in some for record in verdict.records})
+            for name, some in behind.items()
         },
         **{name: Coverage.of(claims.values(), evidence.records)._asdict() for name, claims in papers.items()},
-        "records": {"all": len(status), "complete": status.count("complete"), "diverged": status.count("diverged")},
-        "unavailable": {"all": sum(len(file.unavailable) for file in evidence.files.values())},
     }
 
 

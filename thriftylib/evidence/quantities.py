@@ -17,15 +17,8 @@ from thriftylib.options import Strict, suggest
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Source = Literal["series", "measured", "cost", "count", "none"]
-"""Where our number comes from.
-
-- ``series``: a series of the record, one value per epoch;
-- ``measured``: what the run's method measured, by name;
-- ``cost``: what the network that the run left was counted at;
-- ``count``: counted in closed form from the options alone, without a run;
-- ``none``: nowhere; such a claim is quoted and cannot be tested.
-"""
-
+"""Where our number comes from: the record's series, what the run's method measured, the cost of the network that the
+run left, a closed-form count of the options alone; or nowhere, and then a claim is quoted and cannot be tested."""
 TEST_ACCURACY = "test_accuracy"
 TRAIN_ACCURACY = "train_accuracy"
 DIFFERENCE = "_difference"
@@ -43,10 +36,7 @@ STATISTICS: Mapping[str, tuple[str, ...]] = {
 
 
 class Close(Strict):
-    """How far off still counts as close; where both are given the smaller one holds.
-
-    One point and a fifth for accuracies: 1 point of a claimed 90 %, 0.126 points of a claimed 99.37 %.
-    """
+    """How far off still counts as close; where both are given the smaller one holds."""
 
     absolute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # in the unit
     relative: Annotated[float, Field(gt=0, lt=1)] | None = None  # of the distance to perfection
@@ -92,8 +82,12 @@ class Quantity(Strict):
         """How far from a claimed ``value`` still counts as close, in the unit."""
         if self.close is None:
             return 0.0
-        rooms = [self.close.absolute, self.close.relative and self.close.relative * abs(self.perfect - value)]
-        return min(room for room in rooms if room is not None)
+        relative = self.close.relative and self.close.relative * abs(self.perfect - value)
+        return min(room for room in (self.close.absolute, relative) if room is not None)
+
+    def best(self, values: Iterable[float]) -> float | None:
+        """The best of some values; None of none."""
+        return (min if self.better == "lower" else max)(values, default=None)
 
     def guessing(self, classes: int) -> float | None:
         """What guessing among so many classes reaches; None where guessing reaches nothing."""

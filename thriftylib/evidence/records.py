@@ -63,9 +63,7 @@ class Session(Strict):
     precision: Literal["fp32", "bf16"]
     threads: Annotated[int, Field(ge=1)]
     versions: dict[str, Text]
-    fast: Text | None = (
-        None  # the fast path that serves the network, with its compiler; None: PyTorch's operators alone
-    )
+    fast: Text | None = None  # the fast path that ran, with its compiler; None: PyTorch's operators alone
     seconds: Amount  # training and evaluation that the result holds
     lost_seconds: Amount = 0.0  # what it did after its last checkpoint, until it was killed
 
@@ -120,9 +118,8 @@ class Record(Strict):
     @property
     def final_accuracy(self) -> float | None:
         """Test accuracy (percent) of the kept network; of a record without one, of the last epoch."""
-        if self.kept is not None:
-            return self.kept.test_accuracy
-        return self.final and self.final.test_accuracy
+        last = self.kept or self.final
+        return last and last.test_accuracy
 
     @property
     def best_accuracy(self) -> float | None:
@@ -171,9 +168,8 @@ def load_records(folder: str | os.PathLike[str]) -> list[Record]:
 def save_record(record: Record, folder: str | os.PathLike[str]) -> Path:
     """Write ``folder/runs/<id>.json`` atomically; the same record is always the same text."""
     content = record.model_dump(mode="json")
-    content["series"] = {
-        name: content["series"][name] for name in (*SERIES, *sorted(content["series"].keys() - SERIES))
-    }
+    names = [*SERIES, *sorted(content["series"].keys() - SERIES)]
+    content["series"] = {name: content["series"][name] for name in names}
     content["versions"] = dict(sorted(content["versions"].items()))
     for name in ("kept", "measured", "sessions"):
         if not content[name]:  # as in records from before there was any

@@ -8,18 +8,16 @@ reading error, so that 1 point counts as close; the paper's runs and ours are no
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from thriftylib.evidence.claims import Claim
-from thriftylib.evidence.intervals import Estimate, compare, estimate
+from thriftylib.evidence.intervals import compare, estimate
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import read_model, write_json
 from thriftylib.options import Strict
@@ -39,13 +37,12 @@ Rates = dict[str, Annotated[float, Field(ge=0, le=1)]]
 
 
 class Row(Strict):
-    """How often each word is said: by this rule, and by the rule of difference that was used ``earlier``."""
+    """How often each word is said."""
 
     difference: float
     ours: int
     theirs: int
     words: Rates
-    earlier: Rates
 
 
 class ErrorRates(Strict):
@@ -67,9 +64,9 @@ def simulate(trials: int = TRIALS, seed: int = SEED) -> ErrorRates:
     for theirs, ours, difference in itertools.product(THEIRS, OURS, DIFFERENCES):
         claims = [_claim(runs) for runs in draw(75.0, DEVIATION, (trials, theirs)).tolist()]
         found = [estimate(runs) for runs in draw(75.0 + difference, DEVIATION, (trials, ours)).tolist()]
-        words = _rates(compare(*each).status for each in zip(claims, found, strict=True))
-        earlier = _rates(map(_earlier, claims, found))
-        rows.append(Row(difference=difference, ours=ours, theirs=theirs, words=words, earlier=earlier))
+        words = Counter(compare(*each).status for each in zip(claims, found, strict=True))
+        rates = {word: words[word] / trials for word in sorted(words)}
+        rows.append(Row(difference=difference, ours=ours, theirs=theirs, words=rates))
     return ErrorRates(trials=trials, seed=seed, deviation=DEVIATION, rows=rows)
 
 
@@ -78,29 +75,6 @@ def _claim(runs: list[float]) -> Claim:
     spread = statistics.stdev(runs) if len(runs) > 1 else None
     fields = {"value": statistics.fmean(runs), "error": "exact", "spread": spread, "runs": len(runs)}
     return Claim.model_construct(quantity=TEST_ACCURACY, statistic="mean over runs of the best epoch", **fields)
-
-
-def _rates(words: Iterable[str]) -> Rates:
-    found = Counter(words)
-    return {word: found[word] / found.total() for word in sorted(found)}
-
-
-def _earlier(claim: Claim, found: Estimate) -> str:
-    """The rule before: a test of difference, so that scatter and few runs were rewarded with "reproduced"."""
-    from scipy.special import stdtrit
-
-    n, runs, freedom, variance = found.n, claim.runs, found.n - 1, found.sides[0].variance
-    if claim.spread is not None:
-        freedom = n + runs - 2
-        variance = ((n - 1) * variance + (runs - 1) * claim.spread**2) / freedom
-    width = float(stdtrit(freedom, 0.975)) * math.sqrt(variance)
-    off = abs(found.mean - claim.value)
-    if width / math.sqrt(n) > 1:
-        weak = max(1.0, 2 * (claim.spread or 0.0))
-        return "consistent" if off <= weak else "at odds"
-    if off <= width * math.sqrt(1 / n + 1 / runs):
-        return "reproduced"
-    return "partly" if off <= 1 else "not reproduced"
 
 
 def load_error_rates(folder: str | os.PathLike[str]) -> ErrorRates:

@@ -20,25 +20,22 @@ STATUSES: tuple[Status, ...] = Status.__args__
 class Verdict(Strict):
     """What the records say about a claim: the rule's answer and all that it rests on.
 
-    ``ours`` is in the claim's statistic and unit, ``sd`` its deviation over ``n`` runs; ``best`` and ``final`` are the
-    mean test accuracies (percent) of the best epoch and of the network that training left, of the same runs. Of a
-    difference between two networks there is its own 90 % ``interval`` in place of ``sd``, n counts the runs of the side
-    that has fewer, and ``best`` and ``final`` are the differences of those means. ``distance`` is the 90 % interval of
-    ours less the claimed value, with the paper's own uncertainty; ``tolerance`` how far off still counts as close.
+    Of a difference between two networks there is its own 90 % ``interval`` in place of ``sd``, n counts the runs of the
+    side that has fewer, and ``best`` and ``final`` are the differences of those means.
     """
 
     claim: str
     status: Status
     reason: str
-    ours: float | None = None
-    sd: float | None = None
+    ours: float | None = None  # in the claim's statistic and unit
+    sd: float | None = None  # over n runs
     interval: tuple[float, float] | None = None
-    distance: tuple[float, float] | None = None
+    distance: tuple[float, float] | None = None  # 90 % interval of ours less the claimed, with the paper's uncertainty
     n: int = 0
     seeds: tuple[int, ...] = ()
-    best: float | None = None
-    final: float | None = None
-    tolerance: float | None = None
+    best: float | None = None  # mean test accuracy (percent) of the best epoch, of the same runs
+    final: float | None = None  # of the network that training left
+    tolerance: float | None = None  # how far off still counts as close
     recipe: str | None = None
     seconds: float = 0.0
     device: str = ""

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from thriftylib.errors import RecordError
-from thriftylib.evidence.claims import SEEDS, Claim, Setting
+from thriftylib.evidence.claims import SEEDS, Claim
 from thriftylib.evidence.counts import NetworkCount, answer
 from thriftylib.evidence.intervals import ROUND, Estimate, Finding, compare, estimate, subtract
 from thriftylib.evidence.quantities import TEST_ACCURACY
@@ -54,29 +54,20 @@ def reached(claim: Claim, record: Record) -> float | None:
     Raises:
         RecordError: what was measured is a list and no number.
     """
-    row = claim.definition
-    if row.source == "series":
-        value = _of_series(claim, record)
-    elif row.source == "measured":
-        value = record.measured.get(row.key)
-        if isinstance(value, list | tuple):
-            raise RecordError(f"claim {claim.id}: measured.{row.key} of record {record.id} is a list: must be a number")
-    else:
-        value = getattr(record.counted, row.key) / (1e6 if row.unit == "MMAC" else 1)
-    chance = row.guessing(len(record.run.data.info.classes)) if record.status == "diverged" else None
-    if chance is None:
-        return value
-    return chance if value is None else (min if row.better == "lower" else max)(value, chance)
-
-
-def _of_series(claim: Claim, record: Record) -> float | None:
     row, is_last = claim.definition, "last epoch" in claim.statistic
-    if row.key == TEST_ACCURACY and record.status == "complete":
-        return record.final_accuracy if is_last else record.best_accuracy  # of the network that was kept
+    if row.source == "cost":
+        return getattr(record.counted, row.key) / (1e6 if row.unit == "MMAC" else 1)
     known = [value for value in record.series.get(row.key, ()) if value is not None]
-    if not known:
-        return None
-    return known[-1] if is_last else (min if row.better == "lower" else max)(known)
+    if row.source == "measured":
+        value = record.measured.get(row.key)
+    elif row.key == TEST_ACCURACY and record.status == "complete":
+        value = record.final_accuracy if is_last else record.best_accuracy  # of the network that was kept
+    else:
+        value = row.best(known[-1:] if is_last else known)
+    if isinstance(value, list | tuple):
+        raise RecordError(f"claim {claim.id}: measured.{row.key} of record {record.id} is a list: must be a number")
+    chance = row.guessing(len(record.run.data.info.classes)) if record.status == "diverged" else None
+    return row.best(each for each in (value, chance) if each is not None)
 
 
 def _judge_runs(claim: Claim, records: Iterable[Record]) -> Verdict:
@@ -85,7 +76,11 @@ def _judge_runs(claim: Claim, records: Iterable[Record]) -> Verdict:
         raise RecordError(f"claim {claim.id}: a record is given twice")
     measured = [record for record in fitting if reached(claim, record) is not None]
     candidates = _candidates(claim, measured)
-    own = [groups for groups in candidates if _follows(claim, groups)]
+    own = [
+        groups
+        for groups in candidates
+        if all(side.has_recipe(group[0].run) for side, group in zip(claim.sides, groups, strict=True))
+    ]
     candidates = own or candidates
     if claim.is_best_of:
         early = [[record for record in group if record.run.seed < claim.seeds_needed] for (group,) in candidates]
@@ -105,10 +100,6 @@ def _candidates(claim: Claim, records: Group) -> list[Groups]:
                 groups.setdefault(record.run.configuration, []).append(record)
     every = itertools.product(*(groups.values() for groups in sides))
     return [groups for groups in every if all(group[0].run.recipe == groups[0][0].run.recipe for group in groups)]
-
-
-def _follows(claim: Claim, groups: Groups) -> bool:
-    return all(map(Setting.has_recipe, claim.sides, (group[0].run for group in groups)))
 
 
 def _rank(claim: Claim, groups: Groups) -> tuple:
@@ -138,12 +129,16 @@ def _verdict(claim: Claim, groups: Groups, others: int | None) -> Verdict:
     sides = [{record.run.seed: reached(claim, record) for record in group} for group in groups]
     values, every = list(sides[0].values()), [record for group in groups for record in group]
     found = subtract(*sides, paired=claim.paired is not None) if claim.is_difference else estimate(values)
-    finding = compare(claim, found, (min if claim.definition.better == "lower" else max)(values))
+    finding = compare(claim, found, claim.definition.best(values))
     half = found.half if claim.is_difference else None
     is_own, recipe = others is not None, " and ".join(sorted({record.run.recipe_name for record in every}))
     reason = _ours(claim, finding, found, groups)
     if is_own:
-        reason += f"; {_compared(claim, finding, found)}{_notes(every, others)}"
+        reason += f"; {_compared(claim, finding, found)}"
+        if others:
+            reason += f"; {others} other fitting configuration{'s' * (others > 1)} with fewer runs left out"
+        if diverged := sum(record.status == "diverged" for record in every):
+            reason += f"; {diverged} of {len(every)} diverged, counted with the accuracy reached or that of guessing"
     else:
         reason += f", with another recipe, {recipe} ({groups[0][0].run.epochs} epochs)"
         reason += " on both sides" * claim.is_difference
@@ -220,14 +215,6 @@ def _compared(claim: Claim, finding: Finding, found: Estimate) -> str:
         off += f", 90 % interval {finding.distance[0]:+.2f} to {finding.distance[1]:+.2f}"
     where = "within" if meets else "outside"
     return f"{off}: {subject} is {where} the {finding.tolerance:.2f} that count as close{few}"
-
-
-def _notes(group: Group, others: int) -> str:
-    """Fitting configurations that were left out, and runs that diverged."""
-    text = f"; {others} other fitting configuration{'s' * (others > 1)} with fewer runs left out" if others else ""
-    if diverged := sum(record.status == "diverged" for record in group):
-        text += f"; {diverged} of {len(group)} diverged, counted with the accuracy reached or that of guessing"
-    return text
 
 
 def _judge_count(claim: Claim, counts: Iterable[NetworkCount]) -> Verdict:
