@@ -41,16 +41,16 @@ def accuracies(
         names: columns that hold texts of others, such as ``series="T = {iterations}"``.
 
     Returns:
-        Columns source (claimed, reproduced or pending), ``names``, ``x``, ``keep``, accuracy (percent), error and
-        spread (of a claimed one: how far it may be off, and what the paper states), recipe, seed and run.
+        Columns source (claimed, reproduced or pending), ``names``, ``x``, ``keep``, accuracy (percent), recipe,
+        seed and run; of claimed ones ``error``, how far they may be off, and without an x axis ``spread``, as stated.
     """
     table = _named(table.assign(mmacs=table["ptflops_macs"] / 1e6), names)
     own = [_own(*pair, claims) for pair in zip(table["claim"], table["experiment"], strict=True)]
-    places = [*names, *([x] if x else []), *keep]
+    places, error = [*names, *([x] if x else []), *keep], "error" if x else "spread"
     claimed = []
     for row, claim in zip(table[places].to_dict("records"), own, strict=True):
         if claim and claim.id not in {each["claim"] for each in claimed}:
-            same = {**row, "claim": claim.id, "error": claim.reading_error, "spread": claim.stated_spread}
+            same = {**row, "claim": claim.id, error: claim.reading_error if x else claim.stated_spread}
             if x:
                 same[x] = _stated_place(claim, claims, x, row[x])
             values = claim.values if single_runs and claim.values else (claim.value,)
@@ -61,7 +61,7 @@ def accuracies(
         recipes = [_recipe(row, claim is not None, variant) for row, claim in rows]
     source = table["status"].map({"missing": "pending"}).fillna("reproduced")
     runs = table.assign(source=source, accuracy=table[f"{protocol}_accuracy"], recipe=recipes)
-    columns = list(dict.fromkeys(["source", *places, "accuracy", "error", "spread", "recipe", "seed", "run"]))
+    columns = list(dict.fromkeys(["source", *places, "accuracy", error, "recipe", "seed", "run"]))
     return stack(pd.DataFrame(claimed, columns=columns), runs.reindex(columns=columns))
 
 
@@ -118,7 +118,8 @@ def differences(
     compared with. Before them stands what the same reference runs lose when the last epoch counts, not the best.
 
     Returns:
-        Columns change, preset, seed, reference and changed (accuracies in percent), difference (points).
+        Columns source (reproduced or pending), change, preset, seed, reference and changed (accuracies in percent),
+        difference (points).
     """
     column = f"{protocol}_accuracy"
     own = table[table[aspect] == reference]
@@ -128,7 +129,8 @@ def differences(
     base = own[["preset", "seed", column]].rename(columns={column: "reference"})
     rows = pd.concat([ends, others.merge(base, on=["preset", "seed"], how="left")], ignore_index=True)
     rows = rows.assign(difference=rows["changed"] - rows["reference"])
-    return rows[["change", "preset", "seed", "reference", "changed", "difference"]]
+    rows["source"] = np.where(rows["difference"].isna(), "pending", "reproduced")
+    return rows[["source", "change", "preset", "seed", "reference", "changed", "difference"]]
 
 
 def front_points(
@@ -146,7 +148,8 @@ def front_points(
     claimed = [
         ("claimed", claim.setting.network, "paper", row.parameters, claim.value, None, claim.runs)
         for row in table.drop_duplicates("claim").itertuples()
-        if (claim := _own(row.claim, row.experiment, claims)) and claim.setting.dataset == dataset
+        if (claim := _own(row.claim, row.experiment, claims)) and claim.mark != "SECOND-HAND"
+        if claim.setting.dataset == dataset
     ]
     groups: dict[str, list[Record]] = {}
     for record in records:

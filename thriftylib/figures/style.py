@@ -92,7 +92,7 @@ def finish(panels: Sequence[Axes], title: str, caption: str = "", key: Mapping[s
     height = wanted + top + 0.8 * len(panels) + 0.3 * len(key or ())
     for _ in range(2):  # the first layout tells how much room labels and legend take
         figure.set_figheight(height)
-        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height), h_pad=0.05, w_pad=0.06)
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height), h_pad=0.05, w_pad=0.1)
         figure.draw_without_rendering()
         height += wanted - sum(axes.get_position().height for axes in panels) * height
     below = figure.get_figheight() - 0.18
@@ -141,7 +141,7 @@ def rescale(axes: Axes, name: str, which: str) -> None:
     low, high = sorted(axis.get_view_interval())
     place = axis.get_transform().transform
     inches = getattr(axes.bbox, {"x": "width", "y": "height"}[which]) / axes.figure.dpi
-    gap = {"x": 0.5, "y": 0.25}[which] / inches * abs(place(high) - place(low))
+    gap = {"x": 0.4, "y": 0.15}[which] / inches * abs(place(high) - place(low))
     kept: list[float] = []
     for tick in scale.ticks:
         if low <= tick <= high and all(abs(place(tick) - place(other)) > gap for other in kept):
@@ -149,3 +149,23 @@ def rescale(axes: Axes, name: str, which: str) -> None:
     axis.set_major_locator(FixedLocator(sorted(kept)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: scale.text(value)))
+
+
+def say_nothing(axes: Axes, text: str, axis: str) -> None:
+    """Write ``text`` where an empty panel would leave it to be guessed; an ``axis`` that others share stays."""
+    group = {"x": axes.get_shared_x_axes(), "y": axes.get_shared_y_axes()}[axis]
+    if len(group.get_siblings(axes)) == 1:
+        axes.set(**{f"{axis}lim": (-1, 1), f"{axis}ticks": []})
+    axes.text(
+        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=CLAIMED, backgroundcolor="white"
+    )
+
+
+def finish_axes(panels: list[Axes], key: Mapping[str, Artist], *, xlabel: str, ylabel: str, **texts: str) -> list[Axes]:
+    """:func:`finish`, the x axis named below the last panel and the y axis beside all."""
+    for axes in panels:
+        axes.set(xlabel="", ylabel="")
+    panels[-1].set_xlabel(xlabel)
+    panels[0].set_ylabel(ylabel) if len(panels) == 1 else panels[0].figure.supylabel(ylabel)
+    finish(panels, key=key, **texts)
+    return panels
