@@ -40,15 +40,18 @@ def lines(
     options |= {"hue": hue, "style": hue, "hue_order": names, "palette": COLOURS[: len(names)]} if hue else {}
     options |= {"errorbar": None if bands else "sd", "style_order": names} | ({} if hue else {"color": COLOURS[0]})
 
+    is_empty = frame[y].isna().all()
+
     def panel(axes: Axes, some: pd.DataFrame) -> None:
         for low, high in bands:
             axes.fill_between(some[x], some[low], some[high], color=COLOURS[0], alpha=0.22, linewidth=0)
         seaborn.lineplot(some, ax=axes, **options)
         if some[y].isna().all():
             say_nothing(axes, "not run yet", "y")
+            axes.set(**({"xticks": [], "yticks": []} if is_empty else {}))
 
     with house_style():
-        panels = _panels(frame, facet, 1.2 if frame[y].isna().all() else height, panel, share_y=share)
+        panels = _panels(frame, facet, 1.2 if is_empty else height, panel, share_y=share)
         pens = zip(names, COLOURS, MARKERS, strict=False)
         key = {name: Line2D([], [], color=colour, marker=marker if markers else "") for name, colour, marker in pens}
         return finish_axes(panels, key, **{"xlabel": x, "ylabel": y} | around)

@@ -219,14 +219,14 @@ def _draw(axes: Axes, data: pd.DataFrame, look: _Look, *, is_rows: bool, joined:
     x, y, orient = ("value", "place", "y") if is_rows else ("place", "value", "x")
     if each and not look.is_claimed:
         axes.plot(data[x], data[y], "o", color=look.colour, markersize=4, alpha=0.35, markeredgewidth=0, zorder=3)
-    single = not data["place"].duplicated().any()
+    is_single = data["low"].isna().all() and not data["place"].duplicated().any()
     if is_given := data["low"].notna().any():  # the median and the range of three numbers
         data = pd.concat([data, *(data.assign(value=data[bound]) for bound in ("low", "high"))], ignore_index=True)
     width, colour, above = (1.0, "#8A8A8A", 2) if look.is_claimed else (1.5, look.colour, 4)
     seaborn.pointplot(
         data, x=x, y=y, orient=orient, native_scale=True, ax=axes, legend=False, color=colour, linewidth=width,
         estimator="median" if is_given else "mean", errorbar=("pi", 100) if is_given else "sd", zorder=above,
-        markers=look.marker, markersize=5 if single and not look.is_claimed else 6.5,
+        markers=look.marker, markersize=5 if is_single and not look.is_claimed else 6.5,
         linestyles=look.dash if joined else "none", err_kws={"color": look.colour, "zorder": above - 0.1},
         **{name: value for name, value in look.face.items() if name != "marker"},
     )  # fmt: skip
