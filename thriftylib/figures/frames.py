@@ -44,8 +44,9 @@ def accuracies(
         Columns source (claimed, reproduced or pending), ``names``, ``x``, ``keep``, accuracy (percent), recipe,
         seed and run; of claimed ones ``error``, how far they may be off, and without an x axis ``spread``, as stated.
     """
-    table = _named(table.assign(mmacs=table["ptflops_macs"] / 1e6), names)
-    own = [_own(*pair, claims) for pair in zip(table["claim"], table["experiment"], strict=True)]
+    table = _named(table.assign(mmacs=table["ptflops_macs"] / 1e6) if x == "mmacs" else table, names)
+    hidden = ("AUTHORS' LOG",) if x else ()
+    own = [_own(*pair, claims, hidden) for pair in zip(table["claim"], table["experiment"], strict=True)]
     places, error = [*names, *([x] if x else []), *keep], "error" if x else "spread"
     claimed = []
     for row, claim in zip(table[places].to_dict("records"), own, strict=True):
@@ -148,8 +149,8 @@ def front_points(
     claimed = [
         ("claimed", claim.setting.network, "paper", row.parameters, claim.value, None, claim.runs)
         for row in table.drop_duplicates("claim").itertuples()
-        if (claim := _own(row.claim, row.experiment, claims)) and claim.mark != "SECOND-HAND"
-        if claim.setting.dataset == dataset
+        if (claim := _own(row.claim, row.experiment, claims, ("AUTHORS' LOG", "SECOND-HAND")))
+        and claim.setting.dataset == dataset
     ]
     groups: dict[str, list[Record]] = {}
     for record in records:
@@ -185,10 +186,10 @@ def _named(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     return table.assign(**{name: [text.format(**row) for row in rows] for name, text in names.items()})
 
 
-def _own(key: str | None, experiment: str, claims: Mapping[str, Claim]) -> Claim | None:
-    """The claim where it is this experiment's own: another's stands in that one's figure, a log in none."""
+def _own(key: str | None, experiment: str, claims: Mapping[str, Claim], hidden: Sequence[str] = ()) -> Claim | None:
+    """The claim where it is this experiment's own, not another figure's, and not of a ``hidden`` mark."""
     found = claims.get(key)
-    return found if found and found.experiment == experiment and found.mark != "AUTHORS' LOG" else None
+    return found if found and found.experiment == experiment and found.mark not in hidden else None
 
 
 def _stated_place(claim: Claim, claims: Mapping[str, Claim], x: str, counted: float) -> float:

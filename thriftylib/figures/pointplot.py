@@ -134,6 +134,7 @@ def points(
 
 def _tidy(frame: pd.DataFrame, place: str, value: str, names: dict[str, str | None]) -> pd.DataFrame:
     """The columns under the names of what they are for; a text that is missing is empty."""
+    frame = frame.reset_index(drop=True)
     nothing = pd.Series(np.nan, frame.index)
     data = pd.DataFrame({"source": frame.get("source", "")}, index=frame.index)
     for name, column in names.items():

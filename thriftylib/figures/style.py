@@ -90,15 +90,19 @@ def finish(panels: Sequence[Axes], title: str, caption: str = "", key: Mapping[s
             legend.remove()
     wanted = figure.get_figheight()
     height = wanted + top + 0.8 * len(panels) + 0.3 * len(key or ())
-    for _ in range(2):  # the first layout tells how much room labels and legend take
-        figure.set_figheight(height)
-        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height), h_pad=0.05, w_pad=0.1)
-        figure.draw_without_rendering()
-        height += wanted - sum(axes.get_position().height for axes in panels) * height
+    _set_height(figure, height, top)
+    figure.draw_without_rendering()  # the first layout tells how much room labels and legend take
+    _set_height(figure, height + wanted - sum(axes.get_position().height for axes in panels) * height, top)
     below = figure.get_figheight() - 0.18
     for line, font, space in texts:
         figure.text(0.1 / WIDTH, below / figure.get_figheight(), line, va="center", color="#1A1A1A", **font)
         below -= space
+
+
+def _set_height(figure: Figure, height: float, top: float) -> None:
+    """The figure's height, of which the ``top`` inches are for title and caption."""
+    figure.set_figheight(height)
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height), h_pad=0.05, w_pad=0.1)
 
 
 class Scale(NamedTuple):
