@@ -446,7 +446,7 @@ def own_notebooks(tmp_path, monkeypatch):
             f'experiment = "{SIZE}"\nassert not fails, "as told"\nprint(preset, times, budget)'
         )
         notebook = nbformat.v4.new_notebook(
-            configurations=[parameters, work],
+            cells=[parameters, work],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
         )
         nbformat.write(notebook, folder / f"{name}.ipynb")
@@ -461,7 +461,7 @@ def test_run_executes_the_notebooks_that_show_an_experiment(own_notebooks, tmp_p
     result = call("run", SIZE, "--preset", "smoke", "--budget", "1h", "--out", out, "-p", "times=3")
     assert result.stderr.count(": done in ") == 2
     for name in ("first", "second"):
-        text = nbformat.read(out / f"{name}.ipynb", as_version=4).configurations[-1].outputs[0].text
+        text = nbformat.read(out / f"{name}.ipynb", as_version=4).cells[-1].outputs[0].text
         preset, times, budget = text.split()
         assert (preset, times) == ("smoke", "3")
         assert 3000 < float(budget.rstrip("s")) <= 3600
@@ -469,7 +469,7 @@ def test_run_executes_the_notebooks_that_show_an_experiment(own_notebooks, tmp_p
 
 def test_run_keeps_a_failed_notebook_and_goes_on(own_notebooks, tmp_path):
     broken = nbformat.read(own_notebooks / "first.ipynb", as_version=4)
-    broken.configurations[1].source = 'raise ValueError("as told")'
+    broken.cells[1].source = 'raise ValueError("as told")'
     nbformat.write(broken, own_notebooks / "first.ipynb")
     result = call("run", "--out", tmp_path / "out", code=1)
     assert "first: FAILED" in result.stderr

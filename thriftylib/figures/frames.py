@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ import pandas as pd
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.differences import Difference, Side, subtract
 from thriftylib.evidence.records import Record
+from thriftylib.evidence.tables import records_frame
 
 _GAINS = ["source", "panel", "row", "recipe", "difference", "low", "high", "n"]
 
@@ -152,19 +152,14 @@ def front_points(
         if (claim := _own(row.claim, row.experiment, claims, ("AUTHORS' LOG", "SECOND-HAND")))
         and claim.setting.dataset == dataset
     ]
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        data = record.run.data
-        is_whole = data.name == dataset and not (data.train_images or data.test_images)
-        if is_whole and record.best_accuracy is not None and record.final_accuracy is not None:
-            groups.setdefault(record.run.configuration, []).append(record)
-    measured = []
-    for some in groups.values():
-        first, ends = some[0], [(record.best_accuracy, record.final_accuracy) for record in some]
-        network = first.run.network.name, first.run.recipe_name, first.counted.parameters
-        measured.append(("reproduced", *network, *map(fmean, zip(*ends, strict=True)), len(some)))
-    measured.sort(key=lambda row: (row[3], row[1], row[2], row[4]))
-    return stack(pd.DataFrame(claimed, columns=columns), pd.DataFrame(measured, columns=columns))
+    whole = [each for each in records if not (each.run.data.train_images or each.run.data.test_images)]
+    measured = records_frame(whole).query("dataset == @dataset").dropna(subset=["best", "final"])
+    configurations = measured.groupby("configuration", as_index=False)
+    means = configurations.agg(
+        family=("network", "first"), recipe=("recipe", "first"), parameters=("parameters", "first"),
+        accuracy=("best", "mean"), final=("final", "mean"), n=("id", "size"),
+    ).sort_values(["parameters", "family", "recipe", "accuracy"])  # fmt: skip
+    return stack(pd.DataFrame(claimed, columns=columns), means.assign(source="reproduced").reindex(columns=columns))
 
 
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
