@@ -250,6 +250,22 @@ def test_a_heat_map_holds_the_means():
     assert [text.get_text() for text in panels[0].texts][:4] == ["0.5", "1.5", "2.5", "3.5"]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("plot", [figures.lines, figures.bars, figures.points])
+def test_more_hues_than_colours_are_drawn(plot):
+    made = pd.concat([plain().query("kind == 'one'").assign(network=f"network {n}") for n in range(9)])
+    panels = plot(made.drop(columns=["low", "high"]), x="step", y="loss", hue="network", title="A title")
+    assert "network 8" in texts(panels)
+
+
+def test_a_line_and_its_entry_in_the_legend_have_one_dash():
+    panels = picture("lines")
+    drawn = [line for line in panels[0].lines if len(line.get_xdata())]
+    (legend,) = panels[0].figure.legends
+    assert [line.get_linestyle() for line in legend.get_lines()] == [line.get_linestyle() for line in drawn]
+    assert {line.get_marker() for line in legend.get_lines()} == {"o", "s", "^"}
+
+
 def test_bars_start_at_zero():
     panels = picture("bars")
     assert all(bar.get_y() == 0 for axes in panels for bar in axes.patches)

@@ -177,9 +177,7 @@ def test_tampering_with_an_output_is_a_red_build(tmp_path):
         [sys.executable, "-m", "pytest", *words], cwd=project_root(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.findall(r"^FAILED .*::Cell (\d+)\b", done.stdout, re.MULTILINE) == ["2", "3"], (
-        done.stdout
-    )
+    assert re.findall(r"^FAILED .*::Cell (\d+)\b", done.stdout, re.MULTILINE) == ["2", "3"], done.stdout
 
 
 def papermill_command(*words):

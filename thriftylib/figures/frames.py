@@ -11,7 +11,6 @@ import pandas as pd
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.differences import Difference, Side, subtract
 from thriftylib.evidence.records import Record
-from thriftylib.evidence.tables import records_frame
 
 _GAINS = ["source", "panel", "row", "recipe", "difference", "low", "high", "n"]
 
@@ -152,14 +151,23 @@ def front_points(
         if (claim := _own(row.claim, row.experiment, claims, ("AUTHORS' LOG", "SECOND-HAND")))
         and claim.setting.dataset == dataset
     ]
-    whole = [each for each in records if not (each.run.data.train_images or each.run.data.test_images)]
-    measured = records_frame(whole).query("dataset == @dataset").dropna(subset=["best", "final"])
-    configurations = measured.groupby("configuration", as_index=False)
-    means = configurations.agg(
-        family=("network", "first"), recipe=("recipe", "first"), parameters=("parameters", "first"),
-        accuracy=("best", "mean"), final=("final", "mean"), n=("id", "size"),
-    ).sort_values(["parameters", "family", "recipe", "accuracy"])  # fmt: skip
-    return stack(pd.DataFrame(claimed, columns=columns), means.assign(source="reproduced").reindex(columns=columns))
+    rows = [
+        (
+            run.configuration,
+            run.network.name,
+            run.recipe_name,
+            record.counted.parameters,
+            record.best_accuracy,
+            record.final_accuracy,
+        )
+        for record in records
+        if (run := record.run).data.name == dataset and not (run.data.train_images or run.data.test_images)
+    ]
+    names = ["configuration", *columns[1:4]]
+    each = pd.DataFrame(rows, columns=[*names, "accuracy", "final"]).dropna(subset=["accuracy", "final"])
+    means = each.groupby(names).agg(accuracy=("accuracy", "mean"), final=("final", "mean"), n=("final", "size"))
+    means = means.reset_index().sort_values(["parameters", "family", "recipe", "accuracy"]).assign(source="reproduced")
+    return stack(pd.DataFrame(claimed, columns=columns), means[columns])
 
 
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ take a ``title``, a ``caption`` below it, the ``xlabel`` and ``ylabel`` (else th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 
 import pandas as pd
 import seaborn
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from thriftylib.figures.style import CLAIMED, COLOURS, MARKERS, finish_axes, house_style, new_axes, say_nothing
+from thriftylib.figures.style import CLAIMED, COLOURS, DASHES, MARKERS, finish, house_style, new_axes, say_nothing
 
 
 def lines(
@@ -36,10 +37,10 @@ def lines(
     ``bands`` are pairs of columns to draw bands between instead; ``share``: panels have one axis of values.
     """
     names = list(dict.fromkeys(frame[hue])) if hue else []
-    options = {"x": x, "y": y, "markers": list(MARKERS[: len(names)]) if markers else False, "legend": False}
-    options |= {"hue": hue, "style": hue, "hue_order": names, "palette": COLOURS[: len(names)]} if hue else {}
-    options |= {"errorbar": None if bands else "sd", "style_order": names} | ({} if hue else {"color": COLOURS[0]})
-
+    colours, dashes, shapes = (dict(zip(names, cycle(each), strict=False)) for each in (COLOURS, DASHES, MARKERS))
+    options = {"x": x, "y": y, "errorbar": None if bands else "sd", "legend": False}
+    options |= {"hue": hue, "style": hue, "palette": colours, "dashes": dashes} if hue else {"color": COLOURS[0]}
+    options |= {"markers": shapes} if hue and markers else {"marker": "o"} if markers else {}
     is_empty = frame[y].isna().all()
 
     def panel(axes: Axes, some: pd.DataFrame) -> None:
@@ -52,9 +53,10 @@ def lines(
 
     with house_style():
         panels = _panels(frame, facet, 1.2 if is_empty else height, panel, share_y=share)
-        pens = zip(names, COLOURS, MARKERS, strict=False)
-        key = {name: Line2D([], [], color=colour, marker=marker if markers else "") for name, colour, marker in pens}
-        return finish_axes(panels, key, **{"xlabel": x, "ylabel": y} | around)
+        ends = {name: {"marker": shapes[name]} if markers else {} for name in names}
+        lines_of = {name: (0, dash) if dash else "-" for name, dash in dashes.items()}
+        key = {str(n): Line2D([], [], color=colours[n], linestyle=lines_of[n], **ends[n]) for n in names}
+        return finish(panels, key, **{"xlabel": x, "ylabel": y} | around)
 
 
 def bars(
@@ -62,7 +64,8 @@ def bars(
 ) -> list[Axes]:
     """A bar from zero for each ``x`` and hue: the mean of ``y``, with the standard deviation over its rows."""
     names = list(dict.fromkeys(frame[hue])) if hue else []
-    options = {"hue": hue, "hue_order": names, "palette": COLOURS[: len(names)]} if hue else {"color": COLOURS[0]}
+    colours = dict(zip(names, cycle(COLOURS), strict=False))
+    options = {"hue": hue, "palette": colours} if hue else {"color": COLOURS[0]}
     options |= {"x": x, "y": y, "errorbar": "sd", "err_kws": {"color": CLAIMED, "linewidth": 1.2}, "saturation": 1}
 
     def panel(axes: Axes, some: pd.DataFrame) -> None:
@@ -71,8 +74,8 @@ def bars(
 
     with house_style():
         panels = _panels(frame, facet, 3.0, panel, share_y=True)
-        key = {str(name): Patch(color=colour) for name, colour in zip(names, COLOURS, strict=False)}
-        return finish_axes(panels, key, **{"xlabel": x, "ylabel": y} | around)
+        key = {str(name): Patch(color=colour) for name, colour in colours.items()}
+        return finish(panels, key, **{"xlabel": x, "ylabel": y} | around)
 
 
 def heatmap(
@@ -89,7 +92,7 @@ def heatmap(
 
     with house_style():
         panels = _panels(frame, facet, 0.4 * frame[y].nunique() + 0.2, panel)
-        return finish_axes(panels, {}, **{"xlabel": x, "ylabel": y} | around)
+        return finish(panels, {}, **{"xlabel": x, "ylabel": y} | around)
 
 
 def _panels(

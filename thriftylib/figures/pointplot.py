@@ -16,7 +16,7 @@ from thriftylib.figures.style import (
     COLOURS,
     GHOST,
     MARKERS,
-    finish_axes,
+    finish,
     house_style,
     new_axes,
     rescale,
@@ -129,7 +129,7 @@ def points(
             more = max(span - (high - low), 0) / 2
             (axes.set_xlim if is_rows else axes.set_ylim)(low - more, high + more)
         around = {"xlabel": x, "ylabel": y} | around | ({"ylabel": ""} if is_rows or is_empty else {})
-        return finish_axes(panels, _key(data, looks, claimed, interval), caption=caption, **around)
+        return finish(panels, _key(data, looks, claimed, interval), caption=caption, **around)
 
 
 def _tidy(frame: pd.DataFrame, place: str, value: str, names: dict[str, str | None]) -> pd.DataFrame:
