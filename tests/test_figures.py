@@ -203,6 +203,13 @@ def test_what_is_far_beyond_is_told_and_not_drawn():
     assert "the paper’s recipe 3 of 3" in texts(panels)
 
 
+def test_a_limit_that_is_not_known_hides_nothing():
+    assert len(marks(depths(frame(2, claims=False), within=(np.nan, 100)))) == len(
+        marks(depths(frame(2, claims=False)))
+    )
+    assert "nothing claimed, nothing run yet" in texts(depths(frame(0).iloc[:0]))
+
+
 def test_networks_of_one_size_are_not_seeds_of_one_network():
     made = frame(3, ("paper",), claims=False).assign(depth=1)
     lines = marks(depths(made, label="row"))

@@ -77,12 +77,13 @@ def points(
     place, value = (y, x) if is_rows else (x, y)
     data = _tidy(frame, place, value, {"facet": facet, "hue": hue, "style": style, "label": label})
     mean = data.groupby(["source", *_POINT])["value"].transform("mean")
-    beyond = data.assign(mean=mean)[mean.notna() & ~mean.between(*within)].drop_duplicates(["source", *_POINT])
+    is_beyond = mean.lt(within[0]) | mean.gt(within[1])  # never where a limit is not known
+    beyond = data.assign(mean=mean)[is_beyond].drop_duplicates(["source", *_POINT])
     told = ", ".join(f"{row.place} {row.hue} {row.mean:.1f}".replace("-", "−") for row in beyond.itertuples())
     caption = "\n".join(filter(None, (_progress(data), caption, f"Beyond the axis: {told}." if told else "")))
-    data = data[mean.isna() | mean.between(*within)]
+    data = data[~is_beyond]
     is_empty = data["value"].isna().all()
-    facets = dict(iter(data.groupby("facet", sort=False)))
+    facets = dict(iter(data.groupby("facet", sort=False))) or {"": data}
     rows = {
         name: list(dict.fromkeys(some["place"])) if some["value"].notna().any() else [] for name, some in facets.items()
     }
