@@ -1,4 +1,4 @@
-"""Figures: claimed and ours never alike, what is missing is said, nothing leaves the picture, data go with it."""
+"""Figures: claimed and reproduced never alike, what is missing is said, nothing leaves the picture, data go with it."""
 
 from __future__ import annotations
 
@@ -6,84 +6,61 @@ import base64
 import re
 import subprocess
 import sys
+from functools import cache
 from io import BytesIO
 
 import numpy as np
 import pandas as pd
 import pytest
+from drawing import assert_all_text_can_be_read, marks, texts
 from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from made_up import claim, from_series, record, run
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 
 from thriftylib import figures
 from thriftylib.evidence.claims_files import Replication
 from thriftylib.figures import display
-from thriftylib.figures import style as look
+from thriftylib.figures import style as house
 
 SERIES = {"T = 20": [(3042, 75.07), (8002, 84.45), (80770, 91.58)], "T = 30": [(3742, 78.64), (85950, 92.19)]}
+CAPTION = "A caption that names the recipe for what it is."
 
 
-def points(seeds: int, recipes=("paper", "fast"), claims=True, x="parameters", **more) -> pd.DataFrame:
-    """Claimed points, and around each ``seeds`` runs of each recipe, or one that is still wanted."""
+def frame(seeds: int, recipes=("paper", "fast"), claims=True) -> pd.DataFrame:
+    """Claimed points, and around each ``seeds`` runs of each recipe, or one that is pending."""
     noise = np.random.default_rng(0)
     rows = []
     for series, places in SERIES.items():
-        for number, (place, accuracy) in enumerate(places):
-            same = {"series": series, x: place if x == "parameters" else number + 1, **more}
+        for number, (size, accuracy) in enumerate(places):
+            same = {"series": series, "parameters": size, "depth": number + 1, "row": f"network {number}"}
             if claims:
                 rows.append({**same, "source": "claimed", "accuracy": accuracy, "error": 0.03})
             for recipe in recipes:
-                runs = [
-                    {
-                        **same,
-                        "source": "ours",
-                        "accuracy": accuracy + noise.normal(0, 0.3),
-                        "recipe": recipe,
-                        "seed": seed,
-                    }
-                    for seed in range(seeds)
-                ]
-                rows += runs or [{**same, "source": "wanted", "recipe": recipe, "seed": 0}]
-    return pd.DataFrame(rows).reindex(
-        columns=list(dict.fromkeys([*rows[0], "source", "accuracy", "error", "recipe", "seed"]))
-    )
+                found = [(seed, accuracy + noise.normal(0, 0.3)) for seed in range(seeds)] or [(0, np.nan)]
+                source = "reproduced" if seeds else "pending"
+                rows += [{**same, "source": source, "accuracy": a, "recipe": recipe, "seed": s} for s, a in found]
+    columns = ["series", "parameters", "depth", "row", "source", "accuracy", "error", "recipe", "seed"]
+    return pd.DataFrame(rows, columns=columns).astype({"accuracy": float})
 
 
-def downsamplings(seeds: int, failed: float | None = None) -> pd.DataFrame:
-    labels = [(0, 40, 0, None), (1, 15, 1, 89.1), (3, 7, 4, 90.54)]
-    rows = []
-    for label, period, poolings, accuracy in labels:
-        same = {"series": "40K", "paper_label": label, "period": period, "poolings": poolings}
-        if accuracy:
-            rows.append({**same, "source": "claimed", "accuracy": accuracy, "error": 0.01})
-        reached = accuracy or failed
-        if reached:
-            rows += [
-                {**same, "source": "ours", "accuracy": reached, "recipe": "paper", "seed": s} for s in range(seeds)
-            ]
-    columns = ["series", "paper_label", "period", "poolings", "source", "accuracy", "error", "recipe", "seed"]
-    return pd.DataFrame(rows, columns=columns)
+def depths(of: pd.DataFrame, **more):
+    look = {"x": "depth", "y": "accuracy", "hue": "series", "style": "recipe", "joined": True, "title": "A title"}
+    return figures.points(of, **look, caption=CAPTION, **more)
 
 
-def audit(*changes: tuple[str, list[float]]) -> pd.DataFrame:
-    rows = [
-        {"change": name, "seed": seed, "difference": value}
-        for name, values in changes
-        for seed, value in enumerate(values)
-    ]
-    return pd.DataFrame(rows, columns=["change", "seed", "difference"])
+def sizes(of: pd.DataFrame, **more):
+    look = {"x": "parameters", "y": "accuracy", "facet": "series", "style": "recipe", "joined": True}
+    scales = {"xscale": "parameters", "yscale": "accuracy"}
+    return figures.points(of, **look, **scales, title="A long title that needs more than one line to be told in full")
 
 
-def front(*ours: tuple[int, float]) -> pd.DataFrame:
-    rows = [("claimed", "thriftynet", 3042, 75.07, None), ("claimed", "thriftynet", 80770, 91.58, None)]
-    rows += [("ours", "tiny-resnet" if size % 2 else "thriftynet", size, accuracy, 2) for size, accuracy in ours]
-    return pd.DataFrame(rows, columns=["source", "family", "parameters", "accuracy", "n"])
+def rows(of: pd.DataFrame, **more):
+    look = {"x": "accuracy", "y": "row", "hue": "recipe", "facet": "series", "span": 2, "title": "A title"}
+    return figures.points(of, **look, caption=CAPTION, **more)
 
 
 def curve(epochs: int = 30) -> pd.DataFrame:
@@ -91,158 +68,215 @@ def curve(epochs: int = 30) -> pd.DataFrame:
     return figures.curves(made)
 
 
-MACS = {"x": "mmacs", "iterations": 20}
+def plain() -> pd.DataFrame:
+    """A frame that knows neither claims nor records."""
+    places = [(network, step, kind) for network in "abc" for step in range(4) for kind in ("one", "other")]
+    made = pd.DataFrame(places, columns=["network", "step", "kind"])
+    made = pd.concat([made.assign(loss=made["step"] + shift) for shift in (0.0, 1.0)], ignore_index=True)
+    return made.assign(low=made["loss"] - 1, high=made["loss"] + 1)
+
+
+LINES = {"x": "step", "y": "loss", "hue": "network", "facet": "kind", "title": "A title", "caption": CAPTION}
 PICTURES = {
-    "size, nothing run": lambda: figures.accuracy_against_parameters(points(0), title="A title"),
-    "size, one seed": lambda: figures.accuracy_against_parameters(points(1), title="A title"),
-    "size, many": lambda: figures.accuracy_against_parameters(
-        points(5, ("paper", "fixed code", "fast")),
-        title="A long title that needs more than one line to be told in full",
-    ),
-    "size, nothing at all": lambda: figures.accuracy_against_parameters(points(0, claims=False), title="A title"),
-    "macs": lambda: figures.accuracy_against_macs(points(3, **MACS), title="A title"),
-    "macs, nothing run": lambda: figures.accuracy_against_macs(points(0, **MACS), title="A title"),
-    "macs, no depths": lambda: figures.accuracy_against_macs(points(1, x="mmacs", iterations=np.nan), title="A title"),
-    "depth": lambda: figures.accuracy_against_depth(points(2, x="iterations", claims=False), title="A title"),
-    "history": lambda: figures.accuracy_against_history(points(1, x="history", claims=False), title="A title"),
-    "history, nothing": lambda: figures.accuracy_against_history(points(0, x="history", claims=False), title="A title"),
-    "downsamplings": lambda: figures.accuracy_against_downsamplings(downsamplings(2, 46.0), title="A title"),
-    "downsamplings, nothing run": lambda: figures.accuracy_against_downsamplings(downsamplings(0), title="A title"),
-    "audit": lambda: figures.protocol_audit(
-        audit(("a change with quite a long name, of three lines", [0.5, -0.2]), ("b", [-70.0]), ("c", [np.nan])),
-        title="T",
-    ),
-    "audit, nothing run": lambda: figures.protocol_audit(
-        audit(*((f"change {n}", [np.nan]) for n in range(20))), title="T"
-    ),
-    "pareto": lambda: figures.pareto(front((4000, 80.0), (5001, 40.0), (90000, 92.0)), title="A title"),
-    "pareto, nothing run": lambda: figures.pareto(front(), title="A title"),
-    "pareto, nothing at all": lambda: figures.pareto(front().iloc[:0], title="A title"),
-    "training": lambda: figures.training_curves(curve(), title="A title", note="A note."),
+    "sizes, nothing run": lambda: sizes(frame(0)),
+    "sizes, one seed": lambda: sizes(frame(1)),
+    "sizes, many": lambda: sizes(frame(5, ("paper", "fixed code", "fast"))),
+    "sizes, nothing at all": lambda: sizes(frame(0, claims=False)),
+    "depths": lambda: depths(frame(2), dodge=0.02, span=2),
+    "depths, nothing run": lambda: depths(frame(0)),
+    "depths, nothing at all": lambda: depths(frame(0, claims=False)),
+    "rows": lambda: rows(frame(3), share=False),
+    "rows, one seed": lambda: rows(frame(1)),
+    "rows, nothing run": lambda: rows(frame(0), zero=True),
+    "rows, nothing at all": lambda: rows(frame(0, claims=False), zero=True),
+    "rows, one panel of them": lambda: rows(frame(2).query("series == 'T = 20' or source == 'pending'")),
+    "labels": lambda: depths(frame(1), label="row", yscale="log"),
+    "points of a plain frame": lambda: figures.points(plain().drop(columns=["low", "high"]), **LINES),
+    "lines": lambda: figures.lines(plain(), **LINES, markers=True),
+    "lines with bands": lambda: figures.lines(plain().query("network == 'a'"), **LINES, bands=[("low", "high")]),
+    "lines, nothing run": lambda: figures.lines(plain().assign(loss=np.nan), **LINES),
+    "bars": lambda: figures.bars(plain(), **LINES),
+    "heat map": lambda: figures.heatmap(plain(), x="step", y="network", value="loss", facet="kind", title="A title"),
+    "training": lambda: figures.training_curves(curve(), title="A title", caption="A caption."),
 }
-every = pytest.mark.parametrize("picture", PICTURES.values(), ids=PICTURES)
+every = pytest.mark.parametrize("name", PICTURES)
 
 
-def panels_of(drawn) -> list[Axes]:
-    return [drawn] if isinstance(drawn, Axes) else list(drawn)
-
-
-def texts(drawn) -> str:
-    figure = panels_of(drawn)[0].figure
-    return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+@cache
+def picture(name: str):
+    """A picture that several tests look at and none changes."""
+    return PICTURES[name]()
 
 
 @every
 @pytest.mark.filterwarnings("error")
-def test_all_text_lies_inside_the_picture(picture):
-    figure = panels_of(picture())[0].figure
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw(renderer)
-    frame = figure.bbox.padded(1)
-    for text in figure.findobj(lambda artist: hasattr(artist, "get_text") and artist.get_visible()):
-        if text.get_text().strip() and not _is_hidden_tick(text, figure):
-            box = text.get_window_extent(renderer)
-            assert frame.containsx(box.x0), text
-            assert frame.containsx(box.x1), text
-            assert frame.containsy(box.y0), text
-            assert frame.containsy(box.y1), text
+def test_all_text_can_be_read(name):
+    assert_all_text_can_be_read(picture(name))
 
 
-def _is_hidden_tick(text, figure) -> bool:
-    """A tick beyond the limits keeps its label, but nobody sees it."""
-    ticks = [tick for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis.get_major_ticks()]
-    return any(text in (tick.label1, tick.label2) and not _in_view(tick) for tick in ticks)
-
-
-def _in_view(tick) -> bool:
-    low, high = sorted(tick.axes.get_xlim() if tick.__name__ == "xtick" else tick.axes.get_ylim())
-    return low <= tick.get_loc() <= high
-
-
-@every
-def test_type_is_large_enough_for_a_phone(picture):
-    drawn = panels_of(picture())[0].figure
-    shown = 350 / drawn.get_figwidth() / 72  # CSS pixels per point on a phone
-    assert all(
-        text.get_fontsize() * shown > 7 for text in drawn.findobj(lambda artist: hasattr(artist, "get_fontsize"))
-    )
-
-
-def marker_lines(drawn):
-    lines = (line for axes in panels_of(drawn) for line in axes.lines)
-    return [line for line in lines if line.get_marker() not in ("None", "", None, "|", "_")]
-
-
-@pytest.mark.parametrize("name", ["size, many", "macs", "downsamplings", "pareto"])
-def test_claimed_is_hollow_and_grey_and_ours_is_filled(name):
-    drawn = PICTURES[name]()
-    hollow = [line for line in marker_lines(drawn) if line.get_markerfacecolor() == "none"]
-    filled = [line for line in marker_lines(drawn) if line.get_markerfacecolor() != "none" and len(line.get_xdata())]
+@pytest.mark.parametrize("name", ["sizes, many", "depths", "rows"])
+def test_claimed_is_hollow_and_grey_and_reproduced_is_filled(name):
+    panels = picture(name)
+    hollow, filled = marks(panels, hollow=True), marks(panels, hollow=False)
     assert hollow
     assert filled
     for line in hollow:
         red, green, blue = (int(to_hex(line.get_markeredgecolor())[at : at + 2], 16) for at in (1, 3, 5))
         assert red == green == blue
     for line in filled:
-        assert to_hex(line.get_markerfacecolor()).upper() in look.COLOURS
+        assert to_hex(line.get_markerfacecolor()).upper() in house.COLOURS
+
+
+def test_no_two_looks_are_told_by_colour_alone():
+    for name in ("depths", "rows", "sizes, many"):
+        looks = {(line.get_marker(), to_hex(line.get_markerfacecolor())) for line in marks(picture(name), hollow=False)}
+        if name == "depths":
+            assert len(looks) == 4
+        assert len({marker for marker, _ in looks}) >= 2
 
 
 def test_what_is_recorded_is_said():
-    assert "Ours: not run yet." in texts(PICTURES["size, nothing run"]())
-    one = texts(PICTURES["size, one seed"]())
-    assert "Points recorded: ours 5 of 5, fast 5 of 5." in one
-    assert "ours: one seed" in one
-    assert "ours, fast: one seed" in one
-    many = texts(PICTURES["size, many"]())
-    assert "ours: mean ± sd, n = 5" in many
-    assert "ours, fixed code: mean ± sd, n = 5" in many
-    assert "claimed, as read (±0.03)" in many
-    assert "nothing claimed, nothing run yet" in texts(PICTURES["history, nothing"]())
+    assert "Not run yet." in texts(picture("sizes, nothing run"))
+    one = texts(picture("sizes, one seed"))
+    assert "Recorded: the paper’s recipe 5 of 5, fast 5 of 5." in one
+    assert "reproduced: one seed" in one
+    assert "reproduced, fast: one seed" in one
+    many = texts(picture("sizes, many"))
+    assert "reproduced: mean ± sd, n = 5" in many
+    assert "reproduced, fixed code: mean ± sd, n = 5" in many
+    assert "claimed: as read, ±0.03" in many
+    assert "nothing claimed, nothing run yet" in texts(picture("depths, nothing at all"))
+    assert "claimed, T = 20: as read, ±0.03" in texts(picture("depths"))
+
+
+def test_a_frame_of_its_own_says_nothing_of_claims():
+    written = texts(picture("points of a plain frame"))
+    assert "a: mean ± sd, n = 2" in written
+    assert not re.search("claimed|reproduced|Recorded|run yet|seed", written)
 
 
 def test_seeds_become_mean_and_sample_deviation():
-    frame = points(1, ("paper",), claims=False, x="history").iloc[[0, 0, 0]].assign(accuracy=[90.0, 91.0, 95.0])
-    axes = figures.accuracy_against_history(frame, title="A title")
-    (bar,) = axes.containers
-    assert bar.lines[0].get_ydata() == [92.0]
-    assert [cap.get_ydata()[0] for cap in bar.lines[1]] == pytest.approx([92 - 7**0.5, 92 + 7**0.5])
+    one = frame(1, ("paper",), claims=False).iloc[[0, 0, 0]].assign(accuracy=[90.0, 91.0, 95.0])
+    (axes,) = depths(one)
+    mean, bar = (line for line in axes.lines if len(line.get_ydata()))
+    assert list(mean.get_ydata()) == [92.0]
+    assert list(bar.get_ydata()) == pytest.approx([92 - 7**0.5, 92 + 7**0.5])
+
+
+def test_a_given_interval_is_drawn_as_it_is():
+    one = pd.DataFrame(
+        {"row": ["a"], "gain": [1.0], "low": [-1.5], "high": [2.0], "n": [3.0], "source": ["reproduced"]}
+    )
+    (axes,) = panels = figures.points(one, x="gain", y="row", title="A title", interval="90 % interval")
+    mean, bar = (line for line in axes.lines if len(line.get_xdata()))
+    assert list(mean.get_xdata()) == [1.0]
+    assert list(bar.get_xdata()) == [-1.5, 2.0]
+    assert "reproduced: 90 % interval, n = 3" in texts(panels)
 
 
 def test_one_seed_has_no_bar_and_a_smaller_marker():
-    one = PICTURES["history"]().containers
-    assert not any(bar.has_yerr for bar in one)
-    two = PICTURES["depth"]().containers
-    assert all(bar.has_yerr for bar in two)
-    assert max(bar.lines[0].get_markersize() for bar in one) < max(bar.lines[0].get_markersize() for bar in two)
+    one, two = depths(frame(1, claims=False)), depths(frame(2, claims=False))
+    bars = [
+        [line for line in axes.lines if len(line.get_ydata()) == 2 and np.ptp(line.get_xdata()) == 0]
+        for axes in (*one, *two)
+    ]
+    assert not any(np.isfinite(bar.get_ydata()).all() for bar in bars[0])
+    assert sum(np.isfinite(bar.get_ydata()).all() for bar in bars[1]) == 10
+    smaller, usual = ({line.get_markersize() for line in marks(panels)} for panels in (one, two))
+    assert max(smaller) < min(usual)
 
 
 def test_no_line_crosses_what_is_not_recorded():
-    frame = points(1, ("paper",), claims=False, x="history")
-    frame = frame[frame["series"] == "T = 20"]
-    frame.loc[frame["history"] == 2, ["source", "accuracy"]] = ["wanted", np.nan]
-    axes = figures.accuracy_against_history(frame, title="A title")
-    (line,) = (line for line in axes.lines if len(line.get_xdata()) == 3)
+    made = frame(1, ("paper",), claims=False).query("series == 'T = 20'").copy()
+    made.loc[made["depth"] == 2, ["source", "accuracy"]] = ["pending", np.nan]
+    (line,) = marks(depths(made))
     assert np.isnan(line.get_ydata()[1])
+    assert np.isfinite(line.get_ydata()[[0, 2]]).all()
 
 
-def test_labels_of_downsamplings_say_what_really_happens():
-    axes = PICTURES["downsamplings"]()
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
-        "0\n$p$ = 40\n0×",
-        "1\n$p$ = 15\n1×",
-        "3\n$p$ = 7\n4×",
-    ]
-    assert "↓ 46.0 ± 0.0" in texts(axes)  # far below the claims: written, not drawn
-    assert axes.get_ylim()[0] > 80
+def test_what_is_far_beyond_is_told_and_not_drawn():
+    made = frame(2, ("paper",)).query("series == 'T = 20'")
+    made.loc[made["source"].eq("reproduced") & made["depth"].eq(1), "accuracy"] = [-60.0, -80.0]
+    (axes,) = panels = depths(made, within=(70, 100))
+    assert "Beyond the axis: 1 T = 20 −70.0." in texts(panels)
+    assert axes.get_ylim()[0] > 60
+    assert "the paper’s recipe 3 of 3" in texts(panels)
 
 
-def test_audit_writes_what_is_beyond_its_axis_and_names_what_is_missing():
-    axes = PICTURES["audit"]()
-    assert "−70.00 ←  n = 1" in texts(axes)
-    assert "+0.15  n = 2" in texts(axes)
-    assert "Not run yet: c." in texts(axes)
-    assert axes.get_xlim()[1] < 2
-    assert len(axes.get_yticks()) == 2
+def test_a_limit_that_is_not_known_hides_nothing():
+    assert len(marks(depths(frame(2, claims=False), within=(np.nan, 100)))) == len(
+        marks(depths(frame(2, claims=False)))
+    )
+    assert "nothing claimed, nothing run yet" in texts(depths(frame(0).iloc[:0]))
+
+
+def test_networks_of_one_size_are_not_seeds_of_one_network():
+    made = frame(3, ("paper",), claims=False).assign(depth=1)
+    lines = marks(depths(made, label="row"))
+    assert len(lines) == 5  # each network once
+    assert sorted(y for line in lines for y in line.get_ydata()) == pytest.approx(
+        sorted(made.groupby(["series", "row"])["accuracy"].mean())
+    )
+
+
+def test_claimed_values_of_one_place_stay_single():
+    made = frame(0, ("paper",)).query("series == 'T = 20' and source == 'claimed'").assign(depth=1)
+    assert sorted(y for line in marks(depths(made)) for y in line.get_ydata()) == [75.07, 84.45, 91.58]
+
+
+def test_points_that_lie_on_each_other_have_one_label():
+    made = pd.DataFrame({"x": [1.0, 1.0, 2.0], "y": [5.0, 5.01, 9.0], "label": ["18", "34", "24"]})
+    panels = figures.points(made, x="x", y="y", label="label", title="A title")
+    assert [text.get_text() for text in panels[0].texts] == ["18, 34", "24"]
+
+
+def test_rows_stand_in_the_order_of_the_runs():
+    made = pd.concat([frame(1).query("depth == 3"), frame(1)])
+    panels = rows(made, share=False)
+    assert [axes.get_title(loc="left") for axes in panels] == ["T = 20", "T = 30"]
+    labels = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert labels == ["network 2", "network 0", "network 1"]
+    assert panels[0].get_ylim()[0] > panels[0].get_ylim()[1]  # the first is at the top
+
+
+def test_an_axis_shows_two_points_at_least_and_zero_where_it_matters():
+    low, high = rows(frame(1, ("paper",), claims=False).query("depth == 3"))[0].get_xlim()
+    assert high - low >= 2
+    low, high = rows(frame(1), zero=True)[0].get_xlim()
+    assert low < 0 < high
+
+
+def test_each_run_can_be_seen():
+    panels = rows(frame(4, ("paper",), claims=False), each=True)
+    small = [line for line in marks(panels) if line.get_markersize() == 4]
+    assert sum(len(line.get_xdata()) for line in small) == 4 * 5
+
+
+def test_a_heat_map_holds_the_means():
+    panels = picture("heat map")
+    assert [text.get_text() for text in panels[0].texts][:4] == ["0.5", "1.5", "2.5", "3.5"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("plot", [figures.lines, figures.bars, figures.points])
+def test_more_hues_than_colours_are_drawn(plot):
+    made = pd.concat([plain().query("kind == 'one'").assign(network=f"network {n}") for n in range(9)])
+    panels = plot(made.drop(columns=["low", "high"]), x="step", y="loss", hue="network", title="A title")
+    assert "network 8" in texts(panels)
+
+
+def test_a_line_and_its_entry_in_the_legend_have_one_dash():
+    panels = picture("lines")
+    drawn = [line for line in panels[0].lines if len(line.get_xdata())]
+    (legend,) = panels[0].figure.legends
+    assert [line.get_linestyle() for line in legend.get_lines()] == [line.get_linestyle() for line in drawn]
+    assert {line.get_marker() for line in legend.get_lines()} == {"o", "s", "^"}
+
+
+def test_bars_start_at_zero():
+    panels = picture("bars")
+    assert all(bar.get_y() == 0 for axes in panels for bar in axes.patches)
+    assert sorted({bar.get_height() for bar in panels[0].patches}) == [0.5, 1.5, 2.5, 3.5]
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 100)), max_size=20))
@@ -258,21 +292,17 @@ def test_the_front_is_what_nothing_beats(sizes):
     assert chosen["parameters"].is_monotonic_increasing
 
 
-def test_pareto_counts_what_lies_below_its_axis():
-    axes = PICTURES["pareto"]()
-    assert "Ours: 3 points from 6 records; 1 below the axis." in texts(axes)
-    assert axes.get_ylim()[0] > 60
-
-
 def test_training_marks_best_and_last():
-    drawn = texts(PICTURES["training"]())
+    drawn = texts(panels := picture("training"))
+    ends = {line.get_marker(): line.get_xdata()[0] for line in panels[0].lines if line.get_marker() in "*D"}
+    assert ends == {"*": 28, "D": 29}
     assert "best epoch: 38.00 %" in drawn
     assert "last epoch: 30.00 %" in drawn
 
 
 @given(st.floats(1, 99.9))
 def test_log_error_scale_is_its_own_inverse(accuracy):
-    assert look._from_log_error(look._to_log_error(accuracy)) == pytest.approx(accuracy)
+    assert house._from_log_error(house._to_log_error(accuracy)) == pytest.approx(accuracy)
 
 
 # ------------------------------------------------------------------------------------------ from tables to points
@@ -297,8 +327,8 @@ def table(*rows: dict) -> pd.DataFrame:
     return pd.DataFrame([{**same, **row} for row in rows])
 
 
-def test_points_keep_claimed_and_ours_apart():
-    frame = figures.points(
+def test_accuracies_keep_claimed_and_reproduced_apart():
+    found = figures.accuracies(
         table(
             {"claim": FIGURE.id},
             {"claim": FIGURE.id, "seed": 1},
@@ -313,24 +343,24 @@ def test_points_keep_claimed_and_ours_apart():
         variant="code",
         single_runs=True,
     )
-    claimed = frame[frame["source"] == "claimed"]
-    assert claimed[["mmacs", "x_error", "accuracy", "error"]].values.tolist() == [
-        [172, 0.5, 90.6, 0.02],
-        [172, 0.5, 90.8, 0.02],
+    claimed = found[found["source"] == "claimed"]
+    assert claimed[["mmacs", "accuracy", "error"]].values.tolist() == [
+        [172, 90.6, 0.02],
+        [172, 90.8, 0.02],
     ]
-    ours = frame[frame["source"] != "claimed"]
+    ours = found[found["source"] != "claimed"]
     assert list(ours["recipe"]) == ["paper", "paper", "fixed code", "fast", "fixed code", "paper, 2 epochs"]
-    assert list(ours["source"]) == ["ours", "ours", "wanted", "ours", "ours", "ours"]
+    assert list(ours["source"]) == ["reproduced", "reproduced", "pending", "reproduced", "reproduced", "reproduced"]
     assert set(ours["mmacs"]) == {171.734776}
-    assert set(frame["series"]) == {"T = 20"}
+    assert set(found["series"]) == {"T = 20"}
 
 
-def test_points_draw_the_epoch_that_is_asked_for():
+def test_accuracies_are_those_of_the_epoch_that_is_asked_for():
     rows = table({"claim": FIGURE.id})
     for protocol, accuracy in (("best", 90.0), ("final", 89.0)):
-        frame = figures.points(rows, CLAIMS, x="parameters", series="s", protocol=protocol)
-        assert list(frame["accuracy"]) == [90.7, accuracy]  # a claim is what it is; its x is our count here
-        assert set(frame["parameters"]) == {39862}
+        found = figures.accuracies(rows, CLAIMS, x="parameters", series="s", protocol=protocol)
+        assert list(found["accuracy"]) == [90.7, accuracy]  # a claim is what it is; its x is our count here
+        assert set(found["parameters"]) == {39862}
 
 
 def test_differences_pair_runs_of_one_seed_and_preset():
@@ -351,12 +381,12 @@ def test_differences_pair_runs_of_one_seed_and_preset():
 def test_front_points_average_seeds_and_leave_parts_of_a_data_set_out():
     part = record(run(data={"name": "cifar10", "train_images": 500}), 99.0, 99.0)
     records = [record(run(0), 90.0, 89.0), record(run(1), 92.0, 88.0), part, record(run(data={"name": "svhn"}))]
-    frame = figures.front_points(records, table({"claim": FIGURE.id}), CLAIMS, "cifar10")
-    assert frame[["source", "parameters", "accuracy", "n"]].values.tolist() == [
+    found = figures.front_points(records, table({"claim": FIGURE.id}), CLAIMS, "cifar10")
+    assert found[["source", "parameters", "accuracy", "n"]].values.tolist() == [
         ["claimed", 39862, 90.7, 2],
-        ["ours", 3042, 91.0, 2],
+        ["reproduced", 3042, 91.0, 2],
     ]
-    assert list(frame["final"].dropna()) == [88.5]
+    assert list(found["final"].dropna()) == [88.5]
 
 
 def test_longest_training():
@@ -364,26 +394,26 @@ def test_longest_training():
     assert figures.longest([short, long], [short.id, long.id]) is long
     assert figures.longest([short, long], [short.id]) is short
     assert figures.longest([short], ["nothing"]) is None
-    assert short.id in figures.run_in_words(short)
+    assert short.id in figures.describe(short)
 
 
 # ---------------------------------------------------------------------------------------------------- in a notebook
-def shown(frame: pd.DataFrame) -> tuple[bytes, str]:
+def shown(data: pd.DataFrame) -> tuple[bytes, str]:
     InteractiveShell.instance()  # collects what is displayed
     with capture_output() as seen:
-        figures.show(figures.accuracy_against_parameters(frame, title="A title"), frame, "name", alt="In words.")
+        figures.show(sizes(data), data, "name", alt="What it shows.")
     picture, link = seen.outputs
-    assert picture.metadata["image/png"] == {"width": display.SHOWN_WIDTH, "alt": "In words."}
+    assert picture.metadata["image/png"] == {"width": display.SHOWN_WIDTH, "alt": "What it shows."}
     return base64.b64decode(picture.data["image/png"]), link.data["text/html"]
 
 
 def test_a_picture_carries_its_data():
-    frame = points(2)
-    picture, link = shown(frame)
-    assert (picture, link) == shown(frame)  # the same bytes each time
+    data = frame(2)
+    picture, link = shown(data)
+    assert (picture, link) == shown(data)  # the same bytes each time
     assert 'download="name.csv"' in link
     csv = base64.b64decode(re.search('base64,([^"]*)', link)[1]).decode()
-    pd.testing.assert_frame_equal(pd.read_csv(BytesIO(csv.encode())), frame.round(4), check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_csv(BytesIO(csv.encode())), data.round(4), check_dtype=False)
     image = Image.open(BytesIO(picture))
     assert image.info["Data-SHA256"] == display.checksum(csv)
     assert image.width == 2 * display.SHOWN_WIDTH
@@ -391,9 +421,9 @@ def test_a_picture_carries_its_data():
 
 
 def test_the_palette_changes_no_colour_that_one_could_see():
-    figure = figures.accuracy_against_parameters(points(2), title="A title")[0].figure
+    figure = sizes(frame(2))[0].figure
     drawn = BytesIO()
-    with look.style():
+    with house.house_style():
         figure.savefig(drawn, format="png", dpi=2 * display.SHOWN_WIDTH / figure.get_figwidth())
     small = display.as_png(figure, {})
     pictures = [np.asarray(Image.open(BytesIO(png)).convert("RGB"), int) for png in (drawn.getvalue(), small)]
@@ -467,9 +497,18 @@ def test_replications_are_shown_as_somebody_elses():
         results=[{"network": "N <1>", "start": "drawn", "value": 43.8, "spread": 0.67}, {"network": "M", "value": 1.0}],
     )  # fmt: skip
     text = figures.replications([other]).data
-    assert text.startswith("<p>A network, by Others; theirs. A remark.</p>")
-    cells = ["N &lt;1&gt;", "drawn", "43.80 ± 0.67 %", "M", "", "1.00 %"]
+    assert text.startswith("<p>A network, by Others. Their recipe: theirs. A remark.</p>")
+    assert "measured by them, %" in text
+    cells = ["N &lt;1&gt;", "drawn", "43.80 ± 0.67", "M", "", "1.00"]
     assert re.findall("<td[^>]*>(.*?)</td>", text) == cells
+
+
+def test_a_count_has_no_recipe_and_no_decimals():
+    count = {
+        "statement": "So many.", "claimed": 160000.0, "error": 7000.0, "bound": "equal", "unit": "", "mark": "COUNTED",
+        "ours": 163812.0, "spread": np.nan, "n": 0, "final": np.nan, "recipe": np.nan, "verdict": "reproduced",
+    }  # fmt: skip
+    assert ">163812<" in figures.verdicts(pd.DataFrame([count])).data
 
 
 def test_figures_import_neither_torch_nor_experiments():

@@ -16,6 +16,7 @@ import binascii
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from importlib.metadata import files
 from pathlib import Path
 
@@ -27,11 +28,12 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from sphinx.util.fileutil import copy_asset
 
 from thriftylib.errors import ThriftyError
-from thriftylib.evidence.claims_files import load_claims_files
+from thriftylib.evidence.claims_files import ClaimsFile, load_claims_files
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.numbers import lookup
 from thriftylib.evidence.records import load_records
 from thriftylib.evidence.simulation import load_error_rates
+from thriftylib.figures import replications
 from thriftylib.paths import claims_dir, local_dir, results_dir
 
 logger = logging.getLogger(__name__)
@@ -53,76 +55,48 @@ class Number(SphinxRole):
             return [nodes.problematic(self.rawtext, self.rawtext)], []
 
 
-class FromRecords(SphinxDirective):
-    """A directive whose HTML is made by :meth:`html`; a corrupt claim or record is a warning at its place."""
+def _claims(paper: str) -> ClaimsFile:
+    files = load_claims_files(claims_dir()).sound()
+    if paper not in files:
+        raise ThriftyError(f"no claims of {paper!r}; known: {', '.join(files)}")
+    return files[paper]
 
-    def html(self) -> str:
-        raise NotImplementedError
+
+def _scoreboard() -> str:
+    records, counts = load_records(results_dir()), load_counts(results_dir())
+    return tables.scoreboard(load_claims_files(claims_dir()).sound(), records, counts)
+
+
+def _local_runs() -> str:
+    return tables.local_runs(load_records(Path(os.environ.get("THRIFTY_LOCAL", local_dir())) / "results"))
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "scoreboard": _scoreboard,
+    "unread": lambda paper: tables.unread(_claims(paper).unavailable),
+    "replications": lambda paper: replications(_claims(paper).replications).data,
+    "local-runs": _local_runs,
+    "provenance": lambda: tables.provenance(load_records(results_dir())),
+    "error-rates": lambda: tables.error_rates(load_error_rates(results_dir())),
+}
+"""What makes the HTML of each directive, from the directive's arguments."""
+
+
+class FromRecords(SphinxDirective):
+    """A directive of :data:`TABLES`; a corrupt claim or record is a warning at its place."""
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         try:
-            return [nodes.raw("", self.html(), format="html")]
-        except ThriftyError as error:
-            logger.warning("%s", error, location=self.get_location(), type="thrifty", subtype=self.name)
+            return [nodes.raw("", TABLES[self.name](*self.arguments), format="html")]
+        except (ThriftyError, TypeError) as error:
+            logger.warning("%s: %s", self.name, error, location=self.get_location(), type="thrifty", subtype=self.name)
             return []
 
 
-class Scoreboard(FromRecords):
-    """``{scoreboard}``: every claim of every paper."""
-
-    def html(self) -> str:
-        return tables.scoreboard(
-            load_claims_files(claims_dir()).sound(), load_records(results_dir()), load_counts(results_dir())
-        )
-
-
-class UnreadTable(FromRecords):
-    """``{unread} paper``: what a paper shows and nobody here could read."""
-
-    required_arguments = 1
-
-    def html(self) -> str:
-        sheets = load_claims_files(claims_dir()).sound()
-        if self.arguments[0] not in sheets:
-            raise ThriftyError(f"unread: no claims of {self.arguments[0]!r}; known: {', '.join(sheets)}")
-        return tables.unread(sheets[self.arguments[0]].unavailable)
-
-
-class ReplicationsTable(FromRecords):
-    """``{replications} paper``: what third parties measured with a paper's networks."""
-
-    required_arguments = 1
-
-    def html(self) -> str:
-        sheets = load_claims_files(claims_dir()).sound()
-        if self.arguments[0] not in sheets:
-            raise ThriftyError(f"replications: no claims of {self.arguments[0]!r}; known: {', '.join(sheets)}")
-        return tables.replications(sheets[self.arguments[0]].replications)
-
-
-class LocalRuns(FromRecords):
-    """``{local-runs}``: the records under ``local/results`` of the machine that builds the site."""
-
-    def html(self) -> str:
-        return tables.local_runs(load_records(Path(os.environ.get("THRIFTY_LOCAL", local_dir())) / "results"))
-
-
-class Provenance(FromRecords):
-    """``{provenance}``: the devices and versions behind the committed records."""
-
-    def html(self) -> str:
-        return tables.provenance(load_records(results_dir()))
-
-
-class ErrorRates(FromRecords):
-    """``{error-rates}``: how often each word is said, by the true difference and the numbers of runs."""
-
-    def html(self) -> str:
-        return tables.error_rates(load_error_rates(results_dir()))
-
-
 def _finish_figures(app: Sphinx, doctree: nodes.document) -> None:
-    """Give each figure of a notebook the words that its output carries, and a download of the notebook beside its data.
+    """Give each figure of a notebook its output's description, and a download of the notebook beside its data.
 
     Of an output's own description myst-nb takes the size alone.
     """
@@ -155,15 +129,8 @@ def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the role, the directives and the scoreboard's script."""
     app.add_role("num", Number())
-    for name, directive in {
-        "scoreboard": Scoreboard,
-        "unread": UnreadTable,
-        "replications": ReplicationsTable,
-        "local-runs": LocalRuns,
-        "provenance": Provenance,
-        "error-rates": ErrorRates,
-    }.items():
-        app.add_directive(name, directive)
+    for name in TABLES:
+        app.add_directive(name, FromRecords)
     app.connect("doctree-read", _finish_figures)
     app.connect("build-finished", _copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

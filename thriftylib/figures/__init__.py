@@ -23,12 +23,13 @@ from thriftylib.figures.frames import (
     pareto_front,
     stack,
 )
-from thriftylib.figures.plots import bars, heatmap, lines, points
+from thriftylib.figures.plots import bars, heatmap, lines
+from thriftylib.figures.pointplot import points
 from thriftylib.figures.style import finish, house_style
-from thriftylib.figures.training import curves, describe, longest, longest_curves, protocol_audit, training_curves
+from thriftylib.figures.training import curves, describe, longest, longest_curves, training_curves
 
 __all__ = [
     "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "front_points", "gains",
     "heatmap", "house_style", "html_table", "lines", "longest", "longest_curves", "pareto_front", "points",
-    "protocol_audit", "replications", "show", "stack", "status", "training_curves", "verdicts",
+    "replications", "show", "stack", "status", "training_curves", "verdicts",
 ]  # fmt: skip

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 import numpy as np
 import pandas as pd
 
 from thriftylib.evidence.claims import Claim
-from thriftylib.evidence.differences import Difference, Side, subtract
+from thriftylib.evidence.intervals import Estimate, Side, subtract
 from thriftylib.evidence.records import Record
 
 _GAINS = ["source", "panel", "row", "recipe", "difference", "low", "high", "n"]
@@ -41,16 +40,17 @@ def accuracies(
         names: columns that hold texts of others, such as ``series="T = {iterations}"``.
 
     Returns:
-        Columns source (claimed, reproduced or pending), ``names``, ``x``, ``keep``, accuracy (percent), error and
-        spread (of a claimed one: how far it may be off, and what the paper states), recipe, seed and run.
+        Columns source (claimed, reproduced or pending), ``names``, ``x``, ``keep``, accuracy (percent), recipe,
+        seed and run; of claimed ones ``error``, how far they may be off, and without an x axis ``spread``, as stated.
     """
-    table = _named(table.assign(mmacs=table["ptflops_macs"] / 1e6), names)
-    own = [_own(*pair, claims) for pair in zip(table["claim"], table["experiment"], strict=True)]
-    places = [*names, *([x] if x else []), *keep]
+    table = _named(table.assign(mmacs=table["ptflops_macs"] / 1e6) if x == "mmacs" else table, names)
+    hidden = ("AUTHORS' LOG",) if x else ()
+    own = [_own(*pair, claims, hidden) for pair in zip(table["claim"], table["experiment"], strict=True)]
+    places, error = [*names, *([x] if x else []), *keep], "error" if x else "spread"
     claimed = []
     for row, claim in zip(table[places].to_dict("records"), own, strict=True):
         if claim and claim.id not in {each["claim"] for each in claimed}:
-            same = {**row, "claim": claim.id, "error": claim.reading_error, "spread": claim.stated_spread}
+            same = {**row, "claim": claim.id, error: claim.reading_error if x else claim.stated_spread}
             if x:
                 same[x] = _stated_place(claim, claims, x, row[x])
             values = claim.values if single_runs and claim.values else (claim.value,)
@@ -61,7 +61,7 @@ def accuracies(
         recipes = [_recipe(row, claim is not None, variant) for row, claim in rows]
     source = table["status"].map({"missing": "pending"}).fillna("reproduced")
     runs = table.assign(source=source, accuracy=table[f"{protocol}_accuracy"], recipe=recipes)
-    columns = list(dict.fromkeys(["source", *places, "accuracy", "error", "spread", "recipe", "seed", "run"]))
+    columns = list(dict.fromkeys(["source", *places, "accuracy", error, "recipe", "seed", "run"]))
     return stack(pd.DataFrame(claimed, columns=columns), runs.reindex(columns=columns))
 
 
@@ -81,7 +81,7 @@ def gains(
     against: Mapping[str, str],
     by: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Each row's difference from its reference, with the 90 % interval of ``evidence.differences``.
+    """Each row's difference from its reference, with the 90 % interval of ``evidence.intervals``.
 
     Args:
         row, panel: what rows and panels of the figure are called, such as ``"{model}"``; any column may be named.
@@ -118,7 +118,8 @@ def differences(
     compared with. Before them stands what the same reference runs lose when the last epoch counts, not the best.
 
     Returns:
-        Columns change, preset, seed, reference and changed (accuracies in percent), difference (points).
+        Columns source (reproduced or pending), change, preset, seed, reference and changed (accuracies in percent),
+        difference (points).
     """
     column = f"{protocol}_accuracy"
     own = table[table[aspect] == reference]
@@ -128,7 +129,8 @@ def differences(
     base = own[["preset", "seed", column]].rename(columns={column: "reference"})
     rows = pd.concat([ends, others.merge(base, on=["preset", "seed"], how="left")], ignore_index=True)
     rows = rows.assign(difference=rows["changed"] - rows["reference"])
-    return rows[["change", "preset", "seed", "reference", "changed", "difference"]]
+    rows["source"] = np.where(rows["difference"].isna(), "pending", "reproduced")
+    return rows[["source", "change", "preset", "seed", "reference", "changed", "difference"]]
 
 
 def front_points(
@@ -146,21 +148,26 @@ def front_points(
     claimed = [
         ("claimed", claim.setting.network, "paper", row.parameters, claim.value, None, claim.runs)
         for row in table.drop_duplicates("claim").itertuples()
-        if (claim := _own(row.claim, row.experiment, claims)) and claim.setting.dataset == dataset
+        if (claim := _own(row.claim, row.experiment, claims, ("AUTHORS' LOG", "SECOND-HAND")))
+        and claim.setting.dataset == dataset
     ]
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        data = record.run.data
-        is_whole = data.name == dataset and not (data.train_images or data.test_images)
-        if is_whole and record.best_accuracy is not None and record.final_accuracy is not None:
-            groups.setdefault(record.run.configuration, []).append(record)
-    measured = []
-    for some in groups.values():
-        first, ends = some[0], [(record.best_accuracy, record.final_accuracy) for record in some]
-        network = first.run.network.name, first.run.recipe_name, first.counted.parameters
-        measured.append(("reproduced", *network, *map(fmean, zip(*ends, strict=True)), len(some)))
-    measured.sort(key=lambda row: (row[3], row[1], row[2], row[4]))
-    return stack(pd.DataFrame(claimed, columns=columns), pd.DataFrame(measured, columns=columns))
+    rows = [
+        (
+            run.configuration,
+            run.network.name,
+            run.recipe_name,
+            record.counted.parameters,
+            record.best_accuracy,
+            record.final_accuracy,
+        )
+        for record in records
+        if (run := record.run).data.name == dataset and not (run.data.train_images or run.data.test_images)
+    ]
+    names = ["configuration", *columns[1:4]]
+    each = pd.DataFrame(rows, columns=[*names, "accuracy", "final"]).dropna(subset=["accuracy", "final"])
+    means = each.groupby(names).agg(accuracy=("accuracy", "mean"), final=("final", "mean"), n=("final", "size"))
+    means = means.reset_index().sort_values(["parameters", "family", "recipe", "accuracy"]).assign(source="reproduced")
+    return stack(pd.DataFrame(claimed, columns=columns), means[columns])
 
 
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
@@ -182,10 +189,10 @@ def _named(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     return table.assign(**{name: [text.format(**row) for row in rows] for name, text in names.items()})
 
 
-def _own(key: str | None, experiment: str, claims: Mapping[str, Claim]) -> Claim | None:
-    """The claim where it is this experiment's own: another's stands in that one's figure, a log in none."""
+def _own(key: str | None, experiment: str, claims: Mapping[str, Claim], hidden: Sequence[str] = ()) -> Claim | None:
+    """The claim where it is this experiment's own, not another figure's, and not of a ``hidden`` mark."""
     found = claims.get(key)
-    return found if found and found.experiment == experiment and found.mark != "AUTHORS' LOG" else None
+    return found if found and found.experiment == experiment and found.mark not in hidden else None
 
 
 def _stated_place(claim: Claim, claims: Mapping[str, Claim], x: str, counted: float) -> float:
@@ -205,15 +212,15 @@ def _recipe(row: Mapping[str, object], is_stated: bool, variant: str | None) -> 
     return f"{row[variant]} {variant}" if variant and not is_stated else "paper"
 
 
-def _stated(ours: Claim, theirs: Claim) -> Difference:
+def _stated(ours: Claim, theirs: Claim) -> Estimate:
     """The difference of two stated means, with the variances that the paper's spreads give."""
     spreads = [claim.known_spread for claim in (ours, theirs)]
     sides = tuple(Side(spread.deviation**2, spread.runs) for spread in spreads if spread)
     is_known = len(sides) == 2
     n = min(side.runs for side in sides) if is_known else 1
-    return Difference(ours.value - theirs.value, sides if is_known else (), n)
+    return Estimate(ours.value - theirs.value, sides if is_known else (), n)
 
 
-def _interval(found: Difference) -> dict[str, float]:
+def _interval(found: Estimate) -> dict[str, float]:
     half = math.nan if found.half is None else found.half
     return {"difference": found.mean, "low": found.mean - half, "high": found.mean + half, "n": found.n}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +21,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#8F4E80", "#A67C00", "#2F4B7C")
 
 MARKERS = ("o", "s", "^", "D", "v", "h", "P", "X")
 """One shape per series, so that colour is never the only difference."""
+
+DASHES = ("", (4, 1.5), (1, 1), (3, 1.25, 1.5, 1.25), (5, 1, 1, 1), (5, 1, 2, 1, 2, 1))
+"""Likewise of lines: lengths of strokes and gaps; the first is solid."""
 
 CLAIMED = "#4D4D4D"
 """The edge of every claimed marker; its face stays white."""
@@ -71,40 +74,56 @@ def new_axes(*heights: float, share_x: bool = True, share_y: bool = False) -> li
     return list(figure.subplots(len(heights), 1, sharex=share_x, sharey=share_y, squeeze=False, gridspec_kw=grid)[:, 0])
 
 
-def finish(panels: Sequence[Axes], title: str, caption: str = "", key: Mapping[str, Artist] | None = None) -> None:
-    """Write title and ``caption`` above the panels and the legend ``key`` below, and make the figure high enough."""
+def finish(
+    panels: Sequence[Axes],
+    key: Mapping[str, Artist] | None = None,
+    *,
+    title: str,
+    caption: str = "",
+    xlabel: str = "",
+    ylabel: str = "",
+) -> list[Axes]:
+    """Write title and caption above the panels and the legend ``key`` below; the figure grows by what they take."""
     figure = panels[0].figure
+    for axes in panels:
+        axes.set(xlabel="", ylabel="")
+    panels[-1].set_xlabel(xlabel)
+    panels[0].set_ylabel(ylabel) if len(panels) == 1 else figure.supylabel(ylabel)
     texts = [(line, {"fontsize": 10.5, "fontweight": "bold"}, 0.23) for line in textwrap.wrap(title, 56)]
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, 76)]
     texts += [(line, {"fontsize": 8.5}, 0.2) for line in lines]
     top = sum(height for *_, height in texts) + 0.12
-    if key:
-        names = [textwrap.fill(name, 70) for name in key]
-        for columns in range(min(len(key), 4), 0, -1):  # as many as fit beside each other
-            legend = figure.legend(
-                list(key.values()), names, loc="outside lower left", ncols=columns, frameon=False, borderpad=0.2,
-                columnspacing=1.2, handletextpad=0.5, handlelength=1.8,
-            )  # fmt: skip
-            if columns == 1 or legend.get_window_extent().width < (WIDTH - 0.1) * figure.dpi:
-                break
-            legend.remove()
+    for columns in range(min(len(key or ()), 4), 0, -1):  # as many as fit beside each other
+        legend = figure.legend(
+            list(key.values()), [textwrap.fill(name, 70) for name in key], loc="outside lower left", ncols=columns,
+            frameon=False, borderpad=0.2, columnspacing=1.2, handletextpad=0.5, handlelength=1.8,
+        )  # fmt: skip
+        if columns == 1 or legend.get_window_extent().width < (WIDTH - 0.1) * figure.dpi:
+            break
+        legend.remove()
     wanted = figure.get_figheight()
     height = wanted + top + 0.8 * len(panels) + 0.3 * len(key or ())
-    for _ in range(2):  # the first layout tells how much room labels and legend take
-        figure.set_figheight(height)
-        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height), h_pad=0.05, w_pad=0.06)
-        figure.draw_without_rendering()
-        height += wanted - sum(axes.get_position().height for axes in panels) * height
-    below = figure.get_figheight() - 0.18
+    _set_height(figure, height, top)
+    figure.draw_without_rendering()  # the first layout shows how much room labels and legend take
+    height += wanted - sum(axes.get_position().height for axes in panels) * height
+    _set_height(figure, height, top)
+    below = height - 0.18
     for line, font, space in texts:
-        figure.text(0.1 / WIDTH, below / figure.get_figheight(), line, va="center", color="#1A1A1A", **font)
+        figure.text(0.1 / WIDTH, below / height, line, va="center", color="#1A1A1A", **font)
         below -= space
+    return list(panels)
+
+
+def _set_height(figure: Figure, height: float, top: float) -> None:
+    """The figure's height, of which the ``top`` inches are for title and caption."""
+    figure.set_figheight(height)
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / height), h_pad=0.05, w_pad=0.1)
 
 
 class Scale(NamedTuple):
-    """How an axis is spaced, its tick values by importance, and how one is written."""
+    """How an axis is spaced (matplotlib's name or scale), its tick values by importance, and how one is written."""
 
-    kind: str | FuncScale
+    kind: Any
     ticks: Sequence[float]
     text: Callable[[float], str]
 
@@ -141,7 +160,7 @@ def rescale(axes: Axes, name: str, which: str) -> None:
     low, high = sorted(axis.get_view_interval())
     place = axis.get_transform().transform
     inches = getattr(axes.bbox, {"x": "width", "y": "height"}[which]) / axes.figure.dpi
-    gap = {"x": 0.5, "y": 0.25}[which] / inches * abs(place(high) - place(low))
+    gap = {"x": 0.4, "y": 0.15}[which] / inches * abs(place(high) - place(low))
     kept: list[float] = []
     for tick in scale.ticks:
         if low <= tick <= high and all(abs(place(tick) - place(other)) > gap for other in kept):
@@ -149,3 +168,13 @@ def rescale(axes: Axes, name: str, which: str) -> None:
     axis.set_major_locator(FixedLocator(sorted(kept)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: scale.text(value)))
+
+
+def say_nothing(axes: Axes, text: str, axis: str) -> None:
+    """Write ``text`` where an empty panel would leave it to be guessed; an ``axis`` that others share stays."""
+    group = {"x": axes.get_shared_x_axes(), "y": axes.get_shared_y_axes()}[axis]
+    if len(group.get_siblings(axes)) == 1:
+        axes.set(**{f"{axis}lim": (-1, 1), f"{axis}ticks": []})
+    axes.text(
+        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=CLAIMED, backgroundcolor="white"
+    )

@@ -1,20 +1,16 @@
-"""One training epoch by epoch, and what one change of the training is worth."""
+"""Trainings, epoch by epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record
-from thriftylib.figures.plots import lines, points
-from thriftylib.figures.style import COLOURS, house_style
-
-_REACH = 6.0  # points: a mean beyond it is only told, so that one failed run hides no other row
+from thriftylib.figures.plots import lines
 
 
 def curves(record: Record) -> pd.DataFrame:
@@ -60,7 +56,9 @@ def training_curves(frame: pd.DataFrame, *, title: str, caption: str) -> list[Ax
     columns = ["test_accuracy", "train_accuracy", "test_loss", "train_loss", "learning_rate"]
     long = frame.melt("epoch", columns)
     parts = long["variable"].str.rpartition("_")
-    long = long.assign(part=parts[0].replace({"train": "training"}), quantity=parts[2].map(quantities))
+    long = long.assign(
+        part=parts[0].replace({"train": "training", "learning": "learning rate"}), quantity=parts[2].map(quantities)
+    )
     measured = frame.dropna(subset=[TEST_ACCURACY])
     ends = {"★ best": measured.nlargest(1, TEST_ACCURACY), "◆ last": measured.tail(1)}
     told = [f"{name} epoch: {row[TEST_ACCURACY].item():.2f} %" for name, row in ends.items() if len(row)]
@@ -76,30 +74,4 @@ def training_curves(frame: pd.DataFrame, *, title: str, caption: str) -> list[Ax
     if rates.gt(0).all() and rates.max() > 20 * rates.min():
         panels[2].set_yscale("log")
     panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
-    return panels
-
-
-def protocol_audit(frame: pd.DataFrame, *, title: str) -> list[Axes]:
-    """Differences in points of test accuracy: a row per change, a dot per seed, a bar for mean and standard deviation.
-
-    ``frame`` has a row per seed and ``change``: ``difference`` is the accuracy with the change minus the accuracy
-    without it, same seed, all else equal (NaN: not run yet). A change that is not recorded is named in the caption.
-    """
-    recorded = frame.dropna(subset=["difference"])
-    missing = [change for change in dict.fromkeys(frame["change"]) if change not in set(recorded["change"])]
-    shown = recorded if len(recorded) else frame.head(1).assign(change="")
-    texts = ["Small dots: pairs of runs with the same seed."] if len(recorded) else []
-    texts += [f"Not run yet: {', '.join(missing)}."] if missing else []
-    (axes,) = panels = points(
-        shown, x="difference", y="change", title=title, caption="\n".join(texts), within=(-_REACH, _REACH), zero=True,
-        span=2.0, xlabel="change in test accuracy (points)\n← worse      better →",
-    )  # fmt: skip
-    order = list(reversed(dict.fromkeys(recorded["change"])))
-    with house_style():
-        places = recorded["change"].map(order.index) - 0.2
-        seaborn.scatterplot(x=recorded["difference"], y=places, ax=axes, color=COLOURS[0], alpha=0.6, s=28)
-        for place, change in enumerate(order):
-            values = recorded.loc[recorded["change"] == change, "difference"]
-            text = f"{values.mean():+.2f}  n = {len(values)}".replace("-", "−")
-            axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5)
     return panels

@@ -71,28 +71,22 @@ def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         ThriftyError: the notebook has no such parameter, or it is of another type.
     """
     from papermill import inspect_notebook
+    from pydantic import TypeAdapter, ValidationError
 
     known = inspect_notebook(str(path))
-    checked = {}
+    checked = dict(given)
     for name, value in given.items():
         if name not in known:
             raise ThriftyError(f"notebook {path.stem} has no parameter {name!r}" + suggest(name, known))
-        checked[name] = _typed(path.stem, name, value, ast.literal_eval(known[name]["default"]))
+        default = ast.literal_eval(known[name]["default"])
+        if isinstance(value, str) and default is not None:
+            kind = type(default)
+            try:
+                checked[name] = TypeAdapter(kind).validate_python(value)
+            except ValidationError:
+                expected = f"must be of type {kind.__name__} such as {default!r}"
+                raise ThriftyError(f"notebook {path.stem}: {name} = {value!r}: {expected}") from None
     return checked
-
-
-def _typed(notebook: str, name: str, value: Any, default: Any) -> Any:
-    if not isinstance(value, str) or isinstance(default, str):
-        return value
-    try:
-        typed = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value.lower(), value))
-    except (ValueError, SyntaxError):
-        typed = value
-    fits = default is None or type(typed) is type(default) or (type(default) is float and type(typed) is int)
-    if not fits:
-        kind = type(default).__name__
-        raise ThriftyError(f"notebook {notebook}: {name} = {value!r}: must be of type {kind} such as {default!r}")
-    return typed
 
 
 def run_notebooks(
