@@ -1,4 +1,4 @@
-"""Where training meets :mod:`thriftylib.fast`; without that folder every network takes the plain path."""
+"""Where training meets ``thriftylib.fast``; without that folder every network takes the plain path."""
 
 from __future__ import annotations
 
