@@ -69,13 +69,13 @@ def test_compiled_once_and_kept(anew, short_source, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_python_and_c_agree_on_the_fields(dtype):
-    assert library("fused_block", dtype).fused_bytes() == ctypes.sizeof(fused_kernel.Fields)
+    assert library("fused_block", dtype).fused_bytes() == ctypes.sizeof(fused_kernel._Fields)
     source = (compiled._SOURCES / "fused_block.c").read_text()
     struct = re.sub(
         r"/\*.*?\*/", "", re.search(r"struct fused_block \{(.*?)\n\};", source, re.DOTALL)[1], flags=re.DOTALL
     )
     names = re.findall(r"(\w+)\s*[,;]", struct)
-    assert names == [name for name, _ in fused_kernel.Fields._fields_]
+    assert names == [name for name, _ in fused_kernel._Fields._fields_]
 
 
 @pytest.mark.parametrize("left", [0, 100, 5000, -1])

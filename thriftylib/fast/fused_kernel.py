@@ -25,7 +25,7 @@ class _Tensor(ctypes.Structure):
         return cls(tensor.data_ptr(), (4 * ctypes.c_int64)(*tensor.stride()))
 
 
-class Fields(ctypes.Structure):
+class _Fields(ctypes.Structure):
     """``struct fused_block`` of ``fused_block.c``."""
 
     _sizes = "images inputs height width outputs kernel_height kernel_width pad_height pad_width next"
@@ -61,9 +61,9 @@ class Kernel:
         self.like, self.size, self.pooled_size = x.new_empty(0), x.shape, [pixels // 2 for pixels in size]
         self.tiles, groups = -(-len(x) // lanes), -(-outputs // group)
         self.macs = len(x) * size[0] * size[1] * weight.numel()
-        self.fields = Fields(len(x), inputs, *x.shape[2:], outputs, *kernel, *padding, 0, norm.momentum, norm.eps)
+        self.fields = _Fields(len(x), inputs, *x.shape[2:], outputs, *kernel, *padding, 0, norm.momentum, norm.eps)
         self.fields.x = _Tensor.of(x)
-        channels = Fields._channels.split()
+        channels = _Fields._channels.split()
         doubles = x.new_empty(len(channels), outputs, dtype=torch.float64)
         self.tensors = dict(zip(channels, doubles, strict=True)) | {
             "sums": x.new_empty(self.tiles, outputs, 2, dtype=torch.float64),
