@@ -230,7 +230,7 @@ def test_a_claims_file_that_is_refused_is_named_with_its_line(checkout, monkeypa
     monkeypatch.chdir(checkout.root)
     path.write_text(text.replace("value: 75.0", "value: 175.0"), "utf-8")
     try:
-        (finding,) = [each for each in check(PAPER) if "must be percent" in each.text]
+        (finding,) = [each for each in check(PAPER) if "must be from 0 to 100 %" in each.text]
     finally:
         path.write_text(text, "utf-8")
     assert finding.file == f"data/claims/{PAPER}.yaml"

@@ -288,5 +288,5 @@ def parse_seeds(text: str | int) -> list[int]:
         first, last = int(match[1]), int(match[2] or match[1])
         seeds += range(first, last + 1) or [-1]
     if len(set(seeds)) != len(seeds) or -1 in seeds:
-        raise SpecError(f"seeds = {text!r}: names a seed twice, or a range that is empty")
+        raise SpecError(f"seeds = {text!r}: names a seed twice, or an empty range; must be such as '0', '0,3' or '0-4'")
     return seeds

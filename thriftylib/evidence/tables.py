@@ -33,7 +33,9 @@ _NUMBERS = (
 def scoreboard(
     claims: Mapping[str, Claim], records: Sequence[Record], counts: Sequence[NetworkCount] = ()
 ) -> pandas.DataFrame:
-    """One row per claim, in the order of ``claims``; a difference between two networks is told as in :class:`Verdict`.
+    """One row per claim, in the order of ``claims``.
+
+    A difference between two networks is described as in :class:`thriftylib.evidence.statuses.Verdict`.
 
     ``claimed`` +- ``error`` (0: exact) with the paper's own ``claimed_spread`` over ``claimed_n`` runs; ``ours`` with
     its ``spread`` (of a difference half its own 90 % interval) over ``n`` runs, in the claim's ``statistic`` and

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from thriftylib.evidence.quantities import TEST_ACCURACY
+from thriftylib.evidence.quantities import TEST_ACCURACY, TRAIN_ACCURACY
 from thriftylib.evidence.records import Record
 from thriftylib.figures.plots import lines
 
@@ -53,7 +53,7 @@ def training_curves(frame: pd.DataFrame, *, title: str, caption: str) -> list[Ax
     training images are means over the epoch's augmented batches, while the weights change.
     """
     quantities = {"accuracy": "accuracy (%)", "loss": "loss", "rate": "learning rate"}
-    columns = ["test_accuracy", "train_accuracy", "test_loss", "train_loss", "learning_rate"]
+    columns = [TEST_ACCURACY, TRAIN_ACCURACY, "test_loss", "train_loss", "learning_rate"]
     long = frame.melt("epoch", columns)
     parts = long["variable"].str.rpartition("_")
     long = long.assign(
