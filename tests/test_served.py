@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from thriftylib.fast import tiles
 from thriftylib.fast.fused_blocks import FusedBlock
 from thriftylib.fast.recursion import FastThriftyNet
-from thriftylib.papers.expandnets import expand
 from thriftylib.papers.expandnets_expansion import ExpandedConv2d
-from thriftylib.papers.thriftynet import ThriftyNet, ThriftyNetOptions
+from thriftylib.papers.expandnets_method import expand
+from thriftylib.papers.thriftynet import ThriftyNetOptions
+from thriftylib.papers.thriftynet_recursion import ThriftyNet
 from thriftylib.training import fast_path
 
 pytestmark = [pytest.mark.fast, pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")]
