@@ -1,10 +1,9 @@
 """ThriftyNets' figures and abstract, then controls beyond them, as grids of runs.
 
-The body text of the paper was not publicly readable, so figures are named by what they show. Where a network or recipe
-behind a number is inferred, the experiment says so. The presets fast and paper are for a GPU, smoke is for a CPU.
+The body text of the paper is unavailable to us, so figures are named by what they show; what is inferred is said.
 
-Names: T ``iterations``, f ``filters``, h ``history``; the pooling ``period`` is T/5 where nothing else is said. "40K"
-is the widest network with at most 40,000 parameters. The 8x8 digits of the smoke grids can be halved three times.
+Names: T ``iterations``, f ``filters``, h ``history``; the pooling ``period`` is T/5 where nothing else is said.
+"40K" is the widest network with at most 40,000 parameters.
 """
 
 from __future__ import annotations
