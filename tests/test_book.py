@@ -56,7 +56,7 @@ def test_an_unknown_number_is_a_warning_at_its_line(render):
 
 
 def test_what_could_not_be_read_is_listed_and_an_unknown_paper_refused(render):
-    page, warnings = render("```{unread} thriftynet\n```\n\n```{unread} nosuchpaper\n```")
+    page, warnings = render("```{unavailable} thriftynet\n```\n\n```{unavailable} nosuchpaper\n```")
     assert page.count("<tr>") > len(load_claims_files(claims_dir())["thriftynet"].unavailable)
     assert "no claims of 'nosuchpaper'" in warnings
 

@@ -22,6 +22,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from thriftylib import figures
+from thriftylib.errors import ThriftyError
 from thriftylib.evidence.claims_files import Replication
 from thriftylib.figures import display
 from thriftylib.figures import style as house
@@ -451,6 +452,12 @@ def test_verdicts_show_claimed_ours_and_how_it_was_read():
     assert "<details>" in figures.verdicts(pd.DataFrame([row] * 9)).data
     missing = {**row, "ours": np.nan, "spread": np.nan, "n": 0, "final": np.nan, "recipe": None}
     assert re.findall("<td[^>]*>(.*?)</td>", figures.verdicts(pd.DataFrame([missing])).data)[2:5] == ["", "", ""]
+
+
+def test_verdicts_of_no_claim_are_refused():
+    """Else a filter by a name that has changed would leave an empty table on a page, and compare equal for ever."""
+    with pytest.raises(ThriftyError, match="no claim is chosen"):
+        figures.verdicts(pd.DataFrame({"verdict": []}))
 
 
 def test_verdicts_tell_of_a_reading_that_was_changed():

@@ -1,7 +1,7 @@
 """The book's Sphinx extension: numbers in prose and tables come from claims and records, never from a keyboard.
 
 - ``{num}`key` ``: one number, formatted; an unknown key is a warning, so a strict build fails.
-- ``{scoreboard}``: every claim with its verdict. ``{unread} paper``: what could not be read.
+- ``{scoreboard}``: every claim with its verdict. ``{unavailable} paper``: what of a paper is unavailable to us.
 - ``{replications} paper``: what others measured with its networks.
 - ``{local-runs}``: the runs that this machine made. ``{provenance}``: where the committed records come from.
 - ``{error-rates}``: how often the rule of the verdicts says each word, by simulation.
@@ -73,7 +73,7 @@ def _local_runs() -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     "scoreboard": _scoreboard,
-    "unread": lambda paper: tables.unread(_claims(paper).unavailable),
+    "unavailable": lambda paper: tables.unavailable(_claims(paper).unavailable),
     "replications": lambda paper: replications(_claims(paper).replications).data,
     "local-runs": _local_runs,
     "provenance": lambda: tables.provenance(load_records(results_dir())),

@@ -20,7 +20,7 @@ from thriftylib.evidence.simulation import ErrorRates
 from thriftylib.evidence.statuses import STATUSES, sentence
 from thriftylib.figures import html_table
 
-# A verdict is told by a word and a mark; its colour (a class of thrifty.css) comes on top.
+# A word and a mark identify a verdict; its colour (a class of thrifty.css) only adds to them.
 MARKS = {
     "reproduced": "✓",
     "not reproduced": "✗",
@@ -109,7 +109,7 @@ _TEMPLATES.filters |= {
 }
 
 
-def unread(items: Sequence[Unavailable]) -> str:
+def unavailable(items: Sequence[Unavailable]) -> str:
     """What a paper shows and could not be read, with what is known of it."""
     rows = [(item.figure, item.what, item.why, item.known) for item in items]
     return html_table(("Where", "What", "Why it is missing", "What is known"), rows)

@@ -37,11 +37,6 @@ SEEDS = "0-4"
 """As many as a claim can use."""
 SHOWN = 50
 """Runs of a plan that are printed as a table."""
-BASES = {
-    "other seeds": "records or a calibration of the same configuration",
-    "family": "records or a calibration of the same network family",
-    "model": "the model alone",
-}
 
 
 def plan(

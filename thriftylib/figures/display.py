@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Picture
 from PIL.PngImagePlugin import PngInfo
 
+from thriftylib.errors import ThriftyError
 from thriftylib.evidence.claims_files import Replication
 from thriftylib.figures.style import house_style
 
@@ -71,8 +72,15 @@ def verdicts(board: pd.DataFrame, folded: int = 8) -> HTML:
 
     Claimed values show how far they may be off; ours the mean, the standard deviation (of a difference half the 90 %
     interval) and the number of seeds. A verdict with a star rests on a reading that was changed after results were
-    seen; how stands below the table.
+    seen; the change is described below the table.
+
+    Raises:
+        ThriftyError: no claim is chosen; an empty table would hide that a name has changed.
     """
+    if board.empty:
+        raise ThriftyError(
+            "verdicts: no claim is chosen; the rows must be those of a figure or an experiment of the board"
+        )
     rows, changes = [], []
     for row in board.itertuples():
         is_run = not pd.isna(row.ours)

@@ -31,7 +31,7 @@ def accuracies(
 
     Args:
         x: the column of the x axis; ``mmacs`` is the authors' count of MACs in millions. Where the paper states it for
-            the same network, a claimed point stands where the paper has it.
+            the same network, a claimed point is where the paper has it.
         keep: further columns for the figure.
         variant: a label that sets runs of the paper's recipe apart from those that answer its claims, such as ``code``.
         single_runs: claimed are each run of a claim where the paper shows them, not their mean.
@@ -115,7 +115,7 @@ def differences(
     """Each variant against the reference, pair by pair: same preset, same seed. One row per pair and change.
 
     ``aspect`` and ``variant`` are labels of the table; ``reference`` is the aspect of the runs that all others are
-    compared with. Before them stands what the same reference runs lose when the last epoch counts, not the best.
+    compared with. Before them is what the same reference runs lose when the last epoch counts, not the best.
 
     Returns:
         Columns source (reproduced or pending), change, preset, seed, reference and changed (accuracies in percent),

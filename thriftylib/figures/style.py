@@ -1,4 +1,4 @@
-"""How every figure of the book looks: palette, size of type, scales, and what stands around the axes."""
+"""How every figure of the book looks: palette, size of type, scales, and what is around the axes."""
 
 from __future__ import annotations
 

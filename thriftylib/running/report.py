@@ -121,7 +121,7 @@ class Report:
         runs = [run for table in tables or self._tables.values() for run in table["run"]]
         longest = figures.longest(self.records(), runs)
         if longest is None:
-            display(Markdown("*No training of this page is recorded yet.*"))
+            display(Markdown("*No such training is recorded yet.*"))
             return
         series = figures.curves(longest)
         panels = figures.training_curves(series, title=title, caption=figures.describe(longest))

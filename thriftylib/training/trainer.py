@@ -132,7 +132,7 @@ class Trainer:
         self.batch += 1
         progress.step(self.position)
         if last := self.batch == self.steps:
-            loss, correct = self.sums.tolist()  # waits for a GPU
+            loss, correct = self.sums.tolist()  # synchronises with a GPU
         self.train_seconds += time.monotonic() - started
         if last:
             seen = min(self.batch * self.recipe.batch_size, len(self.order))
