@@ -98,5 +98,5 @@ def test_nothing_but_the_papers_own_files_changes(followed):
         f"book/{PAPER}.md",
         "book/_toc.yml",
     }
-    named = set(re.findall(r"^\| `([\w./]+)` \|", PAGE, re.M))
-    assert changed == named, "the page's table of files"
+    named = set(re.findall(r"^- `([\w./]+)`:", PAGE, re.M))
+    assert changed == named, "the page's list of files"

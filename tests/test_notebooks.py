@@ -251,7 +251,7 @@ def test_a_report_ends_with_what_its_experiments_cost(tmp_path):
         report.training("A title")
         report.ending()
     nothing, words, costs = (output.data for output in seen.outputs)
-    assert "No training of this page is recorded yet" in nothing["text/markdown"]
+    assert "No such training is recorded yet" in nothing["text/markdown"]
     assert "estimates" in words["text/markdown"]
     assert costs["text/html"].count(f"<td>{name}</td>") == 2  # fast and paper
 
