@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from thriftylib.datasets import formats, releases
 from thriftylib.datasets.facts import DATASETS, dataset_info
-from thriftylib.datasets.load import load, normalise
+from thriftylib.datasets.load import Dataset, Split, load
 from thriftylib.errors import DataError
 from thriftylib.spec import Data
 
@@ -450,21 +450,43 @@ def test_label_noise_replaces_that_fraction_by_the_runs_seed():
     assert (replaced > 0.5 * changed / 10).all()
 
 
-def test_normalise_is_totensor_and_normalize():
+def of_random_images(scaling="normalised"):
     info = dataset_info("cifar10")
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    expected = torchvision.transforms.Normalize(info.mean, info.std)(images.double() / 255)
-    torch.testing.assert_close(normalise(images, info).double(), expected, rtol=0, atol=1e-6)
-    assert normalise(images, info, torch.bfloat16).dtype == torch.bfloat16
+    split = Split(images, torch.zeros(8, dtype=torch.int64))
+    return images, Dataset(info, split, split, None, scaling)
+
+
+def test_normalised_is_totensor_and_normalize():
+    images, dataset = of_random_images()
+    expected = torchvision.transforms.Normalize(dataset.info.mean, dataset.info.std)(images.double() / 255)
+    torch.testing.assert_close(dataset.scaled(images).double(), expected, rtol=0, atol=1e-6)
+    assert dataset.scaled(images, torch.bfloat16).dtype == torch.bfloat16
     channels_last = images.contiguous(memory_format=torch.channels_last)
-    assert normalise(channels_last, info).is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(normalise(channels_last, info), normalise(images, info))
+    assert dataset.scaled(channels_last).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(dataset.scaled(channels_last), dataset.scaled(images))
     assert images.dtype == torch.uint8
 
 
+def test_the_scalings_of_caffes_examples():
+    images, dataset = of_random_images("1/256")
+    assert torch.equal(dataset.scaled(images), images / 256)
+    images, dataset = of_random_images("minus mean image")
+    torch.testing.assert_close(dataset.scaled(images), images - images.float().mean(0))
+    other = torch.full_like(images, 7)  # test images lose the mean of the training images
+    torch.testing.assert_close(dataset.scaled(other), 7 - images.float().mean(0).expand(8, -1, -1, -1))
+
+
+def test_the_mean_image_is_that_of_the_images_that_are_trained_on():
+    data = Data(name="digits", validation_images=300, scaling="minus mean image")
+    dataset = load(data)
+    assert len(dataset.train) == 1437 - 300
+    torch.testing.assert_close(dataset.scaled(dataset.train.images).mean(0), torch.zeros(1, 8, 8), rtol=0, atol=1e-3)
+
+
 def test_digits_constants_are_those_of_the_training_images():
-    images = load(Data(name="digits")).train.images
-    values = normalise(images, dataset_info("digits")).double()
+    dataset = load(Data(name="digits"))
+    values = dataset.scaled(dataset.train.images).double()
     assert abs(values.mean()) < 3e-4  # constants have four digits
     assert abs(values.std() - 1) < 3e-4
 

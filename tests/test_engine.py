@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from stepping import CPU, advance, trainer_of
 from torch import nn
 
-from thriftylib.datasets.load import load, normalise
+from thriftylib.datasets.load import load
 from thriftylib.errors import CheckpointError, ThriftyError
 from thriftylib.evidence.records import load_record
 from thriftylib.method import Method
@@ -94,9 +94,7 @@ def test_the_engine_is_a_plain_pytorch_loop(make_run):
         for batch, index in enumerate(order.split(128)):
             pixels = dataset.train.images[index]
             pixels = augment(pixels, run.recipe.augment, stream("cpu", 0, "augment", epoch, batch), [78])
-            loss = F.cross_entropy(
-                network(normalise(pixels, dataset.info)), dataset.train.labels[index], label_smoothing=0.1
-            )
+            loss = F.cross_entropy(network(dataset.scaled(pixels)), dataset.train.labels[index], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -105,7 +103,7 @@ def test_the_engine_is_a_plain_pytorch_loop(make_run):
         torch.testing.assert_close(ours.network.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
     network.eval()
     with torch.no_grad():
-        logits = network(normalise(dataset.test.images, dataset.info))
+        logits = network(dataset.scaled(dataset.test.images))
     assert ours.series["test_accuracy"][-1] == pytest.approx(
         100 * (logits.argmax(1) == dataset.test.labels).double().mean().item()
     )

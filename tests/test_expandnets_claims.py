@@ -18,7 +18,8 @@ from thriftylib.evidence.tables import scoreboard
 from thriftylib.evidence.verdicts import judge
 from thriftylib.options import MethodOptions, NetworkOptions, find
 from thriftylib.paths import claims_dir
-from thriftylib.spec import Constant, Data, Recipe, Run
+from thriftylib.schedules import Constant
+from thriftylib.spec import Data, Recipe, Run
 
 SHEET = load_claims_file(claims_dir() / "expandnets.yaml")
 CLAIMS = {key.removeprefix("expandnets/"): claim for key, claim in SHEET.claims.items()}

@@ -21,7 +21,8 @@ from thriftylib.running.execute import train_missing
 from thriftylib.running.folders import OutputFolders
 from thriftylib.running.plan import plan
 from thriftylib.running.queue import parents_first
-from thriftylib.spec import Named, Steps
+from thriftylib.schedules import Steps
+from thriftylib.spec import Named
 
 OURS = [name for name, shown in EXPERIMENTS.items() if shown.paper == "expandnets"]
 SMALLNETS = [name for name in OURS if name != "expandnets-shared"]

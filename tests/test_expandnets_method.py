@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from stepping import advance, trainer_of
 
-from thriftylib.datasets.load import load, normalise
+from thriftylib.datasets.load import load
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.papers.expandnets_expansion import Expanded
 from thriftylib.papers.expandnets_method import QUANTILES
@@ -56,7 +56,7 @@ def test_resetting_momentum_is_a_new_optimiser_each_epoch(make_run):
             optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9, nesterov=nesterov, weight_decay=1e-3)
             for index in torch.randperm(400, generator=stream("cpu", 0, "order", epoch)).split(128):
                 optimizer.zero_grad()
-                logits = network.train()(normalise(dataset.train.images[index], dataset.info))
+                logits = network.train()(dataset.scaled(dataset.train.images[index]))
                 F.cross_entropy(logits, dataset.train.labels[index]).backward()
                 optimizer.step()
         kept = advance(trainer_of(make_run(epochs=3, nesterov=nesterov, **recipe))).network

@@ -19,7 +19,8 @@ from thriftylib.datasets.facts import DATASETS
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.options import MethodOptions, NetworkOptions, Strict, find
 from thriftylib.paths import results_dir
-from thriftylib.spec import Augment, Constant, Data, Named, OneCycle, Plateau, Recipe, Run, Steps, parse_seeds
+from thriftylib.schedules import Constant, OneCycle, Plateau, Steps
+from thriftylib.spec import Augment, Data, Named, Recipe, Run, parse_seeds
 
 
 class PlainOptions(NetworkOptions, network="test-plain"):

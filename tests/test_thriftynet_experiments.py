@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thriftylib.experiments import experiment
 from thriftylib.experiments import thriftynet_recipes as recipes
-from thriftylib.spec import Plateau
+from thriftylib.schedules import Plateau
 
 
 def test_svhn_widths_are_those_of_the_figure():

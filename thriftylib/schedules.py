@@ -4,8 +4,77 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from thriftylib.spec import OneCycle, Plateau, Recipe, Steps
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
+
+from thriftylib.errors import SpecError
+from thriftylib.options import Strict
+
+if TYPE_CHECKING:
+    from thriftylib.spec import Recipe
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Milestones = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+
+
+class Plateau(Strict):
+    """Multiply the learning rate by ``factor`` when ``monitor`` has not improved for more than ``patience`` epochs.
+
+    As in ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with its default relative threshold of 1e-4.
+    """
+
+    kind: Literal["plateau"] = "plateau"
+    monitor: Literal["test_loss", "train_loss", "validation_loss"] = "test_loss"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    patience: Annotated[int, Field(ge=0)] = 7
+    min_learning_rate: Annotated[float, Field(ge=0)] = 1e-4
+
+
+class Steps(Strict):
+    """Multiply the learning rate by ``factor`` at the start of each epoch in ``milestones`` (counted from 0)."""
+
+    kind: Literal["steps"] = "steps"
+    milestones: Milestones
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise SpecError(f"milestones = {list(self.milestones)}: must rise strictly")
+        return self
+
+
+class OneCycle(Strict):
+    """Linear warm-up over the fraction ``warmup`` of all steps, then down to ``final_factor`` x the learning rate."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    kind: Literal["one-cycle"] = "one-cycle"
+    warmup: Fraction = 0.2
+    anneal: Literal["cosine", "linear"] = "cosine"
+    # Records call it "final", and a run's id is the hash of that text.
+    final_factor: Fraction = Field(
+        0.0, validation_alias=AliasChoices("final_factor", "final"), serialization_alias="final"
+    )
+
+
+class Constant(Strict):
+    """The learning rate never changes."""
+
+    kind: Literal["constant"] = "constant"
+
+
+class Inverse(Strict):
+    """Caffe's policy ``inv``: at step t (from 0) the learning rate is multiplied by (1 + gamma t) ** -power."""
+
+    kind: Literal["inverse"] = "inverse"
+    gamma: Annotated[float, Field(gt=0)] = 1e-4
+    power: Annotated[float, Field(gt=0)] = 0.75
+
+
+Schedule = Annotated[Plateau | Steps | OneCycle | Constant | Inverse, Field(discriminator="kind")]
 
 _THRESHOLD, _MIN_CHANGE = 1e-4, 1e-8  # PyTorch's defaults: relative improvement, smallest change of the learning rate
 
@@ -25,6 +94,8 @@ def learning_rate(
             return _after_plateaus(schedule, peak, monitored)
         case OneCycle():
             return peak * _cycle(schedule, epoch * steps_per_epoch + step, recipe.epochs * steps_per_epoch)
+        case Inverse():
+            return peak * (1 + schedule.gamma * (epoch * steps_per_epoch + step)) ** -schedule.power
     return peak
 
 

@@ -7,11 +7,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
+from pydantic import Field, JsonValue, ValidationInfo, model_validator
 
 from thriftylib.datasets.facts import DatasetInfo, dataset_info
 from thriftylib.errors import SpecError
 from thriftylib.options import MethodOptions, NetworkOptions, Strict, find
+from thriftylib.schedules import Count, Fraction, Schedule, Steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,59 +20,11 @@ if TYPE_CHECKING:
     from thriftylib.cost import Cost
 
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Milestones = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
 
 
-class Plateau(Strict):
-    """Multiply the learning rate by ``factor`` when ``monitor`` has not improved for more than ``patience`` epochs.
-
-    As in ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with its default relative threshold of 1e-4.
-    """
-
-    kind: Literal["plateau"] = "plateau"
-    monitor: Literal["test_loss", "train_loss", "validation_loss"] = "test_loss"
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    patience: Annotated[int, Field(ge=0)] = 7
-    min_learning_rate: Annotated[float, Field(ge=0)] = 1e-4
-
-
-class Steps(Strict):
-    """Multiply the learning rate by ``factor`` at the start of each epoch in ``milestones`` (counted from 0)."""
-
-    kind: Literal["steps"] = "steps"
-    milestones: Milestones
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise SpecError(f"milestones = {list(self.milestones)}: must rise strictly")
-        return self
-
-
-class OneCycle(Strict):
-    """Linear warm-up over the fraction ``warmup`` of all steps, then down to ``final_factor`` x the learning rate."""
-
-    model_config = ConfigDict(serialize_by_alias=True)
-
-    kind: Literal["one-cycle"] = "one-cycle"
-    warmup: Fraction = 0.2
-    anneal: Literal["cosine", "linear"] = "cosine"
-    # Records call it "final", and a run's id is the hash of that text.
-    final_factor: Fraction = Field(
-        0.0, validation_alias=AliasChoices("final_factor", "final"), serialization_alias="final"
-    )
-
-
-class Constant(Strict):
-    """The learning rate never changes."""
-
-    kind: Literal["constant"] = "constant"
-
-
-Schedule = Annotated[Plateau | Steps | OneCycle | Constant, Field(discriminator="kind")]
+Scaling = Literal["normalised", "1/256", "minus mean image"]
+"""How a network reads pixels of 0 to 255: by the data set's mean and deviation of each channel; or as in Caffe's
+examples, times 1/256, or minus the mean of the training images at each pixel."""
 
 
 class Augment(Strict):
@@ -110,6 +63,7 @@ class Recipe(Strict):
     nesterov: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     weight_decay_on: Literal["all", "weights"] = "all"  # "weights": convolutions and linear layers, no 1-d parameter
+    bias_rate: Positive = Field(1.0, exclude_if=lambda value: value == 1)  # learning rate of biases over the weights'
     label_smoothing: Fraction = 0.0
     schedule: Schedule
     augment: Augment = Augment()
@@ -132,6 +86,7 @@ class Data(Strict):
     test_images: Count | None = None  # likewise of the test set
     validation_images: Annotated[int, Field(ge=0)] = 0  # carved from the training images by a fixed seed
     label_noise: Fraction = 0.0  # of training labels replaced by a uniformly drawn class, by the run's seed
+    scaling: Scaling = Field("normalised", exclude_if=lambda value: value == "normalised")  # left out: it came later
 
     @property
     def info(self) -> DatasetInfo:

@@ -39,6 +39,27 @@ class Dataset:
     train: Split
     test: Split
     validation: Split | None
+    scaling: str = "normalised"  # see thriftylib.spec.Data
+
+    def scaled(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """uint8 images (N, C, H, W) to floats as the run's data says; the memory format stays.
+
+        Computed in fp32 as one multiplication and addition, and only then rounded to ``dtype``.
+        """
+        scale, shift = self._scale_and_shift
+        return images.to(torch.float32).mul_(scale).add_(shift).to(dtype)
+
+    @functools.cached_property
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """On the images' device: kept, since each copy to a GPU would wait for it."""
+        device = self.train.images.device
+        if self.scaling == "1/256":
+            return torch.tensor(1 / 256, device=device), torch.zeros((), device=device)
+        if self.scaling == "minus mean image":
+            mean = self.train.images.sum(0, dtype=torch.int64).double() / len(self.train)
+            return torch.ones((), device=device), -mean.float()
+        mean, std = torch.tensor(self.info.mean, dtype=torch.float64), torch.tensor(self.info.std, dtype=torch.float64)
+        return tuple(x.to(torch.float32).view(-1, 1, 1).to(device) for x in (1 / (255 * std), -mean / std))
 
 
 def load(
@@ -84,23 +105,7 @@ def load(
         replaced = torch.randperm(len(train), generator=noisy)[: round(data.label_noise * len(train))]
         train.labels[replaced] = torch.randint(len(info.classes), (len(replaced),), generator=noisy)
     splits = (part and Split(part.images.to(device), part.labels.to(device)) for part in (train, test, validation))
-    return Dataset(info, *splits)
-
-
-def normalise(images: Tensor, info: DatasetInfo, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 images (N, C, H, W) to floats, (value / 255 - mean) / std per channel; the memory format stays.
-
-    Computed in fp32 as one multiplication and addition, and only then rounded to ``dtype``.
-    """
-    scale, shift = _scale_and_shift(info, images.device)
-    return images.to(torch.float32).mul_(scale).add_(shift).to(dtype)
-
-
-@functools.lru_cache
-def _scale_and_shift(info: DatasetInfo, device: torch.device) -> tuple[Tensor, Tensor]:
-    """1 / (255 std) and -mean / std, (C, 1, 1): kept, since each copy to a GPU would wait for it."""
-    mean, std = torch.tensor(info.mean, dtype=torch.float64), torch.tensor(info.std, dtype=torch.float64)
-    return tuple(x.to(torch.float32).view(-1, 1, 1).to(device) for x in (1 / (255 * std), -mean / std))
+    return Dataset(info, *splits, data.scaling)
 
 
 def _read(info: DatasetInfo, root: Path, download: bool) -> tuple[Arrays, Arrays]:

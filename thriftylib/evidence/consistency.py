@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from thriftylib.errors import RecordError
 from thriftylib.evidence.series import SERIES, points
 from thriftylib.options import NetworkOptions
-from thriftylib.schedules import learning_rate, steps_per_epoch
-from thriftylib.spec import Plateau, Run
+from thriftylib.schedules import Plateau, learning_rate, steps_per_epoch
+from thriftylib.spec import Run
 
 if TYPE_CHECKING:
     from thriftylib.evidence.records import Record

@@ -8,7 +8,8 @@ to medium confidence that the authors used exactly this. The first runs recorded
 from __future__ import annotations
 
 from thriftylib.experiments.recipes import CIFAR, for_digits, like
-from thriftylib.spec import OneCycle, Recipe, Steps
+from thriftylib.schedules import OneCycle, Steps
+from thriftylib.spec import Recipe
 
 INFERRED = Recipe(
     name="dacnn-reading",

@@ -9,7 +9,8 @@ the first convolution undoes the common factor; the relative weight of blue, 1.0
 from __future__ import annotations
 
 from thriftylib.experiments.recipes import CIFAR, for_digits, like
-from thriftylib.spec import OneCycle, Recipe, Steps
+from thriftylib.schedules import OneCycle, Steps
+from thriftylib.spec import Recipe
 
 # 0.01, 0.001 and 0.0001 for 50 epochs each. That momentum is reset at each epoch's start is an option of the method.
 AUTHORS = Recipe(

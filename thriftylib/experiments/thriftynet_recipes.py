@@ -7,7 +7,8 @@ and dev, March to July 2020); which of them made which figure is inferred from t
 from __future__ import annotations
 
 from thriftylib.experiments.recipes import CIFAR, augmented, for_digits, like
-from thriftylib.spec import OneCycle, Plateau, Recipe, Steps
+from thriftylib.schedules import OneCycle, Plateau, Steps
+from thriftylib.spec import Recipe
 
 
 def by_test_loss(patience: int, min_learning_rate: float = 1e-4) -> Plateau:

@@ -26,7 +26,7 @@ from thriftylib.cost import Cost, Size
 from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape
 from thriftylib.papers.networks import Counts, NormInitOptions, check_size, conv_norm_terms
-from thriftylib.spec import Count
+from thriftylib.schedules import Count
 
 if TYPE_CHECKING:
     from torch import nn

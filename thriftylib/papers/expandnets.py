@@ -24,7 +24,8 @@ from thriftylib.cost import Cost, Size
 from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, MethodOptions, NetworkOptions
 from thriftylib.papers.networks import Counts, conv_norm_terms
-from thriftylib.spec import Count, Positive
+from thriftylib.schedules import Count
+from thriftylib.spec import Positive
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,8 @@ from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, MethodOptions, NetworkOptions
-from thriftylib.spec import NO_NETWORK, Count
+from thriftylib.schedules import Count
+from thriftylib.spec import NO_NETWORK
 
 if TYPE_CHECKING:
     from torch import nn

@@ -28,7 +28,7 @@ from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, NetworkOptions
 from thriftylib.papers.networks import resnet_terms
-from thriftylib.spec import Count
+from thriftylib.schedules import Count
 
 if TYPE_CHECKING:
     from torch import nn

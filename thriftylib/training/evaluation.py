@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thriftylib.datasets.load import Dataset, Split, normalise
+from thriftylib.datasets.load import Dataset, Split
 from thriftylib.training.device import Precision, autocast
 
 BATCH = 500  # images; small enough for the caches of a CPU, large enough for a GPU
 
 
 def as_input(images: Tensor, dataset: Dataset, precision: Precision) -> Tensor:
-    """uint8 (N, C, H, W) as the network reads it: normalised, channels last, in the precision of its activations."""
+    """uint8 (N, C, H, W) as the network reads it: scaled, channels last, in the precision of its activations."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return normalise(images, dataset.info, dtype).contiguous(memory_format=torch.channels_last)
+    return dataset.scaled(images, dtype).contiguous(memory_format=torch.channels_last)
 
 
 def right(logits: Tensor, labels: Tensor) -> Tensor:

@@ -42,13 +42,22 @@ def build(run: Run, parent: Parent | None) -> tuple[Method, nn.Module]:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD as the recipe says; "weights" excludes everything but convolution and linear kernels from decay."""
-    weights = {m.weight for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    decayed = [p for p in network.parameters() if recipe.weight_decay_on == "all" or p in weights]
-    others = [p for p in network.parameters() if recipe.weight_decay_on == "weights" and p not in weights]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """SGD as the recipe says, a group for each pair of weight decay and ``rate``, the factor to the learning rate."""
+    kernels = {m.weight for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    biases = {m.bias for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        is_decayed = recipe.weight_decay_on == "all" or parameter in kernels
+        groups.setdefault((not is_decayed, recipe.bias_rate != 1 and parameter in biases), []).append(parameter)
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        [
+            {
+                "params": parameters,
+                "weight_decay": 0.0 if undecayed else recipe.weight_decay,
+                "rate": recipe.bias_rate if is_bias else 1.0,
+            }
+            for (undecayed, is_bias), parameters in sorted(groups.items(), key=lambda item: item[0])
+        ],
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
@@ -125,7 +134,7 @@ class Trainer:
         monitored = self.series.get(getattr(self.recipe.schedule, "monitor", ""), [])
         lr = learning_rate(self.recipe, self.epoch, self.batch, self.steps, monitored)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("rate", 1.0)
         with fast_path.sharing(self.network):
             self._train_step(self.order[self.batch * self.recipe.batch_size :][: self.recipe.batch_size])
         self.method.after_step(self.network, self.optimizer, lr)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from thriftylib.experiments.base import Configuration, register
-from thriftylib.spec import Augment, Data, Named, OneCycle, Recipe, Run, Steps
+from thriftylib.schedules import OneCycle, Steps
+from thriftylib.spec import Augment, Data, Named, Recipe, Run
 
 # A recipe's name means this recipe for ever: claims and records refer to it. Another value is another recipe.
 AUTHORS = Recipe(  # TODO: the authors' recipe, with the section of the paper that states it

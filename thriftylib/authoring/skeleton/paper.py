@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from thriftylib.cost import Cost, batch_norm, conv, linear
 from thriftylib.options import ImageShape, NetworkOptions
-from thriftylib.spec import Count
+from thriftylib.schedules import Count
 
 if TYPE_CHECKING:
     from torch import nn
