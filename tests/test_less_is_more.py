@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch_pruning as pruning
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stepping import advance, trainer_of
@@ -300,7 +301,7 @@ def test_what_is_kept_computes_what_was_trained(make_run, tmp_path, network, con
 
 def test_torch_pruning_removes_the_same(make_run):
     """An independent implementation of removal, over its own dependency graph."""
-    pruning = pytest.importorskip("torch_pruning")
+
     trainer = trainer_of(pruned_run(make_run, recipe={"epochs": 3}))
     advance(trainer)
     network = trainer.network.to(memory_format=torch.contiguous_format).eval()

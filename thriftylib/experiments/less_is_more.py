@@ -75,8 +75,8 @@ def configuration(
 def table(preset: str) -> list[Configuration]:
     """What does it cost to remove most neurons of the first linear layer while training?
 
-    paper: each network without constraint, and with the strength that leaves as many neurons as the table has (11 of 500,
-    17 of 64). Ours: a control that the paper lacks, the small network trained from its start without constraint.
+    paper: each network without constraint, and with the strength that leaves as many neurons as the table has (11 of
+    500, 17 of 64). Ours: a control that the paper lacks, the small network trained from its start without constraint.
     """
     grid = []
     for network, (strength, left) in POINTS.items():

@@ -1,9 +1,9 @@
 """How Less Is More's networks are trained: the solvers of Caffe's examples, ours on CIFAR-size images, one for seconds.
 
-The authors' schedules are not known. Caffe counts iterations and we count epochs, since each ends with an evaluation: 11
-epochs of MNIST are 10,318 iterations where Caffe's solver has 10,000; 10 epochs of CIFAR-10 are its 5,000. Caffe reads
-images in a fixed order and we shuffle each epoch. Momentum here holds gradients, and Caffe's holds steps: the two part
-where the learning rate changes, for about ten steps.
+The authors' schedules are not known. Caffe counts iterations and we count epochs, since each ends with an evaluation:
+11 epochs of MNIST are 10,318 iterations where Caffe's solver has 10,000; 10 epochs of CIFAR-10 are its 5,000. Caffe
+reads images in a fixed order and we shuffle each epoch. Momentum here holds gradients, and Caffe's holds steps: the two
+part where the learning rate changes, for about ten steps.
 """
 
 from __future__ import annotations

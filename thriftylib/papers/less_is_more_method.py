@@ -144,8 +144,8 @@ def low_rank(weight: Tensor, bias: Tensor | None, step: float) -> None:
 
     The exact operator has no closed form, since the unfoldings share their entries. This is the mean of the three
     operators of a single unfolding, a proximal average (READING). A linear neuron's unfoldings have its norm as their
-    one singular value: there it is group sparsity. A filter's bias is no part of the tensor: a block of its own, of rank
-    one, so that its absolute value is thresholded (READING).
+    one singular value: there it is group sparsity. A filter's bias is no part of the tensor: a block of its own, of
+    rank one, so that its absolute value is thresholded (READING).
 
     Args:
         weight: (neurons, C, H, W), or (neurons, features).
