@@ -58,8 +58,11 @@ class Experiment:
         """
         if preset not in PRESETS:
             raise SpecError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
-        grids = ("paper", "fast") if preset == "recorded" else (preset,)
-        return [configuration for grid in grids for configuration in _configurations(self.name, grid)]
+        if preset != "recorded":
+            return list(_configurations(self.name, preset))
+        paper = _configurations(self.name, "paper")
+        known = {configuration.run.id for configuration in paper}
+        return [*paper, *(each for each in _configurations(self.name, "fast") if each.run.id not in known)]
 
     def runs(self, preset: str, seeds: list[int]) -> list[Run]:
         """Every run of a preset: seed by seed, so that a training cut short has the whole figure once."""

@@ -43,7 +43,7 @@ def configuration(
     preset: str,
     network: str,
     strength: float,
-    layers: tuple[str, ...] = FIRST_LINEAR,
+    constrained: tuple[str, ...] = FIRST_LINEAR,
     *,
     held_out: int = 0,
     recipe: Recipe | None = None,
@@ -52,13 +52,16 @@ def configuration(
     options: dict[str, Any] | None = None,
     **labels: str | int | float,
 ) -> Configuration:
-    """A network from seed 0 with a group-sparsity ``strength`` on ``layers``; ``method`` changes the constraint."""
+    """A network from seed 0 with a group-sparsity ``strength`` on ``constrained``; ``method`` changes the constraint.
+
+    A run takes minutes on a CPU, so ``fast`` is ``paper``.
+    """
     name, data, own = _NETWORKS[network]
     options = options or {}
     if preset == "smoke":
         data, own, recipe, options = Data(name="digits"), recipes.SMOKE, None, _TINY[network] | options
         held_out //= 50
-    constraint = {"group_sparsity": strength, "layers": list(layers), **(method or {})}
+    constraint = {"group_sparsity": strength, "layers": list(constrained), **(method or {})}
     run = Run(
         network=Named(name=name, options=options),
         data=data.model_copy(update={"validation_images": held_out}),
