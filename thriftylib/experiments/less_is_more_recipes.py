@@ -23,25 +23,10 @@ LENET = Recipe(  # examples/mnist/lenet_solver.prototxt
     schedule=Inverse(gamma=1e-4, power=0.75),
 )
 LONG_LENET = like(LENET, "caffe-lenet-long", epochs=33)
-QUICK = Recipe(  # examples/cifar10/cifar10_quick_solver.prototxt, then its _lr1
-    name="cifar10-quick",
-    epochs=10,
-    batch_size=100,
-    learning_rate=0.001,
-    momentum=0.9,
-    weight_decay=0.004,  # biases too
-    bias_rate=2.0,
-    schedule=Steps(milestones=(8,), factor=0.1),  # after 4,000 iterations
-)
-# AlexNet's and VGG-13's linear layers on CIFAR-10, minutes on a GPU: ours.
-FAST = Recipe(
-    name="less-is-more-fast",
-    epochs=20,
-    batch_size=125,
-    learning_rate=0.02,
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule=OneCycle(warmup=0.2),
-    augment=CIFAR,
-)
-SMOKE = for_digits(FAST, "less-is-more-smoke", learning_rate=0.05, bias_rate=2.0)
+LARGE_STEPS = like(LENET, "caffe-lenet-large-steps", learning_rate=0.03)
+# examples/cifar10/cifar10_quick_solver.prototxt, then its _lr1 after 4,000 iterations
+DROP = Steps(milestones=(8,), factor=0.1)
+QUICK = like(LENET, "cifar10-quick", epochs=10, batch_size=100, learning_rate=0.001, weight_decay=0.004, schedule=DROP)
+CYCLE = OneCycle(warmup=0.2)  # AlexNet's and VGG-13's linear layers on CIFAR-10, minutes on a GPU: ours
+FAST = like(LENET, "less-is-more-fast", epochs=20, batch_size=125, learning_rate=0.02, schedule=CYCLE, augment=CIFAR)
+SMOKE = for_digits(FAST, "less-is-more-smoke", learning_rate=0.05)

@@ -111,11 +111,11 @@ class CaffeOptions(NetworkOptions):
         """With the biases of all layers; pools, ReLU and normalisation across channels cost nothing in our counting."""
         terms = []
         for layer, inputs, size in self.placed(image_shape, classes):
+            shape = (layer.name, inputs, layer.outputs)
             if layer.kind == "linear":
-                terms.append(cost.linear(layer.name, inputs, layer.outputs))
+                terms.append(cost.linear(*shape))
             elif layer.kind == "conv":
-                shape = (inputs, layer.outputs, layer.kernel)
-                terms.append(cost.conv(layer.name, *shape, [size], groups=layer.groups, bias=True))
+                terms.append(cost.conv(*shape, layer.kernel, [size], groups=layer.groups, bias=True))
         return Cost(tuple(terms))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
@@ -141,7 +141,7 @@ class LeNetOptions(CaffeOptions, network="caffe-lenet"):
         for i, width in enumerate(self.widths, start=1):
             table += [Layer("conv", f"conv{i}", width, 5, padding=self.padding), Layer("max", f"pool{i}", 0, 2, 2)]
             table += [Layer("relu", f"relu{i}")] * self.relu
-        return [*table, Layer("linear", "ip1", self.hidden), Layer("relu", "relu_ip1"), Layer("linear", "ip2", classes)]
+        return [*table, *_rectified("linear", "ip1", self.hidden), Layer("linear", "ip2", classes)]
 
 
 class Cifar10QuickOptions(CaffeOptions, network="cifar10-quick"):
@@ -160,14 +160,11 @@ class Cifar10QuickOptions(CaffeOptions, network="cifar10-quick"):
             Layer("conv", "conv1", first, 5, padding=2, std=1e-4),
             Layer("max", "pool1", 0, 3, 2),
             Layer("relu", "relu1"),
-            Layer("conv", "conv2", second, 5, padding=2, std=0.01),
-            Layer("relu", "relu2"),
+            *_rectified("conv", "conv2", second, 5, padding=2, std=0.01),
             Layer("average", "pool2", 0, 3, 2),
-            Layer("conv", "conv3", third, 5, padding=2, std=0.01),
-            Layer("relu", "relu3"),
+            *_rectified("conv", "conv3", third, 5, padding=2, std=0.01),
             Layer("average", "pool3", 0, 3, 2),
-            Layer("linear", "ip1", self.hidden, std=0.1),
-            *[Layer("relu", "relu_ip1")] * self.relu,
+            *_rectified("linear", "ip1", self.hidden, std=0.1)[: 1 + self.relu],
             Layer("linear", "ip2", classes, std=0.1),
         ]
 
@@ -185,26 +182,19 @@ class AlexNetOptions(CaffeOptions, network="caffe-alexnet"):
         fc6, fc7 = self.hidden
         first = {"kernel": 5, "padding": 2} if self.small else {"kernel": 11, "stride": 4}
         return [
-            Layer("conv", "conv1", 96, **first, std=0.01),
-            Layer("relu", "relu1"),
+            *_rectified("conv", "conv1", 96, **first, std=0.01),
             Layer("lrn", "norm1"),
             Layer("max", "pool1", 0, 3, 2),
-            Layer("conv", "conv2", 256, 5, padding=2, groups=2, std=0.01, bias=0.1),
-            Layer("relu", "relu2"),
+            *_rectified("conv", "conv2", 256, 5, padding=2, groups=2, std=0.01, bias=0.1),
             Layer("lrn", "norm2"),
             Layer("max", "pool2", 0, 3, 2),
-            Layer("conv", "conv3", 384, 3, padding=1, std=0.01),
-            Layer("relu", "relu3"),
-            Layer("conv", "conv4", 384, 3, padding=1, groups=2, std=0.01, bias=0.1),
-            Layer("relu", "relu4"),
-            Layer("conv", "conv5", 256, 3, padding=1, groups=2, std=0.01, bias=0.1),
-            Layer("relu", "relu5"),
+            *_rectified("conv", "conv3", 384, 3, padding=1, std=0.01),
+            *_rectified("conv", "conv4", 384, 3, padding=1, groups=2, std=0.01, bias=0.1),
+            *_rectified("conv", "conv5", 256, 3, padding=1, groups=2, std=0.01, bias=0.1),
             Layer("max", "pool5", 0, 3, 2),
-            Layer("linear", "fc6", fc6, std=0.005, bias=0.1),
-            Layer("relu", "relu6"),
+            *_rectified("linear", "fc6", fc6, std=0.005, bias=0.1),
             Layer("dropout", "drop6"),
-            Layer("linear", "fc7", fc7, std=0.005, bias=0.1),
-            Layer("relu", "relu7"),
+            *_rectified("linear", "fc7", fc7, std=0.005, bias=0.1),
             Layer("dropout", "drop7"),
             Layer("linear", "fc8", classes, std=0.01),
         ]
@@ -223,8 +213,13 @@ class Vgg13Options(CaffeOptions, network="vgg13"):
         table = []
         for stage, width in enumerate((64, 128, 256, 512, 512), start=1):
             for i in (1, 2):
-                table += [Layer("conv", f"conv{stage}_{i}", width, 3, padding=1), Layer("relu", f"relu{stage}_{i}")]
+                table += _rectified("conv", f"conv{stage}_{i}", width, 3, padding=1)
             table += [Layer("max", f"pool{stage}", 0, 2, 2)]
         for i, width in zip((6, 7), self.hidden, strict=True):
-            table += [Layer("linear", f"fc{i}", width), Layer("relu", f"relu{i}"), Layer("dropout", f"drop{i}")]
+            table += [*_rectified("linear", f"fc{i}", width), Layer("dropout", f"drop{i}")]
         return [*table, Layer("linear", "fc8", classes)]
+
+
+def _rectified(kind: Literal["conv", "linear"], name: str, *shape: int, **more: float) -> list[Layer]:
+    """A layer and the ReLU after it."""
+    return [Layer(kind, name, *shape, **more), Layer("relu", f"relu_{name}")]

@@ -49,7 +49,7 @@ class LessIsMore(Method):
         self.hidden = [name for name, _ in _layers(network)][:-1]
         self.constrained = _constrained(network, self.options)
         self.first_linear = next(name for name, layer in _layers(network) if isinstance(layer, nn.Linear))
-        self.before = _parameters(network), _width(network.get_submodule(self.first_linear))
+        self.before = _parameters(network), len(network.get_submodule(self.first_linear).weight)
         return network
 
     def epoch_starts(self, network: nn.Module, optimizer: Optimizer, epoch: int) -> None:
@@ -91,8 +91,8 @@ class LessIsMore(Method):
         layers = {name: network.get_submodule(name) for name in self.hidden}
         removed = parameters - _parameters(network)
         return {
-            **{f"neurons_{name}": _width(layer) for name, layer in layers.items()},
-            "neurons_removed": 100 * (1 - _width(layers[self.first_linear]) / width),
+            **{f"neurons_{name}": len(layer.weight) for name, layer in layers.items()},
+            "neurons_removed": 100 * (1 - len(layers[self.first_linear].weight) / width),
             "parameters_removed": 100 * removed / parameters,
             "memory_removed": 4 * removed / _MIB,
             "constant_neurons": sum(int((~_with_weights(layer)).sum()) for layer in layers.values()),
@@ -190,10 +190,6 @@ def _clear_momentum(optimizer: Optimizer, layer: Neurons, bias: Tensor | None) -
 def _with_weights(layer: Neurons) -> Tensor:
     """Which neurons have a weight that is not zero, (neurons,) bool."""
     return (layer.weight != 0).flatten(1).any(1)
-
-
-def _width(layer: Neurons) -> int:
-    return layer.weight.shape[0]
 
 
 def _parameters(network: nn.Module) -> int:
