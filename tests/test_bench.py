@@ -88,6 +88,18 @@ def test_overparameterised_blocks_are_merged_in_a_row_of_their_own(two_processor
     assert record.what.endswith("trained as CK+FC of rate 4")
 
 
+def test_lenet_with_and_without_constraint(without_peaks):
+    record = measure.bench_lenet(threads=1, **TINY)
+    assert (record.name, record.baseline) == ("lenet", "plain")
+    assert list(record.variants) == ["plain", "group-sparsity", "low-rank"]
+
+
+def test_a_way_may_change_the_method():
+    run = measure.bench_run({"name": "caffe-lenet"}, 3, 4, {"name": "less-is-more", "options": {}}, data="mnist")
+    network = Way("constrained", ("engine",), method={"group_sparsity": 0.5}).trainer(run).method
+    assert network.options.group_sparsity == 0.5
+
+
 def test_a_different_result_is_not_timed(monkeypatch):
     monkeypatch.setattr(
         AuthorsFormulation, "forward", lambda self, x, before=AuthorsFormulation.forward: before(self, 1.01 * x)

@@ -11,9 +11,11 @@ from stepping import advance, trainer_of
 from torch import nn
 
 from thriftylib.datasets.load import load
-from thriftylib.errors import SpecError
+from thriftylib.errors import RunError, SpecError
 from thriftylib.options import MethodOptions, NetworkOptions, find
 from thriftylib.papers.less_is_more_method import group_sparsity, low_rank
+from thriftylib.running.execute import train_missing
+from thriftylib.running.folders import OutputFolders
 from thriftylib.training.counting import count
 from thriftylib.training.engine import train
 from thriftylib.training.evaluation import as_input
@@ -394,8 +396,16 @@ def test_wrong_input_is_named(network, changes, message):
 
 def test_a_layer_without_neurons_ends_the_training(make_run, tmp_path):
     run = pruned_run(make_run, group_sparsity=5.0, layers=["ip1"])
-    with pytest.raises(SpecError, match=r"no neuron of ip1 is left; group_sparsity = 5 is too strong"):
+    with pytest.raises(RunError, match=r"no neuron of ip1 is left; group_sparsity = 5 is too strong"):
         train(run, results=tmp_path, progress=False)
+
+
+def test_a_run_that_cannot_go_on_leaves_the_others(make_run, tmp_path, capsys):
+    runs = [pruned_run(make_run, group_sparsity=strength, layers=["ip1"]) for strength in (5.0, 0.1)]
+    done = train_missing(runs, OutputFolders(tmp_path), threads=1, progress=False)
+    assert list(done.records) == [runs[1].id]
+    assert (done.missing, done.failed, done.stopped) == ([runs[0]], [runs[0]], "left out")
+    assert "no neuron of ip1 is left; group_sparsity = 5 is too strong" in capsys.readouterr().err
 
 
 def test_the_pools_mean_image_and_method_fit_together(make_run):

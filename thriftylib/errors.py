@@ -24,6 +24,10 @@ class DiedError(ThriftyError):
     """A training's process that ended by itself, killed or broken: a failure, and no mistake in the call."""
 
 
+class RunError(ThriftyError):
+    """A training that cannot go on, as its method has found; other runs are not concerned."""
+
+
 class BusyError(ThriftyError):
     """A run that another process is training now, in the same folder: names the process."""
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from thriftylib.bench.record import BenchRecord, Variant
 from thriftylib.bench.ways import Way, bench_run, random_images
 from thriftylib.errors import ThriftyError
-from thriftylib.spec import Run
+from thriftylib.spec import Augment, Run
 from thriftylib.training.device import device_name, keep_freed_memory
 from thriftylib.training.provenance import provenance, versions
 
@@ -77,6 +77,23 @@ def bench_thriftynet(
         ways["bf16"] = replace(ENGINE["kernels"], what="fast paths in bf16", precision="bf16")
     what = f"ThriftyNet mb1, {filters} filters, {iterations} iterations, batch {batch_size}, 32x32"
     return measure("thriftynet", what, run, ways, rounds=rounds, **settings)
+
+
+def bench_lenet(*, batch_size: int = 64, rounds: int = 5, **settings) -> BenchRecord:
+    """Training steps of Caffe's LeNet, with the proximal steps of Less Is More on all its hidden neurons, and without.
+
+    ``settings`` and what it raises are those of :func:`measure`.
+    """
+    method = {"name": "less-is-more", "options": {}}
+    steps = SMALLNET_STEPS * (rounds + 1) + 2
+    run = bench_run({"name": "caffe-lenet"}, steps, batch_size, method, data="mnist", augment=Augment())
+    engine = ENGINE["plain"]
+    ways = {"plain": replace(engine, what="our plain path, no constraint")}
+    for name, what in (("group-sparsity", "group sparsity"), ("low-rank", "tensor low rank")):
+        constraint = {name.replace("-", "_"): 1e-3}
+        ways[name] = replace(engine, what=f"with a proximal step of {what} after each", method=constraint)
+    what = f"Caffe's LeNet, batch {batch_size}, 28x28"
+    return measure("lenet", what, run, ways, steps=SMALLNET_STEPS, rounds=rounds, **settings)
 
 
 def measure(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +28,13 @@ class Way:
     parts: tuple[Literal["authors", "engine", "merged", "kernels"], ...] = ()
     precision: Precision = "fp32"
     in_parallel: int = 1  # trainings at once, which share the threads, but have one each at least
+    method: Mapping[str, Any] | None = None  # options of the run's method that it changes
 
     def trainer(self, run: Run) -> Trainer:
         """Our engine before its first step, with the parts that it uses."""
+        if self.method is not None:
+            method = {"name": run.method.name, "options": {**run.method.options, **self.method}}
+            run = Run.model_validate({**run.model_dump(), "method": method})
         split = Split(*random_images(run))
         dataset = Dataset(run.data.info, split, split, None)
         training = Trainer(run, dataset, torch.device("cpu"), self.precision)
@@ -61,18 +65,20 @@ class Way:
             yield
 
 
-def bench_run(network: dict, steps: int, batch_size: int, method: dict | None = None) -> Run:
-    """A run on random images of CIFAR-10's shape; ``steps`` are more than the bench needs: an epoch must not end."""
+def bench_run(
+    network: dict, steps: int, batch_size: int, method: dict | None = None, data: str = "cifar10", **changes: Any
+) -> Run:
+    """A run on random images of a data set's shape; ``steps`` are more than the bench needs: an epoch must not end."""
     schedule, augment = {"kind": "constant"}, Augment(crop=4, flip=True)
     recipe = Recipe(
         name="bench", epochs=1, batch_size=batch_size, learning_rate=0.01, schedule=schedule, augment=augment
     )
-    data = {"name": "cifar10", "train_images": steps * batch_size}
-    return Run(network=network, data=data, recipe=recipe, method=method)
+    recipe = recipe.model_copy(update=changes)
+    return Run(network=network, data={"name": data, "train_images": steps * batch_size}, recipe=recipe, method=method)
 
 
 def random_images(run: Run) -> tuple[Tensor, Tensor]:
-    """Random uint8 images (N, 3, 32, 32) and labels (N,)."""
+    """Random uint8 images (N, C, H, W) and labels (N,)."""
     generator, info = torch.Generator().manual_seed(0), run.data.info
     shape = (run.data.training_images, *info.image_shape)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator)

@@ -13,7 +13,7 @@ from thriftylib.errors import SpecError
 from thriftylib.options import suggest
 from thriftylib.paths import results_dir
 
-OPTIONS = {"smallnet": ("kernel", "convs", "linear"), "thriftynet": ("filters", "iterations")}
+OPTIONS = {"smallnet": ("kernel", "convs", "linear"), "thriftynet": ("filters", "iterations"), "lenet": ()}
 COLUMNS = ("variant", "what", "precision", "images/s", "x as fast", "this alone", "peak MiB", "x memory")
 
 
@@ -24,7 +24,7 @@ class Convs(StrEnum):
 
 
 def bench(
-    what: Annotated[str, typer.Argument(metavar="smallnet|thriftynet", help="Which network is trained.")],
+    what: Annotated[str, typer.Argument(metavar="smallnet|thriftynet|lenet", help="Which network is trained.")],
     filters: Annotated[int | None, typer.Option(min=3, help="thriftynet: else 172.")] = None,
     iterations: Annotated[int | None, typer.Option(min=5, help="thriftynet: else 20.")] = None,
     kernel: Annotated[int | None, typer.Option(help="smallnet: 3, 5, 7 or 9; else 3.")] = None,
@@ -47,7 +47,9 @@ def bench(
     given |= {"convs": convs and convs.value, "batch_size": batch_size}
     given = {option: value for option, value in given.items() if value is not None}
     if foreign := sorted(given.keys() - {*OPTIONS[name], "batch_size"}):
-        raise SpecError(f"--{foreign[0]} does not go with bench {name}; its own options: {', '.join(OPTIONS[name])}")
+        raise SpecError(
+            f"--{foreign[0]} does not go with bench {name}; its own options: {', '.join(OPTIONS[name]) or 'none'}"
+        )
     from thriftylib.bench import measure
     from thriftylib.bench.record import save_bench
 

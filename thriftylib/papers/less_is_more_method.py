@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from thriftylib.errors import SpecError
+from thriftylib.errors import RunError, SpecError
 from thriftylib.method import Method, Parent
 from thriftylib.narrowing import narrow
 from thriftylib.papers.less_is_more import LessIsMoreOptions
@@ -77,7 +77,7 @@ class LessIsMore(Method):
         """Count the neurons with weights.
 
         Raises:
-            SpecError: a layer has none left.
+            RunError: a layer has none left.
         """
         left = {name: int(_with_weights(network.get_submodule(name)).sum()) for name in self.hidden}
         self._check(left)
@@ -119,7 +119,7 @@ class LessIsMore(Method):
         if dead := [name for name, count in left.items() if not count]:
             strengths = {name: getattr(self.options, name) for name in ("group_sparsity", "low_rank")}
             said = ", ".join(f"{name} = {value:g}" for name, value in strengths.items() if value)
-            raise SpecError(f"method less-is-more: no neuron of {dead[0]} is left; {said or 'training'} is too strong")
+            raise RunError(f"method less-is-more: no neuron of {dead[0]} is left; {said or 'training'} is too strong")
 
 
 def group_sparsity(weight: Tensor, bias: Tensor | None, step: float) -> None:

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
-from thriftylib.errors import BusyError, CheckpointError, DiedError, ThriftyError
+from thriftylib.errors import BusyError, CheckpointError, DiedError, RunError, ThriftyError
 from thriftylib.evidence.records import Record
 from thriftylib.running.folders import OutputFolders, known_records
 from thriftylib.running.queue import Queue, orphans, parents_first
@@ -30,7 +30,7 @@ from thriftylib.training.signals import collect_signals, start_ignoring_interrup
 _POLL = 0.2  # seconds between two looks for a signal
 Announce = Callable[[Run, int, int], None]
 Stop = Literal["budget", "signal", "left out"]
-"""Why runs are missing in the end; left out: other processes train them, or their checkpoints cannot be read."""
+"""Why runs are missing in the end; left out: trained by others, unreadable checkpoints, or they cannot go on."""
 Outcome = Stop | None | ThriftyError
 """How a training ended: stopped, done, or by an error."""
 
@@ -39,7 +39,7 @@ Outcome = Stop | None | ThriftyError
 class QueueResult:
     """What came of one call: the records by run id, the runs still missing, and what stopped it (None: all done).
 
-    ``failed``: those of the missing runs whose checkpoint cannot be read.
+    ``failed``: those of the missing runs that cannot go on, or whose checkpoint cannot be read.
     """
 
     records: dict[str, Record]
@@ -73,8 +73,8 @@ def train_missing(
 ) -> QueueResult:
     """Train every run that has no record yet, in the order given but parents before their children.
 
-    A run that was stopped goes on from its checkpoint. One that another process is training, or whose checkpoint cannot
-    be read, is left out, with a line on standard error.
+    A run that was stopped goes on from its checkpoint. One that another process is training, whose checkpoint cannot be
+    read, or that its method ends, is left out, with a line on standard error.
 
     Args:
         budget: seconds for all of them together.
@@ -106,7 +106,7 @@ def train_missing(
     known = known_records(folders.results)
     records = {run.id: known[run.id] for run in pending if run.id in known}
     missing = [run for run in todo if run.id not in known]
-    failed = [run for run, why in queue.left_out.items() if isinstance(why, CheckpointError)]
+    failed = [run for run, why in queue.left_out.items() if isinstance(why, CheckpointError | RunError)]
     return QueueResult(records, missing, (stopped or "left out") if missing else None, failed)
 
 
@@ -183,7 +183,7 @@ def _settle(queue: Queue, run: Run, outcome: Outcome) -> Stop | None:
     Raises:
         ThriftyError: what it raised, if that may concern the other runs too.
     """
-    left_out = outcome if isinstance(outcome, BusyError | CheckpointError) else None
+    left_out = outcome if isinstance(outcome, BusyError | CheckpointError | RunError) else None
     queue.ended(run, left_out)
     if left_out:
         return None
