@@ -402,7 +402,7 @@ def test_a_layer_without_neurons_ends_the_training(make_run, tmp_path):
 
 def test_a_run_that_cannot_go_on_leaves_the_others(make_run, tmp_path, capsys):
     runs = [pruned_run(make_run, group_sparsity=strength, layers=["ip1"]) for strength in (5.0, 0.1)]
-    done = train_missing(runs, OutputFolders(tmp_path), threads=1, progress=False)
+    done = train_missing(runs, OutputFolders.below(tmp_path), threads=1, progress=False)
     assert list(done.records) == [runs[1].id]
     assert (done.missing, done.failed, done.stopped) == ([runs[0]], [runs[0]], "left out")
     assert "no neuron of ip1 is left; group_sparsity = 5 is too strong" in capsys.readouterr().err

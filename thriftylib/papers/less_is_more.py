@@ -4,7 +4,7 @@
 a strength tau times the sum of g over its neurons: the filters of a convolution, the rows of a linear layer. After each
 step of SGD with learning rate eta comes the proximal operator of g with step t = eta tau (forward-backward splitting):
 
-- group sparsity: g is the Euclidean norm, and w <- max(0, 1 - t / |w|) w: exactly zero where |w| <= t;
+- group sparsity: g is the Euclidean norm, and w <- max(0, 1 - t / norm) w: exactly zero where the norm is at most t;
 - tensor low rank: g is the mean of the nuclear norms of the three unfoldings of a filter (k x k x C). Its operator has
   no closed form; the mean of the three unfoldings with soft-thresholded singular values approximates it.
 
