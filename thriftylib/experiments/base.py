@@ -100,8 +100,8 @@ TAKEN: dict[str, tuple[str, Ordinary]] = {}
 def road(word: str, *, paper: str) -> Callable[[Ordinary], Ordinary]:
     """Say which of ``ROADS`` a paper takes, by a function that gives the ordinary network that a run started from.
 
-    The function takes a run of the paper's grids and returns the same run of the ordinary network: with the same data,
-    recipe and seed; the run itself where its network is ordinary; None where it is neither, such as an intermediate one.
+    The function takes a run of the paper's grids and returns the same run of the ordinary network, with its data,
+    recipe and seed; the run itself where its network is ordinary; None where it is neither, as an intermediate one is.
 
     Raises:
         SpecError: no such road; names the known ones.

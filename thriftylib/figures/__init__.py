@@ -23,12 +23,12 @@ from thriftylib.figures.frames import (
 )
 from thriftylib.figures.plots import bars, heatmap, lines
 from thriftylib.figures.pointplot import points
-from thriftylib.figures.roads import roads, roads_table
+from thriftylib.figures.roads import road_points, road_table
 from thriftylib.figures.style import finish, house_style
 from thriftylib.figures.training import curves, describe, longest, longest_curves, training_curves
 
 __all__ = [
-    "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "gains",
-    "heatmap", "house_style", "html_table", "lines", "longest", "longest_curves", "points",
-    "replications", "roads", "roads_table", "show", "stack", "status", "training_curves", "verdicts",
+    "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "gains", "heatmap",
+    "house_style", "html_table", "lines", "longest", "longest_curves", "points", "replications", "road_points",
+    "road_table", "show", "stack", "status", "training_curves", "verdicts",
 ]  # fmt: skip

@@ -55,7 +55,7 @@ def roads(
         names.setdefault(run.id, _name(each))
         road = ORDINARY if start.id == run.id else TAKEN[shown.paper][0]
         row = {
-            "dataset": run.data.name,
+            "dataset": run.data.info.title,
             "road": road,
             "paper": shown.paper,
             "recipe": run.recipe_name,
@@ -126,7 +126,7 @@ def _own_claim(each: Configuration, shown: Experiment, claims: Mapping[str, Clai
 def _place(
     claim: Claim, each: Configuration, claims: Mapping[str, Claim], runs: Mapping[int, Record], road: str
 ) -> dict[str, float]:
-    """Parameters and MACs of a claimed network: in closed form; what pruning leaves as stated, else as our runs have it."""
+    """Parameters and MACs of a claimed network: in closed form; of a pruned one as stated, else as our runs left it."""
     if road != "prune" or each.run.method is None:
         return {name: getattr(each.run.cost, name) for name in ("parameters", "macs")}
     kept = {"kept_parameters": ("parameters", 1.0), "kept_macs": ("macs", 1e6)}
