@@ -138,7 +138,7 @@ def _place(
 def _against(row: Mapping[str, Any], base: Mapping[str, Any] | None, names: Mapping[str, str]) -> dict[str, Any]:
     """What a network saves and gains against the one that it started from."""
     if row["road"] == ORDINARY:
-        return {}
+        return {"started_from": ""}
     start = row["_start"]
     against = {"started_from": names.get(start.id, f"{start.network.name}, which no experiment trains")}
     for name in ("parameters", "macs"):
