@@ -121,7 +121,11 @@ def test_the_kept_network_is_what_counts():
     free = one("less-is-more-table", network="LeNet", training="without constraint")
     counts = {"weight_bytes": 1, "activation_bytes": 1, "ptflops_macs": 1, "test_loss": 0.1}
     kept = Kept(parameters=43_108, macs=1000, test_accuracy=98.0, shapes=None, **counts)
-    found = recorded([*records(pruned, 98.0, kept=kept), *records(free, 99.0)]).set_index("run").loc[pruned.id]
+    found = (
+        recorded([*records(pruned, 98.0, kept=kept, seconds=1000.0), *records(free, 99.0, seconds=1000.0)])
+        .set_index("run")
+        .loc[pruned.id]
+    )
     assert (found["road"], found["dataset"], found["parameters"], found["macs"]) == ("prune", "MNIST", 43_108, 1000)
     assert found["parameters_saved"] == pytest.approx(90, abs=0.01)
 
@@ -156,7 +160,7 @@ def test_what_saves_nothing_is_drawn_beside_its_start_and_the_key_says_what_is_w
 
 
 def test_nothing_recorded_is_said():
-    (axes,) = figures.road_points(roads([]), x="parameters", title="A title")
+    (axes,) = figures.road_points(recorded([]), x="parameters", title="A title")
     assert axes.get_title() == "nothing recorded yet"
 
 
