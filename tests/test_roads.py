@@ -161,7 +161,7 @@ def test_what_saves_nothing_is_drawn_beside_its_start_and_the_key_says_what_is_w
 
 def test_nothing_recorded_is_said():
     (axes,) = figures.road_points(recorded([]), x="parameters", title="A title")
-    assert axes.get_title() == "nothing recorded yet"
+    assert axes.get_title("left") == "nothing recorded yet"
 
 
 def test_check_finds_a_road_on_which_all_is_ordinary(monkeypatch):
