@@ -44,7 +44,7 @@ _GRIDS = {
 }
 
 
-@road("share", paper="example_paper")  # the paper's road to a small network: prune, share or over-parameterise; or none
+@road("share", paper="example_paper")  # prune, share or over-parameterise; or leave it out
 def ordinary(run: Run) -> Run:
     """The network with a kernel for each depth."""
     unshared = {**run.network.options, "shared": False}
