@@ -212,7 +212,8 @@ def test_smoke(name, tmp_path):
     executed = nbformat.read(output, 4)
     texts = outputs(executed, "text/html")
     drawn = [base64.b64decode(link[1]).decode() for text in texts if (link := LINK.search(text))]
-    assert any(run.id in text or "\nreproduced," in text for text in (*texts, *drawn) for run in (*trained, *there.values()))
+    ids = [run.id for run in (*trained, *there.values())]
+    assert any(name in text or "\nreproduced," in text for text in (*texts, *drawn) for name in ids)
     assert all(o.output_type != "error" for cell in code(executed) for o in cell.outputs)
 
 
