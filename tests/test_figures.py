@@ -280,19 +280,6 @@ def test_bars_start_at_zero():
     assert sorted({bar.get_height() for bar in panels[0].patches}) == [0.5, 1.5, 2.5, 3.5]
 
 
-@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 100)), max_size=20))
-def test_the_front_is_what_nothing_beats(sizes):
-    frame = pd.DataFrame(sizes, columns=["parameters", "accuracy"])
-    chosen = figures.pareto_front(frame)
-    beaten = {
-        (size, accuracy)
-        for size, accuracy in sizes
-        if any(n <= size and a >= accuracy and (n, a) != (size, accuracy) for n, a in sizes)
-    }
-    assert set(chosen.itertuples(index=False, name=None)) == set(sizes) - beaten
-    assert chosen["parameters"].is_monotonic_increasing
-
-
 def test_training_marks_best_and_last():
     drawn = texts(panels := picture("training"))
     ends = {line.get_marker(): line.get_xdata()[0] for line in panels[0].lines if line.get_marker() in "*D"}
@@ -377,17 +364,6 @@ def test_differences_pair_runs_of_one_seed_and_preset():
     assert by["last epoch, not best", "paper", 0] == -1
     assert by["norm: shared", "paper", 1] == 5
     assert by[["norm: shared"]].notna().sum() == 1
-
-
-def test_front_points_average_seeds_and_leave_parts_of_a_data_set_out():
-    part = record(run(data={"name": "cifar10", "train_images": 500}), 99.0, 99.0)
-    records = [record(run(0), 90.0, 89.0), record(run(1), 92.0, 88.0), part, record(run(data={"name": "svhn"}))]
-    found = figures.front_points(records, table({"claim": FIGURE.id}), CLAIMS, "cifar10")
-    assert found[["source", "parameters", "accuracy", "n"]].values.tolist() == [
-        ["claimed", 39862, 90.7, 2],
-        ["reproduced", 3042, 91.0, 2],
-    ]
-    assert list(found["final"].dropna()) == [88.5]
 
 
 def test_longest_training():

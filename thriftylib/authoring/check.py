@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 from thriftylib.authoring.claims import check_claim, recipes
@@ -17,6 +17,7 @@ from thriftylib.authoring.new import TARGETS, TOC
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.evidence.claims_files import load_claims_file
 from thriftylib.experiments import EXPERIMENTS, PRESETS, Experiment
+from thriftylib.experiments.base import TAKEN
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, project_root
 from thriftylib.running.notebooks import notebooks, showing
@@ -156,6 +157,23 @@ def _check_grids(paper: Paper) -> Iterator[Finding]:
             yield paper.at(shown, f'no notebook shows it; one must call report.table("{shown.name}")')
 
 
+def _check_road(paper: Paper) -> Iterator[Finding]:
+    """Of a paper that takes a road: what its runs started from is ordinary, and not every run of it is."""
+    word, ordinary = TAKEN.get(paper.name, ("", None))
+    kinds = set()
+    for shown, preset in product(paper.experiments if ordinary else (), ("smoke", "fast", "paper")):
+        for run in (each.run for each in shown.configurations(preset)):
+            if (start := ordinary(run)) is None:
+                continue
+            kinds.add(start.id == run.id)
+            if (start.data, start.recipe, start.seed) != (run.data, run.recipe, run.seed):
+                yield paper.at(shown, "what a run started from must have its data, recipe and seed")
+            elif ordinary(start) not in (None, start):
+                yield paper.at(shown, "what a run started from must be ordinary itself")
+    if kinds == {True}:
+        yield paper.at(paper.grids, f"road {word!r}: every run is ordinary; must tell which are not", "def ordinary")
+
+
 def _check_smoke(paper: Paper) -> Iterator[Finding]:
     """Smoke runs are small, and what their networks cost in closed form is what they count when they are built."""
     from thriftylib.training.counting import check_cost
@@ -210,7 +228,7 @@ def _check_notebooks(paper: Paper) -> Iterator[Finding]:
 
 
 _CHECKS: tuple[Callable[[Paper], Iterator[Finding]], ...]
-_CHECKS = (_check_files, _check_claims, _check_grids, _check_smoke, _check_notebooks)
+_CHECKS = (_check_files, _check_claims, _check_grids, _check_road, _check_smoke, _check_notebooks)
 
 
 def check_smoke(name: str, folder: Path) -> Iterator[Finding]:

@@ -89,6 +89,33 @@ def register(
     return decorate
 
 
+ROADS = ("prune", "share", "over-parameterise")
+"""The roads to a small network: channels or neurons removed; kernels used again; more weights while training alone."""
+
+Ordinary = Callable[[Run], Run | None]
+TAKEN: dict[str, tuple[str, Ordinary]] = {}
+"""The road that each paper takes, and from which run each of its runs started: see :func:`road`."""
+
+
+def road(word: str, *, paper: str) -> Callable[[Ordinary], Ordinary]:
+    """Say which of ``ROADS`` a paper takes, by a function that gives the ordinary network that a run started from.
+
+    The function takes a run of the paper's grids and returns the same run of the ordinary network, with its data,
+    recipe and seed; the run itself where its network is ordinary; None where it is neither, as an intermediate one is.
+
+    Raises:
+        SpecError: no such road; names the known ones.
+    """
+    if word not in ROADS:
+        raise SpecError(f"paper {paper}: unknown road {word!r}" + suggest(word, ROADS))
+
+    def decorate(ordinary: Ordinary) -> Ordinary:
+        TAKEN[paper] = word, ordinary
+        return ordinary
+
+    return decorate
+
+
 def experiment(name: str) -> Experiment:
     """An experiment by its name.
 

@@ -17,9 +17,9 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import dacnn_recipes as recipes
-from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.base import Configuration, register, road
 from thriftylib.experiments.recipes import run_of
-from thriftylib.spec import Named, Recipe
+from thriftylib.spec import Named, Recipe, Run
 
 if TYPE_CHECKING:
     import pandas
@@ -67,6 +67,25 @@ def configuration(
         options = {**options, "width": widths if options.get("sharing") == "mix" else 4, "pools": 3}
     run = run_of(preset, network, options, data, smoke=recipes.SMOKE, fast=fast, paper=recipes.INFERRED)
     return Configuration(run, labels, headline)
+
+
+@road("share", paper="dacnn")
+def ordinary(run: Run) -> Run | None:
+    """VGG or the ResNet whose layout a DACNN has, and where there is none, the same network with kernels of its own."""
+    name, options = run.network.name, run.network.options
+    if run.recipe is None:
+        return None
+    base = {14: "VGG", 18: "ResNet18", 34: "ResNet34"}.get(options.get("depth")) if name == "dacnn" else None
+    if base and run.data.name == "digits":
+        base = "tiny ResNet"
+    if base:
+        _, network, own = (POINTS | STAND_IN)[base]
+        own = own if base in STAND_IN else {**own, "norm_init": options["norm_init"]}
+        return Run.model_validate({**run.model_dump(), "network": {"name": network, "options": own}})
+    if not options.get("shared"):
+        return run
+    unshared = {**options, **KERNELS["unshared"]}
+    return run.model_copy(update={"network": Named(name=name, options=unshared)})
 
 
 def _points(preset: str, data: str, *names: str) -> list[Configuration]:

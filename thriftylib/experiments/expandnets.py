@@ -16,7 +16,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import expandnets_recipes as recipes
-from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.base import Configuration, register, road
 from thriftylib.experiments.recipes import run_of
 from thriftylib.options import MethodOptions, find
 from thriftylib.spec import Named, Run
@@ -39,6 +39,20 @@ AUTHORS = {"reset_momentum": True, "norm_start": "uniform"}
 TODAY = {"reset_momentum": False, "norm_start": "network"}
 REUSED = {"ThriftyNet, 3x3": "convs.0", "ThriftyNet, mb1": "convs.0", "DACNN14": "convs.1"}
 """Networks with one kernel that is used many times, and the module that holds it."""
+
+
+UNEXPANDED = {"convs": "plain", "linear": False, "rate": 4.0, "image": False, "only": []}  # the last three do nothing
+
+
+@road("over-parameterise", paper="expandnets")
+def ordinary(run: Run) -> Run | None:
+    """The unexpanded network, trained the same way; None of a start from another run's weights."""
+    if run.method is None or run.parent is not None:
+        return None
+    if run.network.name != "smallnet":  # another paper's network, trained as that paper does
+        return run.model_copy(update={"method": None})
+    unexpanded = Named(name="expandnets", options={**run.method.options, **UNEXPANDED})
+    return run.model_copy(update={"method": unexpanded})
 
 
 def configuration(

@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 from thriftylib.experiments import less_is_more_recipes as recipes
-from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.base import Configuration, register, road
 from thriftylib.spec import Data, Named, Recipe, Run
 
 experiment = partial(register, paper="less_is_more")
@@ -71,6 +71,15 @@ def configuration(
         method=Named(name="less-is-more", options=constraint),
     )
     return Configuration(run, {"network": network, "strength": strength, **labels}, headline)
+
+
+@road("prune", paper="less_is_more")
+def ordinary(run: Run) -> Run | None:
+    """The same network, trained without constraint."""
+    if not (run.method.options["group_sparsity"] or run.method.options["low_rank"]):
+        return run
+    layers = run.method.options["layers"] or list(FIRST_LINEAR)  # at strength 0 they say nothing; so the grids have it
+    return Run.model_validate({**run.model_dump(), "method": {"name": "less-is-more", "options": {"layers": layers}}})
 
 
 @experiment(

@@ -13,10 +13,10 @@ from itertools import product
 from typing import Any
 
 from thriftylib.experiments import thriftynet_recipes as recipes
-from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.base import Configuration, register, road
 from thriftylib.experiments.recipes import augmented, run_of
 from thriftylib.papers.thriftynet import ThriftyNetOptions
-from thriftylib.spec import Recipe
+from thriftylib.spec import Named, Recipe, Run
 
 experiment = partial(register, paper="thriftynet")
 TINY = {"iterations": 4, "pool": 2, "history": 3}  # for the digits
@@ -49,6 +49,15 @@ def configuration(
         options = (TINY if preset == "smoke" else {}) | size | options
     run = run_of(preset, network, options, data, smoke=recipes.SMOKE, fast=recipes.FAST, paper=paper)
     return Configuration(run, labels, headline)
+
+
+@road("share", paper="thriftynet")
+def ordinary(run: Run) -> Run | None:
+    """The authors' un-factorised network of the same width: a convolution for each iteration, no history."""
+    if not run.network.options.get("shared"):
+        return run  # that, or a baseline
+    unshared = {**run.network.options, "shared": False, "history": 1, "history_bug": False}
+    return run.model_copy(update={"network": Named(name=run.network.name, options=unshared)})
 
 
 @experiment(

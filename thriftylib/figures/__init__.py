@@ -18,18 +18,17 @@ from thriftylib.figures.frames import (
     accuracies,
     claimed_at,
     differences,
-    front_points,
     gains,
-    pareto_front,
     stack,
 )
 from thriftylib.figures.plots import bars, heatmap, lines
 from thriftylib.figures.pointplot import points
+from thriftylib.figures.roads import road_points, road_table
 from thriftylib.figures.style import finish, house_style
 from thriftylib.figures.training import curves, describe, longest, longest_curves, training_curves
 
 __all__ = [
-    "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "front_points", "gains",
-    "heatmap", "house_style", "html_table", "lines", "longest", "longest_curves", "pareto_front", "points",
-    "replications", "show", "stack", "status", "training_curves", "verdicts",
+    "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "gains", "heatmap",
+    "house_style", "html_table", "lines", "longest", "longest_curves", "points", "replications", "road_points",
+    "road_table", "show", "stack", "status", "training_curves", "verdicts",
 ]  # fmt: skip

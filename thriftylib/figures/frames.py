@@ -10,7 +10,6 @@ import pandas as pd
 
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.intervals import Estimate, Side, subtract
-from thriftylib.evidence.records import Record
 
 _GAINS = ["source", "panel", "row", "recipe", "difference", "low", "high", "n"]
 
@@ -131,50 +130,6 @@ def differences(
     rows = rows.assign(difference=rows["changed"] - rows["reference"])
     rows["source"] = np.where(rows["difference"].isna(), "pending", "reproduced")
     return rows[["source", "change", "preset", "seed", "reference", "changed", "difference"]]
-
-
-def front_points(
-    records: Sequence[Record], table: pd.DataFrame, claims: Mapping[str, Claim], dataset: str
-) -> pd.DataFrame:
-    """All that is recorded for a data set, seeds averaged, and the figures' claims with their number of parameters.
-
-    ``table`` holds the rows of all experiments (``experiments.collect``), which say how many parameters a claim's
-    network has. Runs on a part of the data set are left out.
-
-    Returns:
-        Columns source, family, recipe, parameters, accuracy (percent, best epoch), final (percent, last epoch) and n.
-    """
-    columns = ["source", "family", "recipe", "parameters", "accuracy", "final", "n"]
-    claimed = [
-        ("claimed", claim.setting.network, "paper", row.parameters, claim.value, None, claim.runs)
-        for row in table.drop_duplicates("claim").itertuples()
-        if (claim := _own(row.claim, row.experiment, claims, ("AUTHORS' LOG", "SECOND-HAND")))
-        and claim.setting.dataset == dataset
-    ]
-    rows = [
-        (
-            run.configuration,
-            run.network.name,
-            run.recipe_name,
-            record.counted.parameters,
-            record.best_accuracy,
-            record.final_accuracy,
-        )
-        for record in records
-        if (run := record.run).data.name == dataset and not (run.data.train_images or run.data.test_images)
-    ]
-    names = ["configuration", *columns[1:4]]
-    each = pd.DataFrame(rows, columns=[*names, "accuracy", "final"]).dropna(subset=["accuracy", "final"])
-    means = each.groupby(names).agg(accuracy=("accuracy", "mean"), final=("final", "mean"), n=("final", "size"))
-    means = means.reset_index().sort_values(["parameters", "family", "recipe", "accuracy"]).assign(source="reproduced")
-    return stack(pd.DataFrame(claimed, columns=columns), means[columns])
-
-
-def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
-    """The points that no other beats: none with as few parameters or fewer is as accurate, from small to large."""
-    ordered = points.sort_values(["parameters", "accuracy"], ascending=[True, False])
-    best_before = ordered["accuracy"].cummax().shift()  # the first has none
-    return ordered[~(ordered["accuracy"] <= best_before)]
 
 
 def stack(*frames: pd.DataFrame) -> pd.DataFrame:

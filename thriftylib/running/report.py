@@ -13,12 +13,13 @@ from thriftylib.evidence.claims_files import Replication, load_claims, load_clai
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.records import Record, load_records
 from thriftylib.evidence.tables import scoreboard
-from thriftylib.experiments.base import EXPERIMENTS, PRESETS, experiment
+from thriftylib.experiments.base import PRESETS, experiment
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
 from thriftylib.running.collect import collect
 from thriftylib.running.estimates import Conditions, Estimator
 from thriftylib.running.folders import OutputFolders, known_records, parse_budget
+from thriftylib.running.roads import roads
 
 if TYPE_CHECKING:
     import pandas
@@ -88,15 +89,10 @@ class Report:
         self._tables[name] = found
         return found
 
-    def everything(self) -> pandas.DataFrame:
-        """What is recorded of every experiment of the papers that have a record, in one table."""
-        from thriftylib import figures
-
-        tables = {
-            name: collect(name, results=self.results if self.preset == "recorded" else None) for name in EXPERIMENTS
-        }
-        papers = {EXPERIMENTS[name].paper for name, table in tables.items() if (table["status"] != "missing").any()}
-        return figures.stack(*(table for name, table in tables.items() if EXPERIMENTS[name].paper in papers))
+    def roads(self) -> pandas.DataFrame:
+        """Every paper's networks beside the ordinary ones that they started from (:func:`thriftylib.running.roads`)."""
+        presets = ("smoke",) if self.preset == "smoke" else ("paper", "fast")
+        return roads(self.records(), self.claims, presets)
 
     def records(self) -> list[Record]:
         """Every record that this execution may show: the committed ones, and those of ``results`` or this machine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thriftylib.experiments.base import Configuration, register
+from thriftylib.experiments.base import Configuration, register, road
 from thriftylib.schedules import OneCycle, Steps
 from thriftylib.spec import Augment, Data, Named, Recipe, Run
 
@@ -42,6 +42,13 @@ _GRIDS = {
     "fast": (FAST, "cifar10", 32, (2, 4, 8)),
     "paper": (AUTHORS, "cifar10", 32, (2, 4, 8)),
 }
+
+
+@road("share", paper="example_paper")  # prune, share or over-parameterise; or leave it out
+def ordinary(run: Run) -> Run:
+    """The network with a kernel for each depth."""
+    unshared = {**run.network.options, "shared": False}
+    return run.model_copy(update={"network": Named(name="example-paper", options=unshared)})
 
 
 @register(
