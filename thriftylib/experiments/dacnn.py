@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import dacnn_recipes as recipes
 from thriftylib.experiments.base import Configuration, register, road
-from thriftylib.experiments.recipes import run_of
+from thriftylib.experiments.recipes import changed, run_of
 from thriftylib.spec import Named, Recipe, Run
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def ordinary(run: Run) -> Run | None:
         return Run.model_validate({**run.model_dump(), "network": {"name": network, "options": own}})
     if not options.get("shared"):
         return run
-    unshared = {**options, **KERNELS["unshared"]}
-    return run.model_copy(update={"network": Named(name=name, options=unshared)})
+    return changed(run, "network", **KERNELS["unshared"])
 
 
 def _points(preset: str, data: str, *names: str) -> list[Configuration]:

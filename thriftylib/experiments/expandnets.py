@@ -2,10 +2,9 @@
 
 Every row, the unexpanded one too, is trained by the method ``expandnets`` as the authors' code does: momentum is reset
 at the start of each epoch, and batch norms have initial weights between 0 and 1, the default of PyTorch 0.4, which the
-code's ``exp_cifar/env.yml`` names. So rows differ in nothing but the expansion. ``paper`` grids have the authors'
-recipe; the tables' numbers are best test epochs, means over five runs. What a source calls second-hand we know from
-summaries of the paper alone. Rows are named as in the tables: FC expands the hidden linear layer, CL and CK the
-convolutions. Smoke grids have smaller networks.
+code's ``exp_cifar/env.yml`` names. So rows differ in nothing but the expansion: FC is of the hidden linear layer, CL
+and CK of the convolutions. ``paper`` grids have the authors' recipe; the tables' numbers are best test epochs, means
+over five runs. What a source calls second-hand we know from summaries of the paper alone.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments import expandnets_recipes as recipes
 from thriftylib.experiments.base import Configuration, register, road
-from thriftylib.experiments.recipes import run_of
-from thriftylib.options import MethodOptions, find
+from thriftylib.experiments.recipes import changed, run_of
 from thriftylib.spec import Named, Run
 
 if TYPE_CHECKING:
@@ -36,12 +34,8 @@ ROWS: dict[str, dict[str, Any]] = {  # of the paper's tables: what is expanded
 CONVS = ("SmallNet", "CL", "CK", "CK+FC")  # rows of the studies beside the tables
 AUDITED = ("SmallNet", "CL+FC")
 AUTHORS = {"reset_momentum": True, "norm_start": "uniform"}
-TODAY = {"reset_momentum": False, "norm_start": "network"}
 REUSED = {"ThriftyNet, 3x3": "convs.0", "ThriftyNet, mb1": "convs.0", "DACNN14": "convs.1"}
 """Networks with one kernel that is used many times, and the module that holds it."""
-
-
-UNEXPANDED = {"convs": "plain", "linear": False, "rate": 4.0, "image": False, "only": []}  # the last three do nothing
 
 
 @road("over-parameterise", paper="expandnets")
@@ -51,8 +45,7 @@ def ordinary(run: Run) -> Run | None:
         return None
     if run.network.name != "smallnet":  # another paper's network, trained as that paper does
         return run.model_copy(update={"method": None})
-    unexpanded = Named(name="expandnets", options={**run.method.options, **UNEXPANDED})
-    return run.model_copy(update={"method": unexpanded})
+    return changed(run, "method", convs="plain", linear=False, rate=4.0, image=False, only=[])
 
 
 def configuration(
@@ -177,7 +170,7 @@ def rate(preset: str) -> list[Configuration]:
 
     paper: CL and CK at 7x7 with rates of 0.25, 2, 4 and 8 beside SmallNet.
     """
-    rates = [(row, rate) for row in ("CL", "CK") for rate in (0.25, 2.0, 4.0, 8.0)]
+    rates = product(("CL", "CK"), (0.25, 2.0, 4.0, 8.0))
     grid = [configuration(preset, 7, row, changes={"rate": rate}, rate=rate) for row, rate in rates]
     return [configuration(preset, 7, "SmallNet"), *grid]
 
@@ -234,8 +227,8 @@ def shared(preset: str) -> list[Configuration]:
     }
     grid = []
     for name, run in plain.items():
-        options = {**TODAY, **ROWS["CL"], "image": True, "only": [REUSED[name]]}
-        expanded = Run.model_validate({**run.model_dump(), "method": {"name": "expandnets", "options": options}})
+        method = Named(name="expandnets", options={**ROWS["CL"], "image": True, "only": [REUSED[name]]})
+        expanded = Run.model_validate({**run.model_dump(), "method": method})
         grid += [Configuration(run, {"network": name, "kernels": "plain"})]
         grid += [Configuration(expanded, {"network": name, "kernels": "CL"})]
     return grid
@@ -250,14 +243,11 @@ def sizes() -> pandas.DataFrame:
     import pandas
 
     from thriftylib.papers.expandnets_method import contract  # imports torch
+    from thriftylib.training.trainer import build
 
     rows = []
-    for kernel, row in product((3, 5, 7, 9), ROWS):
-        if (kernel, row) in ((3, "CK"), (3, "CK+FC")):
-            continue
-        run = configuration("paper", kernel, row).run
-        method = find(MethodOptions, run.method.name).model_validate(run.method.options).start()
-        network = method.prepare(run.build(), None)
+    for kernel, row in [(k, row) for k, row in product((3, 5, 7, 9), ROWS) if k > 3 or row not in ("CK", "CK+FC")]:
+        _, network = build(configuration("paper", kernel, row).run, None)
         trained = sum(parameter.numel() for parameter in network.parameters())
         contracted = sum(parameter.numel() for parameter in contract(network).parameters())
         rows.append(("counted", kernel, row, trained, contracted, trained / contracted))

@@ -41,7 +41,6 @@ SWEEP: dict[tuple[str, str], tuple[float, ...]] = {
 HELD_OUT = 5000
 ALL_AT = 0.02
 """Strength of the ablations."""
-LARGE = {"caffe-alexnet": {"small": True}, "vgg13": {}}
 
 
 def configuration(
@@ -76,10 +75,9 @@ def configuration(
 @road("prune", paper="less_is_more")
 def ordinary(run: Run) -> Run | None:
     """The same network, trained without constraint."""
-    if not (run.method.options["group_sparsity"] or run.method.options["low_rank"]):
-        return run
-    layers = run.method.options["layers"] or list(FIRST_LINEAR)  # at strength 0 they say nothing; so the grids have it
-    return Run.model_validate({**run.model_dump(), "method": {"name": "less-is-more", "options": {"layers": layers}}})
+    layers = run.method.options["layers"]
+    free = Named(name="less-is-more", options={"layers": layers if "fc6" in layers else ["ip1"]})
+    return Run.model_validate({**run.model_dump(), "method": free})
 
 
 @experiment(
@@ -127,18 +125,16 @@ def ablations(preset: str) -> list[Configuration]:
     convolutions lets more neurons go; so does clearing the momentum of a neuron that reached zero. By arithmetic
     the latter matters where steps are large and the strength is small: hence steps three times as large, a third of it.
     """
+    kept, large = {"clear_momentum": False}, {"recipe": recipes.LARGE_STEPS}
     changes: dict[str, dict[str, Any]] = {
         "as it is": {},
         "ReLU after convolutions": {"options": {"relu": True}},
-        "momentum kept": {"method": {"clear_momentum": False}},
+        "momentum kept": {"method": kept},
         "low rank": {"method": {"group_sparsity": 0.0, "low_rank": ALL_AT}},
         "bias outside": {"method": {"bias": "outside"}},
         "three times as long": {"recipe": recipes.LONG_LENET},
-        "large steps": {"recipe": recipes.LARGE_STEPS, "method": {"group_sparsity": ALL_AT / 3}},
-        "large steps, momentum kept": {
-            "recipe": recipes.LARGE_STEPS,
-            "method": {"group_sparsity": ALL_AT / 3, "clear_momentum": False},
-        },
+        "large steps": {**large, "method": {"group_sparsity": ALL_AT / 3}},
+        "large steps, momentum kept": {**large, "method": {"group_sparsity": ALL_AT / 3, **kept}},
         "last epochs free": {"method": {"constrained_epochs": 8 if preset != "smoke" else 2}},
     }
     return [
@@ -158,7 +154,7 @@ def linear_layers(preset: str) -> list[Configuration]:
     if preset == "smoke":
         return [configuration(preset, QUICK, value) for value in (0.0, 0.02)]
     grid = []
-    for (name, options), value in product(LARGE.items(), (0.0, 0.01, 0.03)):
+    for (name, options), value in product((("caffe-alexnet", {"small": True}), ("vgg13", {})), (0.0, 0.01, 0.03)):
         method = Named(name="less-is-more", options={"group_sparsity": value, "layers": ["fc6", "fc7"]})
         network = Named(name=name, options=options)
         run = Run(network=network, data=Data(name="cifar10"), recipe=recipes.FAST, method=method)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from thriftylib.spec import Augment, Data, Named, Recipe, Run
 
@@ -28,6 +28,12 @@ def for_svhn(recipe: Recipe) -> Recipe:
 def for_digits(recipe: Recipe, name: str, **changes: object) -> Recipe:
     """``recipe`` for the 8x8 digits of the smoke grids, a second or two on a CPU: neither crop nor flip."""
     return like(recipe, name, **{"epochs": 3, "batch_size": 64, "augment": Augment(), **changes})
+
+
+def changed(run: Run, part: Literal["network", "method"], **options: Any) -> Run:
+    """The same run with other ``options`` of its network or its method."""
+    named = getattr(run, part)
+    return Run.model_validate({**run.model_dump(), part: {"name": named.name, "options": named.options | options}})
 
 
 def run_of(

@@ -14,15 +14,16 @@ from typing import Any
 
 from thriftylib.experiments import thriftynet_recipes as recipes
 from thriftylib.experiments.base import Configuration, register, road
-from thriftylib.experiments.recipes import augmented, run_of
+from thriftylib.experiments.recipes import augmented, changed, run_of
 from thriftylib.papers.thriftynet import ThriftyNetOptions
-from thriftylib.spec import Named, Recipe, Run
+from thriftylib.spec import Recipe, Run
 
 experiment = partial(register, paper="thriftynet")
 TINY = {"iterations": 4, "pool": 2, "history": 3}  # for the digits
 OPTIONS = {"budget": "n_params", "period": "pool"}  # labels that are options under another name
 MACS_DEPTHS = (10, 15, 20, 30, 40, 45, 50)  # inferred: the depths whose MACs are the columns of the MACs figure
 ABSTRACT_DEPTHS = (20, 25, 30, 35, 40, 45, 50)  # inferred: depths whose 40K networks the abstract may mean
+UNSHARED = {"shared": False, "history": 1}  # the authors' un-factorised network: a convolution for each iteration
 # Our own choice: the positions behind the paper's irregular points are not known. T = 20, from early to late pooling.
 IRREGULAR = ([0, 1, 2, 3, 19], [1, 3, 5, 7, 19], [2, 5, 8, 11, 19], [5, 9, 13, 16, 19], [7, 11, 15, 17, 19])
 
@@ -54,10 +55,8 @@ def configuration(
 @road("share", paper="thriftynet")
 def ordinary(run: Run) -> Run | None:
     """The authors' un-factorised network of the same width: a convolution for each iteration, no history."""
-    if not run.network.options.get("shared"):
-        return run  # that, or a baseline
-    unshared = {**run.network.options, "shared": False, "history": 1, "history_bug": False}
-    return run.model_copy(update={"network": Named(name=run.network.name, options=unshared)})
+    is_shared = run.network.options.get("shared")  # else it is that network, or a baseline
+    return changed(run, "network", **UNSHARED, history_bug=False) if is_shared else run
 
 
 @experiment(
@@ -147,19 +146,17 @@ def abstract(preset: str) -> list[Configuration]:
     blocks = partial(cifar100, network="block-thriftynet", paper=recipes.A, candidate="two blocks")
     if preset == "smoke":
         small = {"filters": [8, 12], "iterations": [3, 3], "pool": [[2], [2]], "history": 3}
-        single = cifar100({"n_params": 1_000}, candidate="single block")
-        return [cifar10(candidate="T=4"), single, blocks(small)]
+        return [cifar10(candidate="T=4"), cifar100({"n_params": 1_000}, candidate="single block"), blocks(small)]
     depths, histories = (ABSTRACT_DEPTHS, (5, 1)) if preset == "paper" else ((20, 30, 40, 50), (5,))
     grid = [cifar10({"iterations": T, "history": h}, candidate=f"T={T}, h={h}") for h in histories for T in depths]
     grid += [cifar100({"n_params": 600_000, "conv": c}, candidate=f"single block, {c}") for c in ("mb1", "classic")]
     grid += [blocks({"history_bug": True})]
     if preset == "fast":
         return grid
-    logged = {"iterations": 30, "history_bug": True}
     imagenet = {"data": "imagenet32", "paper": recipes.IMAGENET, "statement": "ImageNet"}
     return [
         cifar10(paper=recipes.A, headline=True, candidate="T=20, h=5"),
-        cifar10(logged, paper=recipes.A, candidate="T=30, h=5, history bug"),
+        cifar10({"iterations": 30, "history_bug": True}, paper=recipes.A, candidate="T=30, h=5, history bug"),
         *grid,
         configuration(preset, {"n_params": 4_150_000}, **imagenet, candidate="single block at 32x32"),
     ]
@@ -176,8 +173,7 @@ def depth(preset: str) -> list[Configuration]:
     """
     depths, histories = (range(4, 7), (1, 3)) if preset == "smoke" else (range(10, 55, 5), (1, 5))
     grid = [(T, h, str(h)) for h in histories for T in depths]
-    if preset == "paper":
-        grid += [(T, T // 5, "T/5") for T in depths if T // 5 not in histories]  # the others are there already
+    grid += [(T, T // 5, "T/5") for T in depths if preset == "paper" and T // 5 not in histories]  # the rest is there
     return [configuration(preset, iterations=T, history=h, rule=rule) for T, h, rule in grid]
 
 
@@ -191,9 +187,8 @@ def history(preset: str) -> list[Configuration]:
     paper: T = 30, 40K, schedule B. A control of ours: the authors' script used a classic convolution with f = 64 and
     the schedule and initial values of March; here everything but h is as in the 40K networks of July.
     """
-    T, lengths = 30, (*range(1, 11), 15, 20, 25, 30)
-    if preset != "paper":
-        T, lengths = (5, (1, 2, 3, 5)) if preset == "smoke" else (30, (1, 2, 3, 5, 10, 30))
+    paper, fast = (*range(1, 11), 15, 20, 25, 30), (1, 2, 3, 5, 10, 30)
+    T, lengths = {"smoke": (5, (1, 2, 3, 5)), "fast": (30, fast), "paper": (30, paper)}[preset]
     return [configuration(preset, {"iterations": T}, history=h) for h in lengths]
 
 
@@ -227,7 +222,6 @@ def protocol(preset: str) -> list[Configuration]:
     authors' logs with their own schedules, and, without published numbers, the un-factorised control and baselines.
     """
     size, width = ({"n_params": 500}, 12) if preset == "smoke" else ({}, 172)
-    own = {"shared": False, "history": 1}  # the authors' un-factorised network: a convolution for each iteration
     changes: list[tuple[str, str, dict[str, Any]]] = [
         ("reference", "40K", {}),
         ("history bug", "as released", {"history_bug": True}),
@@ -239,12 +233,12 @@ def protocol(preset: str) -> list[Configuration]:
         ("alpha", "0.5 everywhere", {"alpha_init": "half"}),
         ("alpha", "1.0 everywhere", {"alpha_init": "one"}),
         ("recursion", "plain", {"recursion": "plain", "history": 1}),
-        ("sharing", "un-factorised, same parameters", own),
-        ("sharing", "un-factorised, same width", own | {"filters": width, "n_params": None}),
+        ("sharing", "un-factorised, same parameters", UNSHARED),
+        ("sharing", "un-factorised, same width", UNSHARED | {"filters": width, "n_params": None}),
     ]
     audit = partial(configuration, preset)
     grid = [audit(size | options, aspect=aspect, variant=variant) for aspect, variant, options in changes]
-    baselines = ("tiny-resnet",) if preset == "smoke" else ("tiny-resnet", "tiny-densenet")
+    baselines = ("tiny-resnet", "tiny-densenet")[: 1 if preset == "smoke" else 2]
     grid += [audit(network=name, aspect="baseline", variant=name) for name in baselines]
     if preset != "paper":
         return grid

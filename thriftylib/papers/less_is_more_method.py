@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from thriftylib.method import Sample
 
 Neurons = nn.Conv2d | nn.Linear
-_MIB = 2**20
 _WITHIN_A_CHANNEL = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Dropout, nn.Flatten)
 """What may follow a neuron that is removed: it makes zeros of its zeros, and nothing else depends on them."""
 
@@ -36,7 +35,6 @@ class LessIsMore(Method):
 
     def __init__(self, options: LessIsMoreOptions) -> None:
         self.options = options
-        self.constrained: list[str] = []
         self.is_free = False
 
     def prepare(self, network: nn.Module, parent: Parent | None) -> nn.Module:
@@ -94,7 +92,7 @@ class LessIsMore(Method):
             **{f"neurons_{name}": len(layer.weight) for name, layer in layers.items()},
             "neurons_removed": 100 * (1 - len(layers[self.first_linear].weight) / width),
             "parameters_removed": 100 * removed / parameters,
-            "memory_removed": 4 * removed / _MIB,
+            "memory_removed": 4 * removed / 2**20,
             "constant_neurons": sum(int((~_with_weights(layer)).sum()) for layer in layers.values()),
         }
 
@@ -117,9 +115,9 @@ class LessIsMore(Method):
 
     def _check(self, left: Mapping[str, int]) -> None:
         if dead := [name for name, count in left.items() if not count]:
-            strengths = {name: getattr(self.options, name) for name in ("group_sparsity", "low_rank")}
-            said = ", ".join(f"{name} = {value:g}" for name, value in strengths.items() if value)
-            raise RunError(f"method less-is-more: no neuron of {dead[0]} is left; {said or 'training'} is too strong")
+            said = self.options.model_dump(include={"group_sparsity", "low_rank"})
+            strength = ", ".join(f"{name} = {value:g}" for name, value in said.items() if value)
+            raise RunError(f"method less-is-more: no neuron of {dead[0]} is left; {strength} is too strong")
 
 
 def group_sparsity(weight: Tensor, bias: Tensor | None, step: float) -> None:
@@ -178,11 +176,9 @@ def _soft_threshold(matrices: Tensor, step: float) -> Tensor:
 
 def _clear_momentum(optimizer: Optimizer, layer: Neurons, bias: Tensor | None) -> None:
     """Set the momentum of zero neurons to 0."""
-    dead = ~_with_weights(layer)
-    if bias is not None:
-        dead &= bias == 0
+    dead = ~_with_weights(layer) & (bias is None or bias == 0)
     for parameter in (layer.weight, bias):
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer") if parameter is not None else None
+        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             momentum.masked_fill_(dead.view(-1, *[1] * (momentum.dim() - 1)), 0)
 

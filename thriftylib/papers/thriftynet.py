@@ -172,11 +172,8 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         if self.n_params is None:
             return super().resolve(image_shape, classes)
 
-        def at(filters: int) -> Self:
-            return self.model_copy(update={"filters": filters, "n_params": None})
-
         def count(filters: int) -> int:
-            return at(filters).cost(image_shape, classes).parameters
+            return self.model_copy(update={"filters": filters, "n_params": None}).cost(image_shape, classes).parameters
 
         channels = (image_shape[0], *self.stem)[-1]
         low = -(-channels // self.reduction) * self.reduction
@@ -184,7 +181,7 @@ class ThriftyNetOptions(RecursionOptions, network="thriftynet"):
         fitting = bisect_right(widths, self.n_params, key=count)
         if not fitting:
             raise SpecError(f"n_params = {self.n_params}: must be at least {count(low)}, the count with {low} filters")
-        return at(widths[fitting - 1])
+        return self.model_copy(update={"filters": widths[fitting - 1], "n_params": None})
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         if self.n_params is not None:
