@@ -32,7 +32,7 @@ LAYERS = {  # what is constrained; conv1 of CIFAR-10 quick starts so small that 
     "all hidden": {LENET: ["conv1", "conv2", "ip1"], QUICK: ["conv2", "conv3", "ip1"]},
 }
 SWEEP: dict[tuple[str, str], tuple[float, ...]] = {
-    (LENET, FIRST_LINEAR): (0.0, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2),
+    (LENET, FIRST_LINEAR): (0.0, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2, 0.3, 0.4),
     (LENET, "all hidden"): (0.01, 0.015, 0.02, 0.03, 0.05),
     (QUICK, FIRST_LINEAR): (0.0, 0.3, 0.6, 0.75, 0.9),
     (QUICK, "all hidden"): (0.02, 0.04, 0.06, 0.08),
