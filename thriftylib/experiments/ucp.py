@@ -28,7 +28,7 @@ AUTHORS = Recipe(  # of the baseline, the network with excitation blocks and the
     augment=CIFAR,
 )
 FAST = like(AUTHORS, "ucp-fast", epochs=30, schedule=OneCycle(warmup=0.2))  # minutes on a GPU
-SHORT = like(FAST, "ucp-short", epochs=4)  # minutes on one thread of a CPU
+SHORT = like(FAST, "ucp-short", epochs=3)  # minutes on one thread of a CPU
 TUNED = like(SHORT, "ucp-short-tuned", epochs=2, learning_rate=0.02)  # fine-tuning: shorter, and gentler
 AUTHORS_TUNED = like(AUTHORS, "ucp-tuned", epochs=80, learning_rate=0.01, schedule=Steps(milestones=(40, 60)))
 SMOKE = for_digits(FAST, "ucp-smoke", epochs=2)
@@ -44,6 +44,8 @@ ARMS: dict[str, dict[str, Any]] = {  # how each narrow network of the control co
     "uniform": {"widths": "uniform"},
     "reversed": {"widths": "reversed"},
     "magnitude": {"widths": "magnitude"},
+    "random-parameters": {"widths": "shuffled", "budget": "parameters"},
+    "uniform-parameters": {"widths": "uniform", "budget": "parameters"},
 }
 TUNED_ARMS = ("scores", "random", "magnitude")
 MULTIPLIER = 0.99999999
@@ -62,20 +64,26 @@ def control(preset: str) -> list[Configuration]:
     def changed(**changes: Any) -> Run:
         return Run.model_validate({**base.model_dump(), **changes})
 
-    def scored(redraws: int) -> Run:
+    def scored(place: str = "inner", recipe: Recipe | None = recipe, **method: Any) -> Run:
         return changed(
-            network=network(options={**options, "excited": "inner"}),
-            method=Named(name="ucp-scores", options={"redraws": redraws}),
+            network=network(options={**options, "excited": place}),
+            method=Named(name="ucp-scores", options=method),
+            recipe=recipe,
         )
 
     def child(parent: Run, method: Mapping[str, Any], trained: Recipe = recipe) -> Run:
         named = Named(name="ucp", options={"multiplier": MULTIPLIER, **method})
         return changed(method=named, parent=parent.configuration, recipe=trained)
 
+    def again(**method: Any) -> Run:
+        """The scores of the trained network once more, measured in another way."""
+        return scored(recipe=None, **method).model_copy(update={"parent": runs["scored"].configuration})
+
     half = [max(1, width // 2) for width in base.options.widths]
-    runs = {"unpruned": base, "scored": scored(0)}
+    runs = {"unpruned": base, "scored": scored(), "untrained": scored(recipe=None, mode="training")}
+    runs |= {"scored-test": again(split="test"), "scored-authors": again(split="test", mode="training")}
     runs |= {arm: child(runs["scored"], method) for arm, method in ARMS.items()}
-    runs |= {"scored-again": scored(1)}
+    runs |= {"scored-output": scored("output"), "scored-again": scored(redraws=1)}
     runs |= {"other-scores": child(runs["scored-again"], {})}
     runs |= {"half-retrained": child(runs["scored"], {"keep": half})}
     for channels in TUNED_ARMS:

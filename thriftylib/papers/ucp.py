@@ -143,7 +143,10 @@ class UcpVggOptions(PrunableOptions, network="ucp-vgg"):
                 size = [pixels // 2 for pixels in size]
         outputs = self.convs[-1]
         if self.head == "hidden":
-            terms += [cost.linear("hidden", outputs, self.hidden), cost.batch_norm("hidden norm", self.hidden, [(1, 1)])]
+            terms += [
+                cost.linear("hidden", outputs, self.hidden),
+                cost.batch_norm("hidden norm", self.hidden, [(1, 1)]),
+            ]
             terms += [elementwise("hidden relu", self.hidden, (1, 1))]
             outputs = self.hidden
         return Cost((*terms, cost.linear("head", outputs, classes)))
@@ -159,7 +162,7 @@ class UcpVggOptions(PrunableOptions, network="ucp-vgg"):
 class UcpResNetOptions(PrunableOptions, network="ucp-resnet"):
     """ResNet of 6 ``blocks`` + 2 layers for small images; average pool and zero channels as shortcut between stages.
 
-    ``outer`` are the channels of the three stages, at the blocks' inputs and outputs, where the additions are; ``inner``
+    ``outer`` are the channels of the three stages at the blocks' inputs and outputs, where the additions are; ``inner``
     those between the two convolutions of each block. Uniform pruning sets one number a stage.
     """
 
@@ -234,16 +237,18 @@ class ScoringOptions(MethodOptions, method="ucp-scores"):
 class UcpOptions(MethodOptions, method="ucp"):
     """Narrow a network by the scores that its parent's run measured, then train it.
 
-    ``widths`` says how wide each layer becomes. scores: by the threshold. The others are controls at the same ``budget``
-    as that, to within one channel: the layers' kept shares dealt to other layers at random (shuffled) or in the opposite
-    order (reversed), the same share in each layer (uniform), or the threshold on the norms of the parent's kernels
-    (magnitude). ``channels`` says which ones stay, which matters to the weights of a parent alone.
+    ``widths`` says how wide each layer becomes. scores: by the threshold. The others are controls at the same
+    ``budget``, to within one channel: the kept shares of the layers dealt to other layers at random (shuffled) or in
+    the opposite order (reversed), the same share in each layer (uniform), or the threshold on the norms of the parent's
+    kernels (magnitude). ``channels`` says which ones stay, which matters to the weights of a parent alone.
     """
 
     widths: Literal["scores", "magnitude", "shuffled", "reversed", "uniform"] = "scores"
     multiplier: Positive = 0.99999999  # (1 +- lambda): a channel stays whose score is above so many times the mean
     keep: Annotated[tuple[Count, ...], Field(strict=False)] = ()  # widths in place of the threshold, for each layer
-    skip: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)] = ()  # layers, from 0, that stay whole
+    skip: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)
+    ] = ()  # layers, from 0, that stay whole
     ties: Literal["keep", "halve"] = "keep"  # what becomes of a layer whose scores are all equal
     budget: Literal["macs", "parameters"] = "macs"
     channels: Literal["scores", "magnitude", "random"] = "scores"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,7 +57,7 @@ class Ucp(Method):
         options, layers = self.options, layers_of(network)
         if parent is None:
             raise SpecError("method ucp: needs a parent, a run of the method ucp-scores that measured the scores")
-        scores, self.tied = read_scores(parent, layers), 0.0
+        scores = read_scores(parent, layers)
         self.tied = 100 * sum(map(is_tied, scores.values())) / len(scores)
         norms = kernel_norms(parent, layers)
         widths = choose_widths(options, scores, norms, parent)
@@ -162,9 +162,7 @@ def read_scores(parent: Parent, layers: Sequence[Layer]) -> Scores:
 
 def kernel_norms(parent: Parent, layers: Sequence[Layer]) -> Scores:
     """The Euclidean norm of each channel's kernel in the parent's weights."""
-    return {
-        layer.name: parent.tensors[f"{layer.name}.weight"].double().flatten(1).norm(dim=1) for layer in layers
-    }
+    return {layer.name: parent.tensors[f"{layer.name}.weight"].double().flatten(1).norm(dim=1) for layer in layers}
 
 
 def threshold_widths(options: UcpOptions, scores: Scores) -> list[int]:
@@ -219,8 +217,11 @@ def choose_widths(options: UcpOptions, scores: Scores, norms: Scores, parent: Pa
     return match(shares, channels, price, price(own))
 
 
-def match(shares: Tensor, channels: Tensor, price, target: int) -> list[int]:
-    """Widths in the proportion of ``shares`` of ``channels`` whose price is nearest to ``target``."""
+def match(shares: Tensor, channels: Tensor, price: Callable[[Sequence[int]], int], target: int) -> list[int]:
+    """Widths in the proportion of ``shares`` of ``channels``, (layers,) each, whose price is as near to ``target``.
+
+    No single channel more or less would bring it nearer.
+    """
 
     def scaled(factor: float) -> list[int]:
         return (factor * shares * channels).round().clamp(min=1).minimum(channels).int().tolist()
@@ -229,14 +230,14 @@ def match(shares: Tensor, channels: Tensor, price, target: int) -> list[int]:
     for _ in range(50):  # as near as rounding all layers together comes
         middle = (low + high) / 2
         low, high = (middle, high) if price(scaled(middle)) <= target else (low, middle)
-    widths, ideal = scaled(low), low * shares * channels
-    while True:  # then single channels, first where rounding took most
-        room = [i for i in range(len(widths)) if widths[i] < channels[i]]
-        wider = [[w + (i == j) for j, w in enumerate(widths)] for i in sorted(room, key=lambda i: widths[i] - ideal[i])]
-        better = next((each for each in wider if abs(price(each) - target) < abs(price(widths) - target)), None)
-        if better is None:
+    widths = scaled(low)
+    while True:
+        near = [[w + step * (i == j) for j, w in enumerate(widths)] for i in range(len(widths)) for step in (1, -1)]
+        possible = [each for each in near if all(1 <= w <= c for w, c in zip(each, channels.tolist(), strict=True))]
+        nearest = min(possible, key=lambda each: abs(price(each) - target))
+        if abs(price(nearest) - target) >= abs(price(widths) - target):
             return widths
-        widths = better
+        widths = nearest
 
 
 def top(scores: Tensor, width: int) -> Tensor:
