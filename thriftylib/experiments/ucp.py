@@ -79,7 +79,7 @@ def control(preset: str) -> list[Configuration]:
         """The scores of the trained network once more, measured in another way."""
         return scored(recipe=None, **method).model_copy(update={"parent": runs["scored"].configuration})
 
-    half = [max(1, width // 2) for width in base.options.widths]
+    half = [max(1, width // 2) for width in base.options.inner]
     runs = {"unpruned": base, "scored": scored(), "untrained": scored(recipe=None, mode="training")}
     runs |= {"scored-test": again(split="test"), "scored-authors": again(split="test", mode="training")}
     runs |= {arm: child(runs["scored"], method) for arm, method in ARMS.items()}

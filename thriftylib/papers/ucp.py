@@ -15,10 +15,8 @@ excitation blocks are left out of the narrow network; zero channels of a shortcu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,24 +33,7 @@ if TYPE_CHECKING:
     from thriftylib.papers.ucp_method import Scoring, Ucp
 
 CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # of each stage of a VGG
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # of each stage of an ImageNet ResNet
-
-
-@dataclass(frozen=True)
-class Elementwise(Term):
-    """What costs nothing in our counting, and one operation an element in the authors': ReLUs and pooled inputs."""
-
-    elements: int = 0
-
-
-def elementwise(name: str, channels: int, size: Size) -> Elementwise:
-    """A ReLU over maps of ``size`` (H, W), or a pooling layer that reads them."""
-    return Elementwise(name, 0, elements=channels * size[0] * size[1])
-
-
-def authors_flops(counted: Cost) -> int:
-    """The authors' "FLOPs": MACs, 2 an element of a batch norm, 1 an element of a ReLU, 1 an input of a pooling."""
-    return counted.ptflops_macs + sum(term.elements for term in counted.terms if isinstance(term, Elementwise))
+HIDDEN = 512  # units of its hidden linear layer
 
 
 def hidden_units(channels: int) -> tuple[int, bool]:
@@ -60,41 +41,34 @@ def hidden_units(channels: int) -> tuple[int, bool]:
     return (1, True) if channels <= 16 else (channels // 16, False)
 
 
-def layer_terms(
-    name: str, inputs: int, outputs: int, size: Size, *, kernel: int = 3, excited: bool = False, relu: bool = True
-) -> list[Term]:
-    """The cost of a convolution with its batch norm, perhaps a ReLU, and perhaps an excitation block on its outputs."""
-    terms = conv_norm_terms(name, inputs, outputs, size, kernel=kernel)
-    if relu:
-        terms += [elementwise(f"{name} relu", outputs, size)]
+def layer_terms(name: str, inputs: int, outputs: int, size: Size, *, excited: bool) -> list[Term]:
+    """The cost of a 3x3 convolution with its batch norm and perhaps an excitation block."""
+    terms = conv_norm_terms(name, inputs, outputs, size)
     if excited:
         hidden, bias = hidden_units(outputs)
-        terms += [elementwise(f"{name} squeeze", outputs, size), elementwise(f"{name} hidden relu", hidden, (1, 1))]
         terms += [cost.linear(f"{name} excitation in", outputs, hidden, bias=bias)]
         terms += [cost.linear(f"{name} excitation out", hidden, outputs, bias=bias)]
     return terms
 
 
-def _check_widths(option: str, widths: Sequence[int], layers: int, of: str) -> None:
-    if len(widths) != layers:
-        raise SpecError(f"{option}: {len(widths)} widths; must be {layers}, one for each {of}")
-
-
 class PrunableOptions(NetworkOptions):
-    """A network some of whose layers UCP may narrow."""
+    """A network that UCP narrows; the option ``prunable`` has the width of each layer, in the order of a pass."""
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each layer that may be narrowed, in the order of a forward pass."""
-        raise NotImplementedError
+    prunable: ClassVar[str]
 
-    def narrowed(self, widths: Sequence[int]) -> Self:
-        """The same network without excitation blocks, its layers as wide as given."""
-        raise NotImplementedError
+    def narrowed(self, widths: list[int]) -> Self:
+        """The same network with other widths and without excitation blocks."""
+        return self.model_validate({**self.model_dump(exclude={"excited"}), self.prunable: widths})
+
+    def _check_widths(self, layers: int) -> None:
+        if (given := len(getattr(self, self.prunable))) != layers:
+            raise SpecError(f"{self.prunable}: {given} widths; must be {layers}, one for each layer that may be narrow")
 
 
 class UcpVggOptions(PrunableOptions, network="ucp-vgg"):
-    """VGG-16 or 19 with batch norm: 2x2 max-pools, an average pool at the end, a hidden linear layer of 512 units."""
+    """VGG-16 or 19 with batch norm: max-pools between stages, a mean over the map, a hidden linear layer."""
+
+    prunable = "convs"
 
     depth: Literal[16, 19] = 16
     convs: Counts = Field(  # channels of each convolution
@@ -105,51 +79,33 @@ class UcpVggOptions(PrunableOptions, network="ucp-vgg"):
         )
     )
     head: Literal["hidden", "linear"] = "hidden"  # linear: one linear layer
-    hidden: Count = 512  # units of the hidden layer, if there is one
     pools: Annotated[int, Field(ge=1, le=5)] = 5  # fewer: the last stages do not pool (for images under 32x32)
     excited: bool = False  # an excitation block behind each convolution, before its batch norm
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        _check_widths("convs", self.convs, sum(CONVS[self.depth]), f"convolution of VGG-{self.depth}")
+        self._check_widths(sum(CONVS[self.depth]))
         return self
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return self.convs
-
-    def narrowed(self, widths: Sequence[int]) -> Self:
-        return self.model_validate({**self.model_dump(), "convs": widths, "excited": False})
-
-    def pooled(self) -> list[str]:
-        """What follows each convolution: "" or "max", and "mean" over the whole map after the last."""
-        after = [
-            "max" if i == convs - 1 and stage < self.pools and stage < 4 else ""
+    def pooled(self) -> list[bool]:
+        """Whether a max-pool follows each convolution."""
+        return [
+            i == convs - 1 and stage < min(self.pools, 4)
             for stage, convs in enumerate(CONVS[self.depth])
             for i in range(convs)
         ]
-        return [*after[:-1], "mean"]
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """14,987,722 parameters for VGG-16, RGB images and 10 classes."""
         check_size(f"pools = {self.pools}", self.pools, image_shape)
-        terms, (_, *size) = [], image_shape
-        for i, ((inputs, outputs), pool) in enumerate(
-            zip(pairwise((image_shape[0], *self.convs)), self.pooled(), strict=True)
-        ):
+        terms, size, pooled = [], image_shape[1:], self.pooled()
+        for i, (inputs, outputs) in enumerate(pairwise((image_shape[0], *self.convs))):
             terms += layer_terms(f"layer {i}", inputs, outputs, size, excited=self.excited)
-            if pool:
-                terms += [elementwise(f"layer {i} pool", outputs, size)]
-                size = [pixels // 2 for pixels in size]
-        outputs = self.convs[-1]
-        if self.head == "hidden":
-            terms += [
-                cost.linear("hidden", outputs, self.hidden),
-                cost.batch_norm("hidden norm", self.hidden, [(1, 1)]),
-            ]
-            terms += [elementwise("hidden relu", self.hidden, (1, 1))]
-            outputs = self.hidden
-        return Cost((*terms, cost.linear("head", outputs, classes)))
+            size = (size[0] >> pooled[i], size[1] >> pooled[i])
+        if self.head == "linear":
+            return Cost((*terms, cost.linear("head", self.convs[-1], classes)))
+        terms += [cost.linear("hidden", self.convs[-1], HIDDEN), cost.batch_norm("hidden norm", HIDDEN, [(1, 1)])]
+        return Cost((*terms, cost.linear("head", HIDDEN, classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """Convolutions He-normal by fan-out, linear layers N(0, 0.01), batch norms of weight 0.5, as in their code."""
@@ -166,6 +122,8 @@ class UcpResNetOptions(PrunableOptions, network="ucp-resnet"):
     those between the two convolutions of each block. Uniform pruning sets one number a stage.
     """
 
+    prunable = "inner"
+
     blocks: Count = 9  # in each of the three stages
     outer: Annotated[Counts, Field(min_length=3, max_length=3)] = (16, 32, 64)
     inner: Counts = Field(
@@ -180,17 +138,10 @@ class UcpResNetOptions(PrunableOptions, network="ucp-resnet"):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        _check_widths("inner", self.inner, 3 * self.blocks, f"of 3 x {self.blocks} blocks")
+        self._check_widths(3 * self.blocks)
         if list(self.outer) != sorted(self.outer):
             raise SpecError(f"outer = {list(self.outer)}: must not fall, since shortcuts only add zero channels")
         return self
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        return self.inner
-
-    def narrowed(self, widths: Sequence[int]) -> Self:
-        return self.model_validate({**self.model_dump(), "inner": widths, "excited": "no"})
 
     def shapes(self) -> list[tuple[int, int, int, int]]:
         """Of each block: inputs, inner channels, outputs and stride."""
@@ -202,13 +153,12 @@ class UcpResNetOptions(PrunableOptions, network="ucp-resnet"):
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """853,018 parameters for ResNet-56, RGB images and 10 classes."""
         check_size("stages = 3", 2, image_shape)
-        channels, *size = image_shape
-        terms = layer_terms("stem", channels, self.outer[0], size)
+        size = image_shape[1:]
+        terms = layer_terms("stem", image_shape[0], self.outer[0], size, excited=False)
         for i, (inputs, inner, outputs, stride) in enumerate(self.shapes()):
-            size = [-(-pixels // stride) for pixels in size]
+            size = (-(-size[0] // stride), -(-size[1] // stride))
             terms += layer_terms(f"block {i} first", inputs, inner, size, excited=self.excited == "inner")
             terms += layer_terms(f"block {i} second", inner, outputs, size, excited=self.excited == "output")
-        terms += [elementwise("pool", self.outer[-1], size)]
         return Cost((*terms, cost.linear("head", self.outer[-1], classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:

@@ -1,16 +1,18 @@
-"""UCP's networks: excitation blocks, VGG and ResNets whose layers know what reads them."""
+"""UCP's networks: excitation blocks, VGG and ResNets whose layers know what reads them; and the authors' counting."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import conv3x3
 
-from thriftylib.papers.ucp import UcpResNetOptions, UcpVggOptions, hidden_units
+from thriftylib.options import ImageShape
+from thriftylib.papers.ucp import HIDDEN, UcpResNetOptions, UcpVggOptions, hidden_units
 
 
 class Excitation(nn.Module):
@@ -29,22 +31,22 @@ class Excitation(nn.Module):
 
 
 def excitation(channels: int, excited: bool) -> nn.Module:
-    """An excitation block, or nothing, in the same place of a network."""
+    """An excitation block, or nothing in its place."""
     return Excitation(channels) if excited else nn.Identity()
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that may be narrowed: its convolution, what follows and is scored, and what reads its outputs."""
+    """A layer that may be narrowed: its convolution, the block that scores it or none, and what reads its outputs."""
 
     name: str
     conv: nn.Conv2d
     excitation: nn.Module
-    readers: Sequence[nn.Module]  # batch norms, then the layer that reads them
+    readers: Sequence[nn.Module]
 
 
 class PrunableNetwork(nn.Module):
-    """A network with layers to narrow, and a way to draw its weights anew whatever their shapes are."""
+    """A network with layers to narrow, and a way to draw its weights anew whatever their shapes have become."""
 
     norm_weight = 1.0
     linear_std: float | None = None  # None: PyTorch's default
@@ -84,25 +86,25 @@ class Vgg(PrunableNetwork):
             self.excitations.append(excitation(outputs, options.excited))
             self.norms.append(nn.BatchNorm2d(outputs))
             inputs = outputs
-        self.pooled = options.pooled()
+        self.pooled, self.relu, self.pool = options.pooled(), nn.ReLU(), nn.MaxPool2d(2)
+        self.mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         head = [nn.Linear(inputs, classes)]
         if options.head == "hidden":
-            hidden = options.hidden
-            head = [nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes)]
+            head = [nn.Linear(inputs, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes)]
         self.head = nn.Sequential(*head)
         self.draw()
 
     def layers(self) -> list[Layer]:
         after = [*list(self.convs)[1:], self.head[0]]
-        parts = zip(self.convs, self.excitations, self.norms, after, strict=True)
-        return [Layer(f"convs.{i}", conv, gate, (norm, reader)) for i, (conv, gate, norm, reader) in enumerate(parts)]
+        parts = enumerate(zip(self.convs, self.excitations, self.norms, after, strict=True))
+        return [Layer(f"convs.{i}", conv, gate, (norm, reader)) for i, (conv, gate, norm, reader) in parts]
 
     def forward(self, x: Tensor) -> Tensor:
-        for conv, gate, norm, pool in zip(self.convs, self.excitations, self.norms, self.pooled, strict=True):
-            x = torch.relu(norm(gate(conv(x))))
-            if pool == "max":
-                x = F.max_pool2d(x, 2)
-        return self.head(x.mean((2, 3)))
+        for conv, gate, norm, pooled in zip(self.convs, self.excitations, self.norms, self.pooled, strict=True):
+            x = self.relu(norm(gate(conv(x))))
+            if pooled:
+                x = self.pool(x)
+        return self.head(self.mean(x))
 
 
 class Block(nn.Module):
@@ -114,23 +116,24 @@ class Block(nn.Module):
         self.conv2, self.norm2 = conv3x3(inner, outputs), nn.BatchNorm2d(outputs)
         self.inner = excitation(inner, options.excited == "inner")
         self.output = excitation(outputs, options.excited == "output")
-        self.stride, self.shortcut_gradient = stride, options.shortcut_gradient
+        self.relu, self.stride, self.shortcut_gradient = nn.ReLU(), stride, options.shortcut_gradient
 
     def forward(self, x: Tensor) -> Tensor:
-        out = torch.relu(self.norm1(self.inner(self.conv1(x))))
+        out = self.relu(self.norm1(self.inner(self.conv1(x))))
         out = self.output(self.norm2(self.conv2(out)))
         if self.stride == 2:
             x = F.avg_pool2d(x if self.shortcut_gradient else x.detach(), 2, ceil_mode=True)
             x = F.pad(x, (0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))
-        return torch.relu(out + x)
+        return self.relu(out + x)
 
 
 class ResNet(PrunableNetwork):
-    """A stem, three stages of blocks and a linear layer; inner channels may be narrowed block by block."""
+    """A stem, three stages of blocks and a linear layer; the blocks' inner channels may be narrowed one by one."""
 
     def __init__(self, options: UcpResNetOptions, channels: int, classes: int) -> None:
         super().__init__()
         self.conv, self.norm = conv3x3(channels, options.outer[0]), nn.BatchNorm2d(options.outer[0])
+        self.relu, self.mean = nn.ReLU(), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.blocks = nn.ModuleList(Block(*shape, options) for shape in options.shapes())
         self.head = nn.Linear(options.outer[-1], classes)
         self.draw()
@@ -142,7 +145,29 @@ class ResNet(PrunableNetwork):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.norm(self.conv(x)))
+        x = self.relu(self.norm(self.conv(x)))
         for block in self.blocks:
             x = block(x)
-        return self.head(x.mean((2, 3)))
+        return self.head(self.mean(x))
+
+
+def authors_flops(network: nn.Module, image_shape: ImageShape) -> int:
+    """The authors' "FLOPs" of an image (C, H, W): ``ptflops_macs``, and what modules of two kinds add to them.
+
+    A ReLU adds 1 for each element, a pooling layer 1 for each input; functions are not counted.
+    """
+    from thriftylib.training.counting import count  # training imports papers, not the other way round
+
+    elements = 0
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        nonlocal elements
+        elements += inputs[0].numel()
+
+    kinds = nn.ReLU | nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d
+    hooks = [module.register_forward_hook(add) for module in network.modules() if isinstance(module, kinds)]
+    try:
+        return count(network, image_shape).ptflops_macs + elements
+    finally:
+        for hook in hooks:
+            hook.remove()
