@@ -15,6 +15,7 @@ excitation blocks are left out of the narrow network; zero channels of a shortcu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -32,13 +33,19 @@ if TYPE_CHECKING:
 
     from thriftylib.papers.ucp_method import Scoring, Ucp
 
-CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # of each stage of a VGG
+STAGES = (64, 128, 256, 512, 512)  # channels of each stage of a VGG
+CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # convolutions of each
 HIDDEN = 512  # units of its hidden linear layer
 
 
 def hidden_units(channels: int) -> tuple[int, bool]:
     """The hidden units of an excitation block, and whether its linear layers have biases."""
     return (1, True) if channels <= 16 else (channels // 16, False)
+
+
+def _stagewise(layers: Sequence[int], widths: Sequence[int]) -> tuple[int, ...]:
+    """The width of a stage for each of its layers."""
+    return tuple(width for count, width in zip(layers, widths, strict=False) for _ in range(count))
 
 
 def layer_terms(name: str, inputs: int, outputs: int, size: Size, *, excited: bool) -> list[Term]:
@@ -52,17 +59,20 @@ def layer_terms(name: str, inputs: int, outputs: int, size: Size, *, excited: bo
 
 
 class PrunableOptions(NetworkOptions):
-    """A network that UCP narrows; the option ``prunable`` has the width of each layer, in the order of a pass."""
+    """A network that UCP narrows; its option ``prunable`` has the width of each of its ``layers`` in a pass' order."""
 
     prunable: ClassVar[str]
+    layers: ClassVar[property]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (given := len(getattr(self, self.prunable))) != self.layers:
+            raise SpecError(f"{self.prunable}: {given} widths; must be {self.layers}, one for each layer")
+        return self
 
     def narrowed(self, widths: list[int]) -> Self:
         """The same network with other widths and without excitation blocks."""
         return self.model_validate({**self.model_dump(exclude={"excited"}), self.prunable: widths})
-
-    def _check_widths(self, layers: int) -> None:
-        if (given := len(getattr(self, self.prunable))) != layers:
-            raise SpecError(f"{self.prunable}: {given} widths; must be {layers}, one for each layer that may be narrow")
 
 
 class UcpVggOptions(PrunableOptions, network="ucp-vgg"):
@@ -71,28 +81,20 @@ class UcpVggOptions(PrunableOptions, network="ucp-vgg"):
     prunable = "convs"
 
     depth: Literal[16, 19] = 16
-    convs: Counts = Field(  # channels of each convolution
-        default_factory=lambda given: tuple(
-            width
-            for width, convs in zip((64, 128, 256, 512, 512), CONVS[given.get("depth", 16)], strict=True)
-            for _ in range(convs)
-        )
-    )
+    convs: Counts = Field(default_factory=lambda given: _stagewise(CONVS[given.get("depth", 16)], STAGES))
     head: Literal["hidden", "linear"] = "hidden"  # linear: one linear layer
     pools: Annotated[int, Field(ge=1, le=5)] = 5  # fewer: the last stages do not pool (for images under 32x32)
     excited: bool = False  # an excitation block behind each convolution, before its batch norm
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        self._check_widths(sum(CONVS[self.depth]))
-        return self
+    @property
+    def layers(self) -> int:
+        return sum(CONVS[self.depth])
 
     def pooled(self) -> list[bool]:
-        """Whether a max-pool follows each convolution."""
+        """Whether a max-pool follows each convolution; behind the last stage is a mean over the map."""
+        ends = [stage < min(self.pools, 4) for stage in range(5)]
         return [
-            i == convs - 1 and stage < min(self.pools, 4)
-            for stage, convs in enumerate(CONVS[self.depth])
-            for i in range(convs)
+            i == convs - 1 and end for convs, end in zip(CONVS[self.depth], ends, strict=True) for i in range(convs)
         ]
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
@@ -109,10 +111,12 @@ class UcpVggOptions(PrunableOptions, network="ucp-vgg"):
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """Convolutions He-normal by fan-out, linear layers N(0, 0.01), batch norms of weight 0.5, as in their code."""
-        from thriftylib.papers.ucp_networks import Vgg
+        from thriftylib.papers.networks_narrowable import Vgg, no_gate
+        from thriftylib.papers.ucp_method import Excitation
 
         self.cost(image_shape, classes)
-        return Vgg(self, image_shape[0], classes)
+        hidden, gate = HIDDEN * (self.head == "hidden"), Excitation if self.excited else no_gate
+        return Vgg(image_shape[0], self.convs, self.pooled(), hidden, classes, gate)
 
 
 class UcpResNetOptions(PrunableOptions, network="ucp-resnet"):
@@ -127,28 +131,28 @@ class UcpResNetOptions(PrunableOptions, network="ucp-resnet"):
     blocks: Count = 9  # in each of the three stages
     outer: Annotated[Counts, Field(min_length=3, max_length=3)] = (16, 32, 64)
     inner: Counts = Field(
-        default_factory=lambda given: tuple(
-            width for width in given.get("outer", ()) for _ in range(given.get("blocks", 1))
-        )
+        default_factory=lambda given: _stagewise([given.get("blocks", 1)] * 3, given.get("outer", ()))
     )
     # Where the excitation block is. inner: behind the first convolution, before its batch norm (their last code);
     # output: behind the second batch norm (their first code, as in the standard block).
     excited: Literal["no", "inner", "output"] = "no"
     shortcut_gradient: bool = True  # False: none through the two shortcuts between stages, as the authors' .data has it
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        self._check_widths(3 * self.blocks)
-        if list(self.outer) != sorted(self.outer):
-            raise SpecError(f"outer = {list(self.outer)}: must not fall, since shortcuts only add zero channels")
-        return self
+    @property
+    def layers(self) -> int:
+        return 3 * self.blocks
 
     def shapes(self) -> list[tuple[int, int, int, int]]:
-        """Of each block: inputs, inner channels, outputs and stride."""
-        outputs = [width for width in self.outer for _ in range(self.blocks)]
-        inputs = [self.outer[0], *outputs[:-1]]
-        strides = [2 if i and not i % self.blocks else 1 for i in range(3 * self.blocks)]
-        return list(zip(inputs, self.inner, outputs, strides, strict=True))
+        """Of each block: inputs, inner channels, outputs and stride.
+
+        Raises:
+            SpecError: a stage is narrower than the one before.
+        """
+        if list(self.outer) != sorted(self.outer):
+            raise SpecError(f"outer = {list(self.outer)}: must not fall, since shortcuts only add zero channels")
+        outputs = _stagewise([self.blocks] * 3, self.outer)
+        strides = [2 if i and not i % self.blocks else 1 for i in range(self.layers)]
+        return list(zip((self.outer[0], *outputs[:-1]), self.inner, outputs, strides, strict=True))
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         """853,018 parameters for ResNet-56, RGB images and 10 classes."""
@@ -163,10 +167,12 @@ class UcpResNetOptions(PrunableOptions, network="ucp-resnet"):
 
     def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
         """Convolutions He-normal by fan-out; the rest as PyTorch has it (inferred for the linear layers)."""
-        from thriftylib.papers.ucp_networks import ResNet
+        from thriftylib.papers.networks_narrowable import ResNet, no_gate
+        from thriftylib.papers.ucp_method import Excitation
 
         self.cost(image_shape, classes)
-        return ResNet(self, image_shape[0], classes)
+        gates = tuple(Excitation if self.excited == place else no_gate for place in ("inner", "output"))
+        return ResNet(image_shape[0], self.shapes(), classes, gates, self.shortcut_gradient)
 
 
 class ScoringOptions(MethodOptions, method="ucp-scores"):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from thriftylib.errors import SpecError
 from thriftylib.method import Method, Parent
 from thriftylib.narrowing import different_shapes, match_cost, narrow
-from thriftylib.papers.ucp import ScoringOptions, UcpOptions
-from thriftylib.papers.ucp_networks import Excitation, Layer, PrunableNetwork
+from thriftylib.papers.networks_narrowable import Layer, NarrowableNetwork
+from thriftylib.papers.ucp import ScoringOptions, UcpOptions, hidden_units
 
 if TYPE_CHECKING:
     from thriftylib.datasets.load import Dataset
@@ -21,7 +21,22 @@ Scores = dict[str, Tensor]
 """By the name of a layer, a number for each of its channels, (C,) in double precision."""
 PREFIX = "scores "
 """How the names of a record's scores begin, before the layer's."""
-_BLOCKS = (".inner.", ".output.", "excitations.")  # within the names of an excitation block's weights
+_BLOCKS = (".inner.", ".output.", "gates.")  # within the names of an excitation block's weights
+
+
+class Excitation(nn.Module):
+    """The modified squeeze-and-excitation block: maps (N, C, H, W), each channel times a number from 0 to 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden, bias = hidden_units(channels)
+        self.squeeze = nn.Linear(channels, hidden, bias)
+        self.excite = nn.Linear(hidden, channels, bias)
+        self.sigmoid = nn.Sigmoid()  # a module: its outputs are the scores, and a hook reads them
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3))))))
+        return x * gate[:, :, None, None]
 
 
 class Scoring(Method):
@@ -41,7 +56,11 @@ class Scoring(Method):
         return super().prepare(network, parent)
 
     def measure(self, network: nn.Module, dataset: Dataset) -> Mapping[str, float | Sequence[float]]:
-        scores = measure_scores(network, dataset, self.options.split, training=self.options.mode == "training")
+        from thriftylib.training.evaluation import mean_outputs  # training imports papers, not the other way round
+
+        gates = {name: block.sigmoid for name, block in excitations(network).items()}
+        images, training = getattr(dataset, self.options.split).images, self.options.mode == "training"
+        scores = mean_outputs(network, gates, images, dataset, training=training)
         return {PREFIX + name: each.tolist() for name, each in scores.items()} | {"tied_layers": tied_share(scores)}
 
 
@@ -80,7 +99,7 @@ def layers_of(network: nn.Module) -> list[Layer]:
     Raises:
         SpecError: it is none of UCP's networks.
     """
-    if not isinstance(network, PrunableNetwork):
+    if not isinstance(network, NarrowableNetwork):
         raise SpecError(f"{type(network).__name__}: UCP scores and narrows the networks ucp-vgg and ucp-resnet alone")
     return network.layers()
 
@@ -91,43 +110,11 @@ def excitations(network: nn.Module) -> dict[str, Excitation]:
     Raises:
         SpecError: there is none.
     """
-    found = {layer.name: layer.excitation for layer in layers_of(network) if isinstance(layer.excitation, Excitation)}
+    found = {layer.name: layer.gate for layer in layers_of(network) if isinstance(layer.gate, Excitation)}
     found = found or {name: module for name, module in network.named_modules() if isinstance(module, Excitation)}
     if not found:
         raise SpecError("method ucp-scores: the network has no excitation block; set its option excited")
     return found
-
-
-@torch.no_grad()
-def measure_scores(network: nn.Module, dataset: Dataset, split: str = "train", *, training: bool = False) -> Scores:
-    """The mean excitation of each channel over the images of a split, as they are, in batches of 500.
-
-    Args:
-        training: whether batch norms use each batch's own statistics; the running ones stay as they are in any case.
-    """
-    from thriftylib.training.evaluation import BATCH, as_input  # training imports papers, not the other way round
-
-    sums: Scores = {}
-
-    def add(name: str, gate: Tensor) -> None:
-        sums[name] = sums.get(name, 0) + gate.double().sum(0).cpu()
-
-    hooks = [
-        block.sigmoid.register_forward_hook(lambda module, inputs, gate, name=name: add(name, gate))
-        for name, block in excitations(network).items()
-    ]
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    images = getattr(dataset, split).images
-    try:
-        network.train(training)
-        for batch in images.split(BATCH):
-            network(as_input(batch, dataset, "fp32"))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        network.load_state_dict(buffers, strict=False)
-        network.eval()
-    return {name: each / len(images) for name, each in sums.items()}
 
 
 def is_tied(scores: Tensor) -> bool:
