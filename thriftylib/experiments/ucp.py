@@ -74,7 +74,7 @@ IMAGENET = {  # inner channels of each block of torchvision's networks
     },
 }
 MULTIPLIERS = (0.9, 0.99, 0.999, 0.9999, 0.999999, 0.99999999, 1.000001, 1.0001, 1.01, 1.1)
-SKIP = {16: (1, 3, 4, 10), 19: (1, 2, 3, 4, 5, 6, 12)}  # convolutions of a VGG that the authors' scripts leave whole
+SKIP = {16: [1, 3, 4, 10], 19: [1, 2, 3, 4, 5, 6, 12]}  # convolutions of a VGG that the authors' scripts leave whole
 
 
 def numbers(text: str) -> list[int]:
