@@ -10,6 +10,7 @@ from thriftylib.datasets.load import load
 from thriftylib.errors import SpecError
 from thriftylib.experiments.ucp import IMAGENET, RESNET_50, UNIFORM, VGG, imagenet, numbers, resnet_options
 from thriftylib.narrowing import match_cost
+from thriftylib.papers.networks import PreActResNetOptions
 from thriftylib.papers.networks_narrowable import Layer
 from thriftylib.papers.ucp import UcpOptions, UcpResNetOptions, UcpVggOptions, hidden_units
 from thriftylib.papers.ucp_method import Excitation, excitations, is_tied, layers_of, threshold_widths, top
@@ -117,6 +118,23 @@ def test_a_vgg_costs_what_its_closed_form_says(head, depth, layers):
     assert (counted.parameters, counted.macs, counted.ptflops_macs) == (cost.parameters, cost.macs, cost.ptflops_macs)
     assert network(torch.randn(2, *DIGITS)).shape == (2, 10)
     assert len(network.layers()) == layers
+
+
+@pytest.mark.parametrize("inner", [None, [3, 5, 7, 9, 11, 13]])
+def test_a_pre_activation_resnet_costs_what_its_closed_form_says(inner):
+    options = PreActResNetOptions(blocks=2, **({"inner": inner} if inner else {}))
+    network, cost = options.build((3, 9, 9), 7), options.cost((3, 9, 9), 7)
+    counted = count(network, (3, 9, 9))
+    assert (counted.parameters, counted.macs, counted.ptflops_macs) == (cost.parameters, cost.macs, cost.ptflops_macs)
+    assert network(torch.randn(2, 3, 9, 9)).shape == (2, 7)
+
+
+def test_resnet_164_counts_what_the_authors_count():
+    cost = PreActResNetOptions().cost(SHAPE, 10)
+    assert cost.parameters == pytest.approx(1.703e6, abs=500)
+    assert cost.macs / 1e6 == pytest.approx(247.6, abs=0.1)
+    with pytest.raises(SpecError, match="inner: 2 widths; must be 54, one for each block"):
+        PreActResNetOptions(inner=[1, 2]).resolve(SHAPE, 10)
 
 
 # ----------------------------------------------------------------------------------------------- networks and blocks

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import conv3x3
+from torchvision.models.resnet import conv1x1, conv3x3
 
 Gate = Callable[[int], nn.Module]
 
@@ -146,3 +146,44 @@ class ResNet(NarrowableNetwork):
         for block in self.blocks:
             x = block(x)
         return self.head(self.mean(x))
+
+
+class Bottleneck(nn.Module):
+    """Pre-activation bottleneck (He et al., 2016): batch norm and ReLU before each of 1x1, 3x3 and 1x1 convolutions."""
+
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(inputs), conv1x1(inputs, inner)
+        self.norm2, self.conv2 = nn.BatchNorm2d(inner), conv3x3(inner, inner, stride)
+        self.norm3, self.conv3 = nn.BatchNorm2d(inner), conv1x1(inner, outputs)
+        self.shortcut = conv1x1(inputs, outputs, stride) if inputs != outputs else nn.Identity()
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv1(self.relu(self.norm1(x)))
+        out = self.conv2(self.relu(self.norm2(out)))
+        return self.conv3(self.relu(self.norm3(out))) + self.shortcut(x)
+
+
+class PreActResNet(NarrowableNetwork):
+    """A stem, pre-activation bottlenecks, a last batch norm and a linear layer; as narrow as it is made."""
+
+    norm_weight = 0.5
+
+    def __init__(self, channels: int, stem: int, shapes: Sequence[tuple[int, int, int, int]], classes: int) -> None:
+        """``shapes``: of each block inputs, channels of its 3x3 convolution, outputs and stride."""
+        super().__init__()
+        self.conv, self.blocks = conv3x3(channels, stem), nn.ModuleList(Bottleneck(*shape) for shape in shapes)
+        self.norm, self.relu = nn.BatchNorm2d(shapes[-1][2]), nn.ReLU()
+        self.mean = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(shapes[-1][2], classes)
+        self.draw()
+
+    def layers(self) -> list[Layer]:
+        return []  # the 3x3 convolutions have as many inputs as outputs: none can be narrowed alone
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.mean(self.relu(self.norm(x))))
