@@ -16,6 +16,7 @@ from thriftylib.experiments.recipes import CIFAR, for_digits, like, run_of
 from thriftylib.spec import Data, Named, OneCycle, Recipe, Run, Steps
 
 if TYPE_CHECKING:
+    import pandas
     from torch import nn
 
 experiment = partial(register, paper="ucp")
@@ -243,3 +244,24 @@ def imagenet(depth: int, widths: str = "") -> nn.Module:
     for block, width in zip(blocks, numbers(widths), strict=bool(widths)):
         narrow(None, block.conv1, "outputs", range(width), readers=(block.bn1, block.conv2))
     return network
+
+
+def counts() -> pandas.DataFrame:
+    """The networks of known widths, built on no device: parameters, the authors' FLOPs and our MACs (both in millions).
+
+    Returns:
+        Columns network, images, widths, parameters, flops, macs.
+    """
+    import pandas
+    import torch
+
+    from thriftylib.training.counting import count, early_ptflops
+
+    grid = [each for part in (vgg, resnet) for each in part.configurations("paper")]
+    with torch.device("meta"):
+        built = [(e.labels["network"], e.run.data.name, e.labels["widths"], e.run.build(), (3, 32, 32)) for e in grid]
+    for depth, lists in IMAGENET.items():
+        for name, widths in {"all": "", **lists}.items():
+            built += [(f"ResNet-{depth}", "imagenet, 224x224", name, imagenet(depth, widths), (3, 224, 224))]
+    rows = [(*n, count(x, s).parameters, early_ptflops(x, s) / 1e6, count(x, s).macs / 1e6) for *n, x, s in built]
+    return pandas.DataFrame(rows, columns=["network", "images", "widths", "parameters", "flops", "macs"])

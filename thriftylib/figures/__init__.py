@@ -20,6 +20,7 @@ from thriftylib.figures.frames import (
     differences,
     front_points,
     gains,
+    measured_lists,
     pareto_front,
     stack,
 )
@@ -30,6 +31,6 @@ from thriftylib.figures.training import curves, describe, longest, longest_curve
 
 __all__ = [
     "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "front_points", "gains",
-    "heatmap", "house_style", "html_table", "lines", "longest", "longest_curves", "pareto_front", "points",
-    "replications", "show", "stack", "status", "training_curves", "verdicts",
+    "heatmap", "house_style", "html_table", "lines", "longest", "longest_curves", "measured_lists", "pareto_front",
+    "points", "replications", "show", "stack", "status", "training_curves", "verdicts",
 ]  # fmt: skip

@@ -170,6 +170,28 @@ def front_points(
     return stack(pd.DataFrame(claimed, columns=columns), means[columns])
 
 
+def measured_lists(
+    records: Sequence[Record], table: pd.DataFrame, *, prefix: str, keep: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Every number of the lists that the runs of a table measured under names that begin with ``prefix``.
+
+    Returns:
+        Columns ``keep`` of the table, seed, name (without the prefix), place in the list from 0, value, and tied:
+        whether all numbers of the list are equal.
+    """
+    by_id = {record.id: record for record in records}
+    columns = [*keep, "seed", "name", "place", "value", "tied"]
+    rows = [
+        (*(row[label] for label in keep), row["seed"], name.removeprefix(prefix), place, value, len(set(values)) == 1)
+        for row in table.drop_duplicates("run").to_dict("records")
+        if row["run"] in by_id
+        for name, values in by_id[row["run"]].measured.items()
+        if name.startswith(prefix) and isinstance(values, tuple | list)
+        for place, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def pareto_front(points: pd.DataFrame) -> pd.DataFrame:
     """The points that no other beats: none with as few parameters or fewer is as accurate, from small to large."""
     ordered = points.sort_values(["parameters", "accuracy"], ascending=[True, False])
