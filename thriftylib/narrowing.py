@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -68,6 +68,29 @@ def fit(network: nn.Module, shapes: Mapping[str, Shape]) -> None:
             empty = torch.zeros(tuple(shape), dtype=old.dtype, device=old.device)
             _replace(None, module, attribute, empty)
             _describe(module)
+
+
+def match_cost(shares: Tensor, channels: Tensor, cost: Callable[[list[int]], int], target: int) -> list[int]:
+    """Widths in the proportion of ``shares`` of ``channels``, (layers,) each, at a ``cost`` as near to ``target``.
+
+    No single channel more or less would bring it nearer.
+    """
+
+    def scaled(factor: float) -> list[int]:
+        return (factor * shares * channels).round().clamp(min=1).minimum(channels).int().tolist()
+
+    low, high = 0.0, float(1 / shares.min())
+    for _ in range(50):  # as near as rounding all layers together comes
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(scaled(middle)) <= target else (low, middle)
+    widths = scaled(low)
+    while True:
+        near = [[w + step * (i == j) for j, w in enumerate(widths)] for i in range(len(widths)) for step in (1, -1)]
+        possible = [each for each in near if all(1 <= w <= c for w, c in zip(each, channels.tolist(), strict=True))]
+        nearest = min(possible, key=lambda each: abs(cost(each) - target), default=widths)
+        if abs(cost(nearest) - target) >= abs(cost(widths) - target):
+            return widths
+        widths = nearest
 
 
 def different_shapes(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Shape] | None:

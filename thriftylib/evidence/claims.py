@@ -225,7 +225,7 @@ class Claim(Strict):
         yield off, f"spread = {self.spread}: the deviation of values is another"
         # comparisons
         alone = self.against is not None and (not row.compares or self.against == self.setting)
-        yield alone, "against: must be another setting, of a difference or a prune_ratio"
+        yield alone, "against: must be another setting, of a difference or a share that is saved"
         more = self.bound != "equals" or has_spread or values
         yield row.is_difference and more, f"bound, spread and values: do not go with {self.quantity}"
         for name in () if row.is_difference else ("relation", "paired"):

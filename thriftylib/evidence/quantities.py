@@ -115,6 +115,8 @@ QUANTITIES: Mapping[str, Quantity] = {
         Quantity(name="parameters", unit="", **_COUNT),
         Quantity(name="kernel_parameters", unit="", **_COUNT),
         Quantity(name="prune_ratio", unit="%", source="count", of="kernel_parameters", compares="share"),
+        Quantity(name="parameters_saved", unit="%", source="count", of="parameters", compares="share"),
+        Quantity(name="ptflops_macs_saved", unit="%", source="count", of="ptflops_macs", compares="share"),
         Quantity(name="filters", unit="", source="count"),
         Quantity(name="ptflops_macs", unit="MMAC", **_COUNT),
         Quantity(name="macs", unit="MMAC", **_COUNT),

@@ -19,6 +19,7 @@ from thriftylib.figures.frames import (
     claimed_at,
     differences,
     gains,
+    measured_lists,
     stack,
 )
 from thriftylib.figures.plots import bars, heatmap, lines
@@ -29,6 +30,6 @@ from thriftylib.figures.training import curves, describe, longest, longest_curve
 
 __all__ = [
     "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "gains", "heatmap",
-    "house_style", "html_table", "lines", "longest", "longest_curves", "points", "replications", "road_points",
-    "road_table", "show", "stack", "status", "training_curves", "verdicts",
+    "house_style", "html_table", "lines", "longest", "longest_curves", "measured_lists", "points", "replications",
+    "road_points", "road_table", "show", "stack", "status", "training_curves", "verdicts",
 ]  # fmt: skip

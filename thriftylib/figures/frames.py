@@ -10,6 +10,7 @@ import pandas as pd
 
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.intervals import Estimate, Side, subtract
+from thriftylib.evidence.records import Record
 
 _GAINS = ["source", "panel", "row", "recipe", "difference", "low", "high", "n"]
 
@@ -130,6 +131,28 @@ def differences(
     rows = rows.assign(difference=rows["changed"] - rows["reference"])
     rows["source"] = np.where(rows["difference"].isna(), "pending", "reproduced")
     return rows[["source", "change", "preset", "seed", "reference", "changed", "difference"]]
+
+
+def measured_lists(
+    records: Sequence[Record], table: pd.DataFrame, *, prefix: str, keep: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Every number of the lists that the runs of a table measured under names that begin with ``prefix``.
+
+    Returns:
+        Columns ``keep`` of the table, seed, name (without the prefix), place in the list from 0, value, and tied:
+        whether all numbers of the list are equal.
+    """
+    by_id = {record.id: record for record in records}
+    columns = [*keep, "seed", "name", "place", "value", "tied"]
+    rows = [
+        (*(row[label] for label in keep), row["seed"], name.removeprefix(prefix), place, value, len(set(values)) == 1)
+        for row in table.drop_duplicates("run").to_dict("records")
+        if row["run"] in by_id
+        for name, values in by_id[row["run"]].measured.items()
+        if name.startswith(prefix) and isinstance(values, tuple | list)
+        for place, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def stack(*frames: pd.DataFrame) -> pd.DataFrame:

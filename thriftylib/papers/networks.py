@@ -192,6 +192,47 @@ class TinyResNetOptions(NetworkOptions, network="tiny-resnet"):
         return tiny_resnet(image_shape[0], self.widths, classes)
 
 
+class PreActResNetOptions(NetworkOptions, network="preact-resnet"):
+    """The pre-activation ResNet of He et al. (2016) for small images: 9 ``blocks`` + 2 layers, bottlenecks throughout.
+
+    ``inner`` are the channels of each block's 3x3 convolution, at its inputs and outputs.
+    """
+
+    blocks: Count = 18  # in each of the three stages; 18: ResNet-164
+    inner: Counts = Field(
+        default_factory=lambda given: tuple(16 * 2**stage for stage in range(3) for _ in range(given.get("blocks", 1)))
+    )
+
+    def _shapes(self) -> list[tuple[int, int, int, int]]:
+        if len(self.inner) != 3 * self.blocks:
+            raise SpecError(f"inner: {len(self.inner)} widths; must be {3 * self.blocks}, one for each block")
+        outputs = [64 * 2**stage for stage in range(3) for _ in range(self.blocks)]
+        strides = [2 if i and not i % self.blocks else 1 for i in range(3 * self.blocks)]
+        return list(zip((16, *outputs[:-1]), self.inner, outputs, strides, strict=True))
+
+    def cost(self, image_shape: ImageShape, classes: int) -> Cost:
+        """1,703,258 parameters for the defaults, RGB images and 10 classes."""
+        check_size("stages = 3", 2, image_shape)
+        size = image_shape[1:]
+        terms = [cost.conv("stem", image_shape[0], 16, 3, [size])]
+        for i, (inputs, inner, outputs, stride) in enumerate(self._shapes()):
+            small = (-(-size[0] // stride), -(-size[1] // stride))
+            terms += [cost.batch_norm(f"block {i} norm", inputs, [size])]
+            terms += conv_norm_terms(f"block {i} first", inputs, inner, size, kernel=1)
+            terms += conv_norm_terms(f"block {i} second", inner, inner, small)
+            terms += [cost.conv(f"block {i} third", inner, outputs, 1, [small])]
+            terms += [cost.conv(f"block {i} shortcut", inputs, outputs, 1, [small])] * (inputs != outputs)
+            size = small
+        return Cost((*terms, cost.batch_norm("norm", 256, [size]), cost.linear("head", 256, classes)))
+
+    def build(self, image_shape: ImageShape, classes: int) -> nn.Module:
+        """Convolutions He-normal by fan-out, batch norms of weight 0.5, as UCP's authors have it."""
+        from thriftylib.papers.networks_narrowable import PreActResNet
+
+        self.cost(image_shape, classes)
+        return PreActResNet(image_shape[0], 16, self._shapes(), classes)
+
+
 class TinyDenseNetOptions(NetworkOptions, network="tiny-densenet"):
     """DenseNet-BC (Huang et al., 2017) for small images: a 3x3 stem of 2 x ``growth`` channels and no pooling in it.
 

@@ -64,6 +64,27 @@ def count(network: nn.Module, image_shape: ImageShape) -> Counted:
     )
 
 
+@torch.no_grad()
+def early_ptflops(network: nn.Module, image_shape: ImageShape) -> int:
+    """``ptflops_macs`` as early versions of the tool count: 1 more an element of a ReLU, and an input of a pooling.
+
+    Only modules count, no functions. The device "meta" will do.
+    """
+    elements = 0
+
+    def add(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+        nonlocal elements
+        elements += inputs[0].numel()
+
+    kinds = nn.ReLU | nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d
+    hooks = [module.register_forward_hook(add) for module in network.modules() if isinstance(module, kinds)]
+    try:
+        return count(network, image_shape).ptflops_macs + elements
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def check_cost(run: Run, network: nn.Module) -> None:
     """Compare the closed-form cost of a run with what its built network counts, before anything is trained.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,3 +40,34 @@ def evaluate(
         sums += torch.stack((loss, right(logits, labels).sum().double()))
     loss, correct = sums.tolist()
     return loss / len(split.labels), 100 * correct / len(split.labels)
+
+
+@torch.no_grad()
+def mean_outputs(
+    network: nn.Module, modules: Mapping[str, nn.Module], images: Tensor, dataset: Dataset, *, training: bool = False
+) -> dict[str, Tensor]:
+    """The means over images (N, C, H, W) of what modules of a network give, (N, F) each, by name: (F,) in fp64.
+
+    Args:
+        training: whether batch norms use each batch's own statistics; the running ones stay as they are in any case.
+    """
+    sums: dict[str, Tensor] = {}
+
+    def add(name: str, output: Tensor) -> None:
+        sums[name] = sums.get(name, 0) + output.double().sum(0).cpu()
+
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: add(name, output))
+        for name, module in modules.items()
+    ]
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    try:
+        network.train(training)
+        for batch in images.split(BATCH):
+            network(as_input(batch, dataset, "fp32"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        network.load_state_dict(buffers, strict=False)
+        network.eval()
+    return {name: each / len(images) for name, each in sums.items()}
