@@ -23,7 +23,7 @@ _NETWORKS: dict[str, tuple[str, Data, Recipe]] = {
     QUICK: ("cifar10-quick", Data(name="cifar10", scaling="minus mean image"), recipes.QUICK),
 }
 _TINY = {LENET: {"widths": [4, 8], "padding": 2, "hidden": 16}, QUICK: {"widths": [4, 4, 8], "hidden": 16}}
-_TINY_STRENGTH = {LENET: 0.4, QUICK: 0.03}
+_TINY_SCALE = {LENET: 3.0, QUICK: 0.04}  # of strengths
 POINTS = {LENET: (0.12, 11), QUICK: (0.75, 17)}
 """Strength on ip1 and neurons that the table leaves there."""
 FIRST_LINEAR = "first linear"
@@ -61,7 +61,7 @@ def configuration(
     options = options or {}
     if preset == "smoke":
         data, own, recipe, options = Data(name="digits"), recipes.SMOKE, None, _TINY[network] | options
-        held_out, strength = held_out // 50, _TINY_STRENGTH[network] if strength else 0.0
+        held_out, strength = held_out // 50, strength * _TINY_SCALE[network]
     constraint = {"group_sparsity": strength, "layers": LAYERS[constrained][network], **(method or {})}
     run = Run(
         network=Named(name=name, options=options),
@@ -125,7 +125,7 @@ def ablations(preset: str) -> list[Configuration]:
     convolutions lets more neurons go; so does clearing the momentum of a neuron that reached zero. By arithmetic
     the latter matters where steps are large and the strength is small: hence steps three times as large, a third of it.
     """
-    kept, large = {"clear_momentum": False}, {"recipe": recipes.LARGE_STEPS}
+    kept, large = {"clear_momentum": False}, {"recipe": recipes.LARGE_STEPS, "strength": ALL_AT / 3}
     changes: dict[str, dict[str, Any]] = {
         "as it is": {},
         "ReLU after convolutions": {"options": {"relu": True}},
@@ -133,13 +133,14 @@ def ablations(preset: str) -> list[Configuration]:
         "low rank": {"method": {"group_sparsity": 0.0, "low_rank": ALL_AT}},
         "bias outside": {"method": {"bias": "outside"}},
         "three times as long": {"recipe": recipes.LONG_LENET},
-        "large steps": {**large, "method": {"group_sparsity": ALL_AT / 3}},
-        "large steps, momentum kept": {**large, "method": {"group_sparsity": ALL_AT / 3, **kept}},
+        "large steps": large,
+        "large steps, momentum kept": {**large, "method": kept},
         "last epochs free": {"method": {"constrained_epochs": 8 if preset != "smoke" else 2}},
     }
-    return [
-        configuration(preset, LENET, ALL_AT, "all hidden", change=said, **change) for said, change in changes.items()
-    ]
+    if preset == "smoke":
+        del changes["three times as long"]  # smoke runs have a recipe of their own
+    point = partial(configuration, preset, LENET, constrained="all hidden")
+    return [point(**{"strength": ALL_AT, **change}, change=said) for said, change in changes.items()]
 
 
 @experiment(

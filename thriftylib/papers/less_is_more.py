@@ -1,15 +1,15 @@
 """Less Is More: neurons are removed while a network is trained, by sparse constraints on each neuron's weights.
 
-"Less Is More: Towards Compact CNNs" (Zhou, Alvarez, Porikli; ECCV 2016). To the loss comes, for each constrained layer,
-a strength tau times the sum of g over its neurons: the filters of a convolution, the rows of a linear layer. After each
-step of SGD with learning rate eta comes the proximal operator of g with step t = eta tau (forward-backward splitting):
+Zhou, Alvarez, Porikli, "Less Is More: Towards Compact CNNs" (ECCV 2016; DOI 10.1007/978-3-319-46493-0_40). To the loss
+comes, for each constrained layer, a strength tau times the sum of g over its neurons: filters of a convolution, rows of
+a linear layer. A step of SGD with learning rate eta is followed by the proximal operator of g with step t = eta tau:
 
 - group sparsity: g is the Euclidean norm, and w <- max(0, 1 - t / norm) w: exactly zero where the norm is at most t;
 - tensor low rank: g is the mean of the nuclear norms of the three unfoldings of a filter (k x k x C). Its operator has
   no closed form; the mean of the three unfoldings with soft-thresholded singular values approximates it.
 
-What is known of the paper's body text comes from its abstract, its table 1 and public reading notes: strengths and
-schedules are ours, and so is every READING below. The networks are those of the Caffe examples that the table's counts
+What is known of the paper comes from its abstract, table 1 and public reading notes: strengths and schedules are ours,
+and so is every READING below. The networks are those of the Caffe examples that the table's counts
 fit: see :mod:`thriftylib.papers.less_is_more_networks`.
 """
 
