@@ -9,8 +9,7 @@ a linear layer. A step of SGD with learning rate eta is followed by the proximal
   no closed form; the mean of the three unfoldings with soft-thresholded singular values approximates it.
 
 What is known of the paper comes from its abstract, table 1 and public reading notes: strengths and schedules are ours,
-and so is every READING below. The networks are those of the Caffe examples that the table's counts
-fit: see :mod:`thriftylib.papers.less_is_more_networks`.
+and so is every READING below. The networks are those of the Caffe examples that the table's counts fit.
 """
 
 from __future__ import annotations
