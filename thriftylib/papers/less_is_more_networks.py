@@ -44,7 +44,6 @@ def _module(layer: Layer, inputs: int) -> nn.Module:
 
 
 def _initialised(module: nn.Conv2d | nn.Linear, layer: Layer) -> nn.Module:
-    """With the first weights that the layer says."""
     if layer.std is None:
         bound = math.sqrt(3 / module.weight[0].numel())
         nn.init.uniform_(module.weight, -bound, bound)
