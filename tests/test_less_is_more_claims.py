@@ -14,6 +14,7 @@ from thriftylib.errors import SpecError
 from thriftylib.evidence.claims import Claim, matches
 from thriftylib.evidence.claims_files import load_claims_file
 from thriftylib.evidence.counts import count_claims
+from thriftylib.evidence.numbers import Evidence, lookup
 from thriftylib.evidence.tables import command
 from thriftylib.evidence.verdicts import judge
 from thriftylib.experiments import experiment
@@ -154,6 +155,12 @@ def test_the_networks_follow_from_the_two_other_columns(name, excluded):
     assert low < COUNTED[f"whole/{name}"].value < high
     assert not [total for total in excluded if low < total < high]
     assert not low < (mebibytes * 1e6 / 4) / (percent / 100) < high  # memory in 10^6 bytes
+
+
+def test_a_page_shows_memory_with_the_tables_decimals():
+    evidence = Evidence(files={"less_is_more": SHEET}, counts=COUNTS)
+    shown = [lookup(f"claim:less_is_more/memory/lenet:{field}", evidence) for field in ("value", "ours", "verdict")]
+    assert shown == ["1.52", "1.51", "differs"]
 
 
 def test_our_own_arithmetic_holds():
