@@ -66,7 +66,7 @@ def test_list():
     assert "thriftynet" in {row["paper"] for row in found["papers"]}
     assert {"digits", "cifar10"} <= {row["data set"] for row in found["datasets"]}
     assert {"thriftynet", "tiny-resnet"} <= {row["network"] for row in found["networks"]}
-    assert "cifar10" not in call("list", "networks").stdout
+    assert "cifar100" not in call("list", "networks").stdout
 
 
 def test_show_an_experiment():

@@ -52,7 +52,7 @@ def _wrong_names(side: Setting) -> Iterator[str]:
             yield f"unknown recipe {name!r}" + suggest(name, recipes())
         elif epochs != recipes()[name].epochs:
             yield f"recipe {name} has {recipes()[name].epochs} epochs, not {epochs}"
-    dataset_info(side.dataset)
+    dataset_info(side.dataset, to_count=True)
     asked = [(find(NetworkOptions, side.network), side.options | choice) for choice in side.any_of or [{}]]
     asked += [(find(MethodOptions, side.method), side.method_options)] if side.method else []
     for kind, options in asked:

@@ -73,7 +73,7 @@ def _images(given: dict[str, str]) -> tuple[tuple[int, int, int], int]:
     if "dataset" in given:
         if "image" in given or "classes" in given:
             raise ThriftyError("dataset=... says image and classes already; give it or them")
-        info = dataset_info(given["dataset"])
+        info = dataset_info(given["dataset"], to_count=True)
         return info.image_shape, len(info.classes)
     sides = given.get("image", "3x32x32").split("x")
     if len(sides) != 3 or not all(side.isdecimal() and int(side) for side in sides):

@@ -56,7 +56,7 @@ def count_claims(claims: Iterable[Claim]) -> list[NetworkCount]:
 
 
 def _count(side: Setting) -> NetworkCount:
-    info = dataset_info(side.dataset)
+    info = dataset_info(side.dataset, to_count=True)
     shape, classes = info.image_shape, len(info.classes)
     options = find(NetworkOptions, side.network).model_validate(side.options).resolve(shape, classes)
     cost = options.cost(shape, classes)
@@ -82,6 +82,8 @@ def answer(claim: Claim, counts: Iterable[NetworkCount]) -> float | None:
         return None
     if row.compares == "share":
         return 100 * (1 - found[0] / found[1])
+    if row.compares == "bytes":
+        return (found[1] - found[0]) / 2**20
     return found[0] / 1e6 if row.unit == "MMAC" else found[0]
 
 

@@ -145,7 +145,7 @@ def _claim(claim: Claim, verdict: Verdict) -> Fields:
         "value": row["claimed"],
         "runs": row["claimed_n"],
         "spread": row["claimed_spread"],
-        "ours": ours if ours is None or claim.unit in ("%", "points") else f"{ours:,.10g}",
+        "ours": ours if ours is None or claim.unit in ("%", "points", "MiB") else f"{ours:,.10g}",
         "sd": verdict.sd,
         "low": low,
         "high": high,

@@ -61,7 +61,8 @@ class Quantity(Strict):
     limits: Annotated[tuple[float, float], Field(strict=False)] | None = None  # of what a claim may state
     reads: str | None = None  # what is read of the record or count, where that has another name
     of: str | None = None  # the quantity of two networks that is compared
-    compares: Literal["difference", "share"] | None = None  # how; share: the percentage that the first does without
+    # How: share: the percentage that the first does without; bytes: those that it does without, in units of 2^20.
+    compares: Literal["difference", "share", "bytes"] | None = None
 
     @property
     def key(self) -> str:
@@ -123,6 +124,7 @@ QUANTITIES: Mapping[str, Quantity] = {
         Quantity(name="kept_parameters", unit="", reads="parameters", **_KEPT),
         Quantity(name="kept_macs", unit="MMAC", reads="macs", **_KEPT),
         Quantity(name="minutes_per_epoch", unit="min", source="none", better="lower"),
+        Quantity(name="memory_saved", unit="MiB", source="count", of="weight_bytes", compares="bytes"),
     )
 }
 """Every quantity that needs no declaration, by name."""

@@ -81,7 +81,9 @@ def command(claim: Claim) -> str:
 
 
 def _count_command(side: Setting) -> str:
-    options = {**side.options, "classes": len(dataset_info(side.dataset).classes)}
+    info = dataset_info(side.dataset, to_count=True)
+    images = {"classes": len(info.classes)} if info.image_shape == (3, 32, 32) else {"dataset": side.dataset}
+    options = {**side.options, **images}
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
         for name, value in options.items()
