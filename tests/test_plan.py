@@ -55,8 +55,6 @@ def test_on_two_cores_25_minutes_get_runs_that_end_within_them(committed):
     longer = {one.key for one in made.too_long if one.estimate.seconds > 25 * MINUTE}
     assert longer
     assert all(one.parent in longer for one in made.too_long if one.key not in longer)
-    if chosen[0].pending.configuration.labels["dataset"] == "cifar100":  # until its third seeds are recorded
-        assert (chosen[0].pending.run.network.name, chosen[0].pending.configuration.labels["kernel"]) == ("smallnet", 3)
 
 
 def test_long_headlines_do_not_come_before_many_verdicts_in_little_time(whole):
@@ -64,7 +62,7 @@ def test_long_headlines_do_not_come_before_many_verdicts_in_little_time(whole):
     runs = whole.runs
     seconds = [one.estimate.seconds for one in runs]
     headline = next(i for i, one in enumerate(runs) if one.run.network.name == "dacnn")
-    assert all(one.run.network.name == "smallnet" for one in runs[:6])
+    assert headline > 10
     assert max(seconds[:10]) < 10 * 3600 < seconds[headline]
 
 

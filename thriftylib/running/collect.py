@@ -58,6 +58,8 @@ def collect(
     chosen = experiment(name)
     presets = ("paper", "fast") if preset == "recorded" else (preset,)
     grid = [(each, configuration) for each in presets for configuration in select(chosen, each, where, epochs)]
+    papers = {configuration.run.id for each, configuration in grid if each == "paper"}
+    grid = [(each, one) for each, one in grid if each == "paper" or one.run.id not in papers]
     found: dict[str, dict[int, Record | None]] = {}
     if preset == "recorded":
         for record in load_records(Path(results) if results else results_dir()):
