@@ -13,7 +13,7 @@ The frames of claimed and reproduced accuracies come from ``accuracies`` and ``g
 Claimed values are hollow and grey, reproduced ones filled and coloured, so that neither is ever taken for the other.
 """
 
-from thriftylib.figures.display import html_table, replications, show, status, verdicts
+from thriftylib.figures.display import html_table, replications, show, status, table, verdicts
 from thriftylib.figures.frames import (
     accuracies,
     claimed_at,
@@ -31,5 +31,5 @@ from thriftylib.figures.training import curves, describe, longest, longest_curve
 __all__ = [
     "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "gains", "heatmap",
     "house_style", "html_table", "lines", "longest", "longest_curves", "measured_lists", "points", "replications",
-    "road_points", "road_table", "show", "stack", "status", "training_curves", "verdicts",
+    "road_points", "road_table", "show", "stack", "status", "table", "training_curves", "verdicts",
 ]  # fmt: skip

@@ -130,6 +130,21 @@ def replications(others: Iterable[Replication]) -> HTML:
     return HTML("".join(shown))
 
 
+def table(frame: pd.DataFrame, form: str = "{:,.2f}", forms: Mapping[str, str] | None = None) -> HTML:
+    """A frame as a table, numbers on the right: by the column's of ``forms``, else by ``form`` if not whole."""
+
+    def text(value: object, name: str) -> str:
+        if isinstance(value, str):
+            return value
+        return (
+            "" if pd.isna(value) else (forms or {}).get(name, "{:,}" if isinstance(value, int) else form).format(value)
+        )
+
+    rows = [[text(value, name) for value, name in zip(row, frame, strict=True)] for row in frame.astype(object).values]
+    numbers = [place for place, name in enumerate(frame) if pd.api.types.is_numeric_dtype(frame[name])]
+    return HTML(html_table([*frame], rows, numbers=numbers))
+
+
 def html_table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = (), raw: Sequence[int] = ()
 ) -> str:
