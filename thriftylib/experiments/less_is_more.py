@@ -122,9 +122,9 @@ def strength(preset: str) -> list[Configuration]:
 def ablations(preset: str) -> list[Configuration]:
     """What does each part of the method do?
 
-    paper: LeNet, all hidden layers, one strength, and one change at a time. Reported of the first two: ReLU after the
-    convolutions lets more neurons go; so does clearing the momentum of a neuron that reached zero. By arithmetic
-    the latter matters where steps are large and the strength is small: hence steps three times as large, a third of it.
+    paper: LeNet, all hidden layers, one strength, and one change at a time. Reported: ReLU after the convolutions lets
+    more neurons go, and so does clearing the momentum of a zero neuron. By arithmetic the latter matters where steps
+    are large and the strength is small: hence steps three times as large, a third of the strength.
     """
     kept, large = {"clear_momentum": False}, {"recipe": recipes.LARGE_STEPS, "strength": ALL_AT / 3}
     changes: dict[str, dict[str, Any]] = {
@@ -134,6 +134,7 @@ def ablations(preset: str) -> list[Configuration]:
         "low rank": {"method": {"group_sparsity": 0.0, "low_rank": ALL_AT}},
         "bias outside": {"method": {"bias": "outside"}},
         "three times as long": {"recipe": recipes.LONG_LENET},
+        "three times as long, no constraint": {"recipe": recipes.LONG_LENET, "strength": 0.0},
         "large steps": large,
         "large steps, momentum kept": {**large, "method": kept},
         "last epochs free": {"method": FREE[preset]},
