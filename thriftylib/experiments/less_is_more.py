@@ -31,13 +31,12 @@ LAYERS = {  # what is constrained; conv1 of CIFAR-10 quick starts so small that 
     FIRST_LINEAR: {LENET: ["ip1"], QUICK: ["ip1"]},
     "all hidden": {LENET: ["conv1", "conv2", "ip1"], QUICK: ["conv2", "conv3", "ip1"]},
 }
-SWEEP: dict[tuple[str, str], tuple[float, ...]] = {
+SWEEP: dict[tuple[str, str], tuple[float, ...]] = {  # strengths by network and the layers that are constrained
     (LENET, FIRST_LINEAR): (0.0, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2, 0.3, 0.35, 0.4),
     (LENET, "all hidden"): (0.01, 0.015, 0.02, 0.03, 0.05),
     (QUICK, FIRST_LINEAR): (0.0, 0.6, 0.9, 1.5, 2.5, 4.0),
     (QUICK, "all hidden"): (0.02, 0.04, 0.06, 0.08),
 }
-"""Strengths for each network, by the layers that are constrained."""
 HELD_OUT = 5000
 ALL_AT = 0.02  # strength of the ablations
 FREE = {"smoke": {"constrained_epochs": 2}, "fast": {"constrained_epochs": 8}, "paper": {"constrained_epochs": 8}}
