@@ -76,7 +76,7 @@ def _key(frame: pd.DataFrame, colours: Mapping[str, str], shapes: Mapping[str, s
     for row in frame[frame["source"] == "reproduced"].drop_duplicates("road").assign(preset="paper").itertuples():
         entries[f"{row.road} network" if row.start == row.run else row.road] = _look(row, colours, dots)
     for row in frame.drop_duplicates("paper").sort_values("paper").assign(source="claimed").itertuples():
-        entries[row.paper] = _look(row, grey, shapes)
+        entries[row.paper.replace("_", " ")] = _look(row, grey, shapes)
     for row in frame.assign(kind=kinds).drop_duplicates("kind").sort_values("kind", ascending=False).itertuples():
         entries[row.kind] = _look(row, grey, dots)
     return {name: Line2D([], [], **look, markersize=6.5) for name, look in entries.items()}
