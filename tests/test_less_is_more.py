@@ -389,6 +389,7 @@ def test_killed_while_neurons_leave_it_goes_on_bit_identically(make_run, tmp_pat
             {"group_sparsity": -1.0},
             r"LessIsMoreOptions.group_sparsity = -1.0: should be greater than or equal to 0",
         ),
+        ("caffe-lenet", {"layers": "ip1"}, r"LessIsMoreOptions.layers = 'ip1': should be a list$"),
         ("caffe-lenet", {"layers": ("ip2",)}, r"layers: 'ip2' is the classifier; must be of: conv1, conv2, ip1"),
         (
             "caffe-lenet",
