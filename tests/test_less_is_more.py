@@ -151,6 +151,22 @@ def test_group_sparsity_is_the_block_soft_threshold(shape, seed, step):
     assert torch.equal((alone == 0).all(1), weight.flatten(1).norm(dim=1) <= step)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("operator", [group_sparsity, low_rank])
+@pytest.mark.parametrize("shape", [(3, 4), (3, 2, 3, 3)])
+def test_a_step_of_zero_changes_nothing_not_even_a_zero_neuron(operator, shape, dtype):
+    weight, bias = (tensor.to(dtype) for tensor in drawn(shape, 0))
+    weight[0], bias[0] = 0, 0
+    before = torch.cat([weight.flatten(1), bias[:, None]], 1)
+    torch.testing.assert_close(applied(operator, weight, bias, 0.0), before)
+
+
+def test_a_neuron_as_long_as_the_step_becomes_exactly_zero():
+    lengths = torch.arange(1, 500) / 997
+    for length in lengths:
+        assert applied(group_sparsity, length.view(1, 1), None, length.item()).eq(0).all()
+
+
 @given(shapes, seeds, seeds, steps, st.sampled_from([group_sparsity, low_rank]))
 @settings(max_examples=40, deadline=None)
 def test_the_operators_are_non_expansive_and_shrink(shape, one, other, step, operator):
@@ -373,6 +389,7 @@ def test_killed_while_neurons_leave_it_goes_on_bit_identically(make_run, tmp_pat
             {"group_sparsity": -1.0},
             r"LessIsMoreOptions.group_sparsity = -1.0: should be greater than or equal to 0",
         ),
+        ("caffe-lenet", {"layers": "ip1"}, r"LessIsMoreOptions.layers = 'ip1': should be a list$"),
         ("caffe-lenet", {"layers": ("ip2",)}, r"layers: 'ip2' is the classifier; must be of: conv1, conv2, ip1"),
         (
             "caffe-lenet",

@@ -162,6 +162,9 @@ def test_what_is_no_parent_is_refused(scored, folder):
     vgg = changed(child(scored), network={"name": "ucp-vgg", "options": {"convs": [4] * 13, "pools": 1}})
     with pytest.raises(SpecError, match=r"another network: 4 of blocks\.0\.conv1, while this one has no such channels"):
         method.prepare(vgg.build(), parent)
+    excited = changed(child(scored), network=scored[0].network)
+    with pytest.raises(SpecError, match="the narrow network has no excitation blocks; its option excited must be off"):
+        method.prepare(excited.build(), parent)
     toy = changed(child(scored), network={"name": "toy", "options": {}})
     with pytest.raises(SpecError, match="UCP scores and narrows the networks ucp-vgg and ucp-resnet alone"):
         method.prepare(toy.build(), parent)

@@ -41,7 +41,7 @@ def _one_line(cls: type[BaseModel], error: ValidationError) -> str:
         return f"{cls.__name__}: unknown key {place!r}" + suggest(place, cls.model_fields)
     if first["type"] == "missing":
         return f"{subject}: is required"
-    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should").replace("valid tuple", "list")
     if isinstance(first["input"], dict) and first["type"] == "value_error":
         return f"{cls.__name__}: {reason}"
     return f"{subject} = {first['input']!r}: {reason}"

@@ -216,9 +216,9 @@ def control(preset: str) -> list[Configuration]:
 
     Ours. Trained from scratch, a score acts through the widths alone. So inner widths by the threshold (1 - 1e-8, tied
     layers whole) meet others of the same MACs: the same kept shares dealt to other layers at random or in the opposite
-    order, one share for all, or by kernel norms; two of them also at the same parameters; and widths by another
-    training's scores. At given widths (half) scores, chance and kernel norms choose the channels that are fine-tuned.
-    fast: ResNet-20 of half width, 3 epochs, minutes on one CPU thread. paper: ResNet-56.
+    order, one share for all, or by kernel norms; two of them also at the same parameters; and, at their own cost,
+    widths by another training's scores. At given widths (half) scores, chance and kernel norms choose the channels that
+    are fine-tuned. fast: ResNet-20 of half width, 3 epochs, minutes on one CPU thread. paper: ResNet-56.
     """
     recipe, tuned, data, options = CONTROL[preset]
 

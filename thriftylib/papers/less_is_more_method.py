@@ -126,12 +126,12 @@ def group_sparsity(weight: Tensor, bias: Tensor | None, step: float) -> None:
     Args:
         weight: (neurons, ...).
         bias: (neurons,), a part of each neuron; None: not of it.
-        step: learning rate times strength, above 0.
+        step: learning rate times strength; 0 changes nothing.
     """
     norms = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.dim())))
     if bias is not None:
         norms = torch.hypot(norms, bias)
-    factors = (1 - step / norms).clamp_(min=0)  # a norm of 0: minus infinity, so 0
+    factors = torch.where(norms <= step, 0, 1 - step / norms)  # compared: of equals, rounding may leave a rest
     weight.mul_(factors.view(-1, *[1] * (weight.dim() - 1)))
     if bias is not None:
         bias.mul_(factors)
@@ -148,7 +148,7 @@ def low_rank(weight: Tensor, bias: Tensor | None, step: float) -> None:
     Args:
         weight: (neurons, C, H, W), or (neurons, features).
         bias: (neurons,), a part of each neuron; None: not of it.
-        step: learning rate times strength, above 0.
+        step: learning rate times strength; 0 changes nothing.
     """
     if weight.dim() == 2:
         return group_sparsity(weight, bias, step)
@@ -170,7 +170,7 @@ def _soft_threshold(matrices: Tensor, step: float) -> Tensor:
         return _soft_threshold(matrices.mT, step).mT
     wide = matrices.double()
     squares, vectors = torch.linalg.eigh(wide @ wide.mT)
-    factors = (1 - step / squares.clamp_(min=0).sqrt_()).clamp_(min=0)
+    factors = (1 - step / squares.clamp_(min=1e-300).sqrt_()).clamp_(min=0)  # of 0 too, whatever the step
     return ((vectors * factors[:, None]) @ vectors.mT @ wide).to(matrices.dtype)
 
 

@@ -202,7 +202,7 @@ class UcpOptions(MethodOptions, method="ucp"):
 
     widths: Literal["scores", "magnitude", "shuffled", "reversed", "uniform"] = "scores"
     multiplier: Positive = 0.99999999  # (1 +- lambda): a channel stays whose score is above so many times the mean
-    keep: Annotated[tuple[Count, ...], Field(strict=False)] = ()  # widths in place of the threshold, for each layer
+    keep: Annotated[tuple[Count, ...], Field(strict=False)] = ()  # widths in place of threshold and skip
     skip: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)
     ] = ()  # layers, from 0, that stay whole

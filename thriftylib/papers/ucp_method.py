@@ -74,6 +74,8 @@ class Ucp(Method):
         options, layers = self.options, layers_of(network)
         if parent is None:
             raise SpecError("method ucp: needs a parent, a run of the method ucp-scores that measured the scores")
+        if any(isinstance(layer.gate, Excitation) for layer in layers):
+            raise SpecError("method ucp: the narrow network has no excitation blocks; its option excited must be off")
         scores = read_scores(parent, layers)
         self.tied = tied_share(scores)
         norms = {each.name: parent.tensors[f"{each.name}.weight"].double().flatten(1).norm(dim=1) for each in layers}
