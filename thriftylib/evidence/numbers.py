@@ -161,8 +161,13 @@ def _record(record: Record) -> Fields:
         "best_epoch": record.best and record.best.epoch,
         **{name: getattr(record, name) for name in ("epochs", "seconds", "images_per_second", "device")},
         **{name: getattr(record.counted, name) for name in Counted.model_fields},
-        **{name: float(value) for name, value in record.measured.items() if isinstance(value, int | float)},
+        **{name: _whole(value) for name, value in record.measured.items() if isinstance(value, int | float)},
     }
+
+
+def _whole(value: float) -> float:
+    """A count of neurons, say, is recorded as 11.0 and written as 11."""
+    return int(value) if float(value).is_integer() else float(value)
 
 
 def _counts(evidence: Evidence) -> dict[str, Fields]:
