@@ -36,9 +36,11 @@ def _strided(size: Size, stride: int) -> Size:
 class StagedOptions(NetworkOptions):
     """A network in stages: its depth is its option ``layers``, its width the option named by ``knob``."""
 
-    layers: ClassVar[tuple[int, ...]]
     knob: ClassVar[str]
     convolutions_3x3: ClassVar[int] = 1  # 3x3 or larger ones in a unit
+
+    if TYPE_CHECKING:  # at run time it would come first of the fields, before what its default depends on
+        layers: tuple[int, ...]  # units of each stage
 
     @property
     def repeats(self) -> tuple[int, ...]:
@@ -115,7 +117,7 @@ class DenseNetOptions(StagedOptions, network="densenet"):
 
 
 class BottleneckOptions(StagedOptions):
-    """Stages of torchvision's ``Bottleneck``, whose stride is in the 3x3 convolution; widths double from stage to stage.
+    """Stages of torchvision's ``Bottleneck``, its stride in the 3x3 convolution; widths double from stage to stage.
 
     ``stem``: a 3x3 convolution of stride 1 and no pooling; or as for ImageNet, 7x7 of stride 2 and a max-pool.
     """
@@ -248,7 +250,7 @@ class EfficientNetOptions(StagedOptions, network="efficientnet"):
     def _knob_values(self) -> Iterator[float]:
         """Hundredths, where they change the channels of any layer."""
         widths = (hundredths / 100 for hundredths in count(1))
-        return (next(same) for _, same in groupby(widths, _channels))
+        return (min(same, key=lambda width: len(str(width))) for _, same in groupby(widths, _channels))
 
     def cost(self, image_shape: ImageShape, classes: int) -> Cost:
         inputs, *channels = _channels(self.width)
