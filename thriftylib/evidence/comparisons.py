@@ -48,7 +48,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float], margin: float) -> Co
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many there are, after Holm: no more than 5 % of families have a false one below 5 %."""
+    """p-values corrected for their number, after Holm: no more than 5 % of families have a false one below 5 %."""
     order = sorted(range(len(values)), key=values.__getitem__)
     corrected, highest = [0.0] * len(values), 0.0
     for rank, place in enumerate(order):
