@@ -39,10 +39,10 @@ class NoNetworkOptions(NetworkOptions, network=NO_NETWORK):
 
 
 def conv_norm_terms(
-    name: str, inputs: int, outputs: int, size: Size, *, kernel: int = 3, bias: bool = False
+    name: str, inputs: int, outputs: int, size: Size, *, kernel: int = 3, groups: int = 1, bias: bool = False
 ) -> list[Term]:
     """The cost of a convolution that gives maps of ``size`` (H, W), and of the batch norm after it."""
-    conv = cost.conv(f"{name} conv", inputs, outputs, kernel, [size], bias=bias)
+    conv = cost.conv(f"{name} conv", inputs, outputs, kernel, [size], groups=groups, bias=bias)
     return [conv, cost.batch_norm(f"{name} norm", outputs, [size])]
 
 
