@@ -69,15 +69,14 @@ class DepthMeasures(Method):
             with skipped(unit) if unit else nullcontext():
                 return evaluate(network, test, dataset, test.images.device)[1]
 
-        unskipped, raw, batches = accuracy(), Place(), test.images.split(BATCH)
+        unskipped, batches = accuracy(), test.images.split(BATCH)
         skip_loss = [unskipped - accuracy(unit) if unit.skippable else math.nan for unit in units]
-        for batch in batches:
-            raw.see(batch)
         places = observe(network.eval(), units, (as_input(batch, dataset, "fp32") for batch in batches))
         network.train(training)
-        features, pixels = [torch.cat(place.features) for place in places], [place.pixels for place in (raw, *places)]
+        features = [torch.cat(place.features) for place in places]
+        pixels = [batches[0][0, 0].numel(), *(place.pixels for place in places)]
         return {
-            "map_entropy": [_mean(place.entropy) for place in (raw, *places)],
+            "map_entropy": [_mean([map_entropy(batch) for batch in batches]), *(_mean(place.entropy) for place in places)],
             "map_pixels": pixels,
             "map_entropy_ceiling": [math.log(min(each, BINS)) for each in pixels],
             "map_entropy_uniform": [random_entropy("uniform", each) for each in pixels],
@@ -102,7 +101,7 @@ class Place:
         """Note what maps (N, C, H, W) hold."""
         self.pixels = maps[0, 0].numel()
         self.entropy.append(map_entropy(maps))
-        self.features.append(maps.float().mean((2, 3)))
+        self.features.append(maps.mean((2, 3)))
 
     def note_residual(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         """Hook of what computes F(x); its norm is taken at once, since the block may then add x in place."""
@@ -134,11 +133,8 @@ def observe(network: nn.Module, units: Sequence[Unit], batches: Iterable[Tensor]
 
 def skipped(unit: Unit) -> RemovableHandle:
     """While it is open, the unit gives its input as its output, a dense one zeros as its new channels."""
-
-    def skip(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        return torch.zeros_like(output) if unit.branch is None else inputs[0]
-
-    return unit.module.register_forward_hook(skip)
+    zeros = unit.branch is None
+    return unit.module.register_forward_hook(lambda _, inputs, output: torch.zeros_like(output) if zeros else inputs[0])
 
 
 def map_entropy(maps: Tensor) -> Tensor:
