@@ -1,5 +1,6 @@
 """What the units of a network do, by depth: each measure against its definition, and nothing of the network changed."""
 
+import copy
 import math
 
 import numpy as np
@@ -18,7 +19,7 @@ from thriftylib.papers.families import BottleneckResNetOptions, DenseNetOptions,
 from thriftylib.papers.families_networks import Unit
 from thriftylib.running.execute import verify_weights
 from thriftylib.spec import Run
-from thriftylib.training import evaluation
+from thriftylib.training import evaluation, fast_path
 from thriftylib.training.engine import train
 from thriftylib.training.evaluation import as_input, evaluate
 
@@ -297,7 +298,8 @@ def test_families_are_measured_and_left_as_they_were(options, dataset):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert len(found["map_entropy"]) == len(found["map_pixels"]) == len(units) + 2
-    assert all(0 <= low <= high + 1e-9 for low, high in zip(found["map_entropy"], found["map_entropy_ceiling"]))
+    bounds = found["map_entropy"], found["map_entropy_ceiling"]
+    assert all(0 <= low <= high + 1e-9 for low, high in zip(*bounds, strict=True))
     assert all(0 <= each <= 1 + 1e-9 for each in found["cka"])
     residual = [unit.branch is not None and unit.skippable for unit in units]
     assert [not math.isnan(each) for each in found["residual_norm"]] == residual
@@ -352,6 +354,37 @@ def test_the_first_images_alone(residual, dataset):
         measure(residual, dataset, images=151)
     with pytest.raises(SpecError, match=r"images = -1"):
         DepthMeasuresOptions(images=-1)
+
+
+class Hidden(nn.Sequential):
+    """A block that a fast path serves as a whole, with units that are it and one of its layers."""
+
+    def __init__(self):
+        block = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2))
+        super().__init__(block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+    def units(self):
+        return [Unit("0.1", 0, self[0][1], None, True), Unit("0", 0, self[0], None, True)]
+
+
+@pytest.mark.fast
+def test_a_fast_path_hides_no_layer(dataset):
+    torch.manual_seed(0)
+    plain = random_norms(Hidden())
+    fast = fast_path.accelerate(copy.deepcopy(plain), ("fused_blocks",))
+    assert fast_path.describe(fast)
+    found = measure(fast, dataset)
+    assert len(found["cka"]) == 2
+    for name, value in measure(plain, dataset).items():
+        assert found[name] == pytest.approx(value, abs=1e-5, nan_ok=True), name
+    x = as_input(dataset.test.images, dataset, "fp32")
+    for unit, own in zip(plain.units(), fast.units(), strict=True):
+        with torch.no_grad():
+            before = fast(x)
+            with skipped(unit), skipped(own):
+                torch.testing.assert_close(fast(x), plain(x))
+                assert (fast(x) - before).abs().max() > 0.01
+    assert not DenseNetOptions.fast  # and a run that measures only is never accelerated
 
 
 # In the engine
