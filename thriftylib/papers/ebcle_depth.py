@@ -75,8 +75,9 @@ class DepthMeasures(Method):
         network.train(training)
         features = [torch.cat(place.features) for place in places]
         pixels = [batches[0][0, 0].numel(), *(place.pixels for place in places)]
+        entropies = [[map_entropy(batch) for batch in batches], *(place.entropy for place in places)]
         return {
-            "map_entropy": [_mean([map_entropy(batch) for batch in batches]), *(_mean(place.entropy) for place in places)],
+            "map_entropy": [_mean(each) for each in entropies],
             "map_pixels": pixels,
             "map_entropy_ceiling": [math.log(min(each, BINS)) for each in pixels],
             "map_entropy_uniform": [random_entropy("uniform", each) for each in pixels],
@@ -144,9 +145,9 @@ def map_entropy(maps: Tensor) -> Tensor:
     change nothing. A constant map has entropy 0; one with a number that is not finite has none (NaN).
     """
     rows, entropies = maps.flatten(2).flatten(0, 1), []
-    for piece in rows.split(max(1, 2**22 // max(BINS, rows.shape[1]))):  # all at once would take too much memory
+    for piece in rows.split(max(1, 2**18 // max(BINS, rows.shape[1]))):  # as many as a CPU's cache holds
         low, high = piece.double().aminmax(dim=1, keepdim=True)
-        bins = ((piece - low) / (high - low) * BINS).nan_to_num(0).clamp(0, BINS - 1).long()  # of a constant map: 0
+        bins = ((piece - low) / (high - low) * BINS).nan_to_num_(0).clamp_(0, BINS - 1).long()  # of a constant map: 0
         finite = (high - low).isfinite().squeeze(1)
         entropies.append(histogram_entropy(row_counts(bins, BINS)).where(finite, math.nan))
     return torch.cat(entropies).view(len(maps), -1).mean(1)
