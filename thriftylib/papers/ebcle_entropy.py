@@ -1,0 +1,184 @@
+"""Histograms and their Shannon entropy, of many images or feature maps at once, on any device."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.method import Method
+from thriftylib.papers.ebcle import IN_NATS, Channels, ImageEntropyOptions, check_known
+
+if TYPE_CHECKING:
+    from thriftylib.datasets.load import Dataset
+
+Images = Tensor | np.ndarray | Sequence
+CHUNK = 3 << 18  # pixels of all channels in a thread at a time
+TRIPLES = 1 << 24
+
+
+def row_counts(values: Tensor, bins: int) -> Tensor:
+    """How often each value is in each row: integers (R, L) in 0 .. ``bins - 1`` to int64 counts (R, ``bins``)."""
+    counts = torch.zeros(len(values), bins, dtype=torch.int64, device=values.device)
+    return counts.scatter_add_(1, values.long(), counts.new_ones(1).expand(values.shape))
+
+
+def histogram_entropy(counts: Tensor) -> Tensor:
+    """Entropy in nats of each histogram: counts (..., B) to float64 (...); 0 where there is nothing to count."""
+    p = counts.double()
+    return torch.special.entr(p / p.sum(-1, keepdim=True).clamp(min=1)).sum(-1)
+
+
+def image_entropies(
+    images: Images, channels: Channels = "pooled", *, whole_set: bool = False, native: tuple[int, int] | None = None
+) -> Tensor:
+    """Entropies in nats of images, uint8 (N, C, H, W) of 1 or 3 channels: float64 (N,), or (1,) of the ``whole_set``.
+
+    ``pooled`` is ``skimage.measure.shannon_entropy(image, base=np.e)``. Padding changes the value, so that a border
+    warns: what is outside of ``native`` (H, W) in the middle; without it, lines of one value in all images.
+
+    Raises:
+        SpecError: no images, no raw 8-bit values, or images of several sizes or of another shape.
+    """
+    check_known("channels", channels, get_args(Channels))
+    raw = raw_images(images)
+    measure = _of_set if whole_set else _of_each
+    values, core = measure(raw, channels), _core(raw, native)
+    if core.shape != raw.shape:
+        (height, width), (inner_height, inner_width) = raw.shape[2:], core.shape[2:]
+        warnings.warn(
+            f"images of {height}x{width} seem padded: {values.mean():.4f} nats, {measure(core, channels).mean():.4f} of "
+            f"the {inner_height}x{inner_width} inside; measure at native size, or say native = ({height}, {width})",
+            stacklevel=2,
+        )
+    return values
+
+
+def local_entropies(images: Images, radius: int) -> Tensor:
+    """The entropy in nats of each pixel's neighbourhood, a disk, on BT.601 luma: its mean over each image (N,).
+
+    Raises:
+        SpecError: as :func:`image_entropies`.
+        ThriftyError: scikit-image is not installed.
+    """
+    try:
+        from skimage.filters.rank import entropy
+        from skimage.morphology import disk
+    except ImportError:
+        raise ThriftyError("local entropy needs scikit-image: pip install scikit-image") from None
+    grey = _grey(raw_images(images))[:, 0].byte().cpu().numpy()
+    return torch.tensor([entropy(image, disk(radius)).mean() for image in grey]) * IN_NATS["bits"]
+
+
+def raw_images(images: Images) -> Tensor:
+    """Images as one uint8 tensor (N, C, H, W), or a SpecError that says why they are none."""
+    if not isinstance(images, Tensor):
+        if len(shapes := {np.shape(image) for image in images}) > 1:
+            raise SpecError(f"images of {len(shapes)} sizes, {' and '.join(map(str, sorted(shapes)[:2]))}: must be one")
+        images = torch.from_numpy(np.stack(list(images))) if len(images) else torch.empty(0)
+    if not len(images):
+        raise SpecError("no images: must be 1 or more")
+    if images.dtype != torch.uint8:
+        raise SpecError(
+            f"images are {images.dtype}, {images.min():g} to {images.max():g}: must be raw 8-bit values (uint8); of "
+            "standardised ones the entropy would be silently wrong, since channels no longer share values"
+        )
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise SpecError(f"images are of shape {tuple(images.shape)}: must be (N, C, H, W) with 1 or 3 channels")
+    return images
+
+
+def _of_each(raw: Tensor, channels: Channels) -> Tensor:
+    def entropies(chunk: Tensor) -> Tensor:
+        values, bins = _symbols(chunk, channels)
+        rows = values.flatten(0, 1)
+        if bins == TRIPLES:  # too many bins: numbered anew in each image
+            rows = rows.sort(1).values
+            rows, bins = F.pad(rows[:, 1:] != rows[:, :-1], (1, 0)).cumsum(1), rows.shape[1]
+        return histogram_entropy(row_counts(rows, bins)).view(values.shape[:2]).mean(1)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # scatter_add_ uses one thread
+        return torch.cat(list(pool.map(entropies, _chunks(raw))))
+
+
+def _of_set(raw: Tensor, channels: Channels) -> Tensor:
+    parts = (_symbols(chunk, channels) for chunk in _chunks(raw))
+    counts = sum(row_counts(values.transpose(0, 1).flatten(1), bins) for values, bins in parts)
+    return histogram_entropy(counts).mean(0, keepdim=True)
+
+
+def _chunks(raw: Tensor) -> tuple[Tensor, ...]:
+    return raw.split(max(1, CHUNK // raw[0].numel()))
+
+
+def _grey(raw: Tensor) -> Tensor:
+    """BT.601 luma, rounded as Pillow has it: (N, 1, H, W); a grey image is its own."""
+    if raw.shape[1] == 1:
+        return raw
+    red, green, blue = raw.int().split(1, 1)
+    return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+
+
+def _symbols(raw: Tensor, channels: Channels) -> tuple[Tensor, int]:
+    """What is counted of images: (N, K, L) for K histograms of L values an image, and how many values there may be."""
+    if channels == "triples":
+        if raw.shape[1] != 3:
+            raise SpecError(f"channels = 'triples': needs images of 3 channels; these have {raw.shape[1]}")
+        red, green, blue = raw.int().flatten(2).split(1, 1)
+        return red << 16 | green << 8 | blue, TRIPLES
+    if channels == "pooled":
+        return raw.flatten(1).unsqueeze(1), 256
+    return {"red": raw[:, :1], "grey": _grey(raw) if channels == "grey" else raw, "mean": raw}[channels].flatten(2), 256
+
+
+def _core(raw: Tensor, native: tuple[int, int] | None) -> Tensor:
+    """The images without their border; without ``native``, lines of one value a channel in all, if not all are so."""
+    if native is not None and (native[0] > raw.shape[2] or native[1] > raw.shape[3]):
+        raise SpecError(f"native = {native}: must not be larger than the images, {tuple(raw.shape[2:])}")
+    for dim, size in ((2, raw.shape[2]), (3, raw.shape[3])):
+        if native is not None:
+            raw = raw.narrow(dim, (size - native[dim - 2]) // 2, native[dim - 2])
+            continue
+
+        def varies(i: int, lines: Tensor = raw.movedim(dim, 0)) -> bool:  # (N, C, L) each
+            return bool((lines[i] != lines[i, :1, :, :1]).any())
+
+        first = next(filter(varies, range(size)), 0)
+        last = next(filter(varies, reversed(range(size))), size - 1)
+        raw = raw.narrow(dim, first, last + 1 - first)
+    return raw
+
+
+class ImageEntropy(Method):
+    """``measured``: ``entropy``, the mean over images in the options' unit.
+
+    Unless there is one histogram for all, also the mean's ``entropy_standard_error``, and ``entropy_quantiles``: 101,
+    from the lowest entropy of an image to the highest.
+    """
+
+    def __init__(self, options: ImageEntropyOptions) -> None:
+        self.options = options
+
+    def measure(self, network: nn.Module, dataset: Dataset) -> Mapping[str, float | Sequence[float]]:
+        options, native = self.options, dataset.info.image_shape[1:]
+        splits = {"train": [dataset.train], "test": [dataset.test], "both": [dataset.train, dataset.test]}
+        images, whole_set = torch.cat([split.images for split in splits[options.split]]), options.histogram == "set"
+        if options.radius:
+            values = local_entropies(images, options.radius)
+        else:
+            values = image_entropies(images, options.channels, whole_set=whole_set, native=native)
+        values = values.cpu() / IN_NATS[options.unit]
+        if len(values) == 1:
+            return {"entropy": values.item()}
+        return {
+            "entropy": values.mean().item(),
+            "entropy_standard_error": values.std().item() / len(values) ** 0.5,
+            "entropy_quantiles": values.quantile(torch.linspace(0, 1, 101, dtype=values.dtype)).tolist(),
+        }
