@@ -14,7 +14,7 @@ available to us. ``READINGS``, :func:`bound` and :func:`shaped` are inferred, al
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import Field, model_validator
@@ -89,7 +89,7 @@ def shaped(
       proportion to what they have, each at least one. ``convolutions``: likewise of 3x3 or larger convolutions in all,
       one of which is the stem's.
     - ``match``: of the widths the one whose parameters or MACs (which depend on ``image_shape`` and ``classes``) are
-      nearest to those of ``options``.
+      nearest to those of ``options``. Where its steps miss them by more than 2 %, a DenseNet's stem is broadened too.
 
     Raises:
         SpecError: a bound below 1 or the number of stages, or no width within 2 %; names the two nearest.
@@ -120,17 +120,23 @@ def _matched(shallow: Staged, baseline: Staged, match: Match, image_shape: Image
     def quantity(options: Staged) -> int:
         return getattr(options.cost(image_shape, classes), match)
 
-    target, near = quantity(baseline), []
-    for wide in shallow.widths():
-        near = [*near[-1:], (quantity(wide), wide)]
-        if near[-1][0] >= target:
-            break
-    found, nearest = min(near, key=lambda each: abs(each[0] - target))
-    if abs(found - target) > TOLERANCE * target:
-        knob = nearest.knob
-        tried = " and ".join(f"{have:,} with {knob} = {getattr(wide, knob)}" for have, wide in near)
-        raise SpecError(f"match = {match!r}: must be within {TOLERANCE:.0%} of {target:,}; the nearest are {tried}")
-    return nearest
+    def walk(widths: Iterable[Staged]) -> list[tuple[int, Staged]]:
+        """The last width below the target and the first that reaches it."""
+        near: list[tuple[int, Staged]] = []
+        for wide in widths:
+            near = [*near[-1:], (quantity(wide), wide)]
+            if near[-1][0] >= target:
+                break
+        return near
+
+    target = quantity(baseline)
+    near = walk(shallow.widths())
+    for steps in (near, walk(near[0][1].finer_widths())):
+        found, nearest = min(steps, key=lambda each: abs(each[0] - target), default=near[0])
+        if abs(found - target) <= TOLERANCE * target:
+            return nearest
+    tried = " and ".join(f"{have:,} with {wide.knob} = {getattr(wide, wide.knob)}" for have, wide in near)
+    raise SpecError(f"match = {match!r}: must be within {TOLERANCE:.0%} of {target:,}; the nearest are {tried}")
 
 
 def check_known(name: str, value: str, known: Collection[str]) -> None:

@@ -64,6 +64,10 @@ class StagedOptions(NetworkOptions):
         """The same network, ever wider from the narrowest on, without end; each costs more than the one before."""
         return (self._with(**{self.knob: width}) for width in self._knob_values())
 
+    def finer_widths(self) -> Iterator[Self]:
+        """Steps between this width and the next, each of which costs more than the one before; none where it has none."""
+        return iter(())
+
     def _knob_values(self) -> Iterator[float]:
         return count(1)
 
@@ -82,6 +86,10 @@ class DenseNetOptions(StagedOptions, network="densenet"):
     stem: Count = 16  # channels
     stem_stride: Literal[1, 2] = 1  # 2: ours, a quarter of the computation, for sweeps on a CPU
     compression: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the channels between blocks; 0.5: halved, rounded down
+
+    def finer_widths(self) -> Iterator[Self]:
+        """The stem, ever broader, without end: at few layers one more channel of growth is several percent of all."""
+        return (self._with(stem=stem) for stem in count(self.stem))
 
     def _blocks(self) -> list[tuple[int, int]]:
         """Channels before and behind each dense block."""
