@@ -27,6 +27,17 @@ Scaling = Literal["normalised", "1/256", "minus mean image"]
 examples, times 1/256, or minus the mean of the training images at each pixel."""
 
 
+class Pixels(Strict):
+    """Changes to the raw images of a data set, training and test alike; see :func:`thriftylib.datasets.pixels.change`.
+
+    The data set's own constants still normalise what comes out.
+    """
+
+    histogram: Literal["as it is", "equalised", "stretched"] = "as it is"  # of each image and channel
+    bits: Annotated[int, Field(ge=1, le=8)] = 8  # of each channel
+    shuffled: bool = False  # positions, by one permutation for all images
+
+
 class Augment(Strict):
     """What is done to a training image, in this order: crop, flip, AutoAugment, cutout; then mixup or cutmix."""
 
@@ -87,6 +98,15 @@ class Data(Strict):
     validation_images: Annotated[int, Field(ge=0)] = 0  # carved from the training images by a fixed seed
     label_noise: Fraction = 0.0  # of training labels replaced by a uniformly drawn class, by the run's seed
     scaling: Scaling = Field("normalised", exclude_if=lambda value: value == "normalised")  # left out: it came later
+    pixels: Pixels = Field(Pixels(), exclude_if=lambda value: value == Pixels())  # likewise
+
+    @property
+    def label(self) -> str:
+        """The data set's name, and what is changed of its pixels."""
+        changed = [f"{self.pixels.histogram} histograms"] * (self.pixels.histogram != "as it is")
+        changed += [f"{self.pixels.bits} bits a channel"] * (self.pixels.bits != 8)
+        changed += ["shuffled pixels"] * self.pixels.shuffled
+        return f"{self.name} ({', '.join(changed)})" if changed else self.name
 
     @property
     def info(self) -> DatasetInfo:

@@ -76,7 +76,7 @@ def _differences(side: Setting, run: Run) -> list[str]:
     pairs: dict[str, tuple[Any, Any]] = {
         "network": (run.network.name, side.network),
         "dataset": (run.data.name, side.dataset),
-        "label_noise": (run.data.label_noise, side.label_noise),
+        **{name: (getattr(run.data, name), getattr(side, name)) for name in ("label_noise", "scaling", "pixels")},
         "method": (run.method and run.method.name, side.method),
         "derived": (run.parent is not None, side.derived),
         "recipe": (run.recipe_name, run.recipe_name if side.has_recipe(run) else list(side.recipes)),

@@ -151,10 +151,15 @@ def measure(
         )
         for key, way in ways.items()
     }
+    return record_of(name, f"training steps, {what}", variants, threads)
+
+
+def record_of(name: str, what: str, variants: dict[str, Variant], threads: int) -> BenchRecord:
+    """The record of variants measured here and now on the CPU; the first is the baseline."""
     return BenchRecord(
         name=name,
-        what=f"training steps, {what}",
-        baseline=next(iter(ways)),
+        what=what,
+        baseline=next(iter(variants)),
         variants=variants,
         device=device_name(torch.device("cpu")),
         threads=threads,

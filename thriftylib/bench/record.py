@@ -19,7 +19,7 @@ class Variant(Strict):
     """One way of doing it: a speed for each round, and the most memory it held."""
 
     what: Text
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp64"]
     after: str | None = None  # the variant that it adds one thing to
     images_per_second: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     peak_bytes: Annotated[int, Field(ge=1)] | None = None

@@ -13,7 +13,12 @@ from thriftylib.errors import SpecError
 from thriftylib.options import suggest
 from thriftylib.paths import results_dir
 
-OPTIONS = {"smallnet": ("kernel", "convs", "linear"), "thriftynet": ("filters", "iterations"), "lenet": ()}
+OPTIONS = {
+    "smallnet": ("kernel", "convs", "linear", "batch_size"),
+    "thriftynet": ("filters", "iterations", "batch_size"),
+    "lenet": ("batch_size",),
+    "entropy": ("data",),
+}
 COLUMNS = ("variant", "what", "precision", "images/s", "x as fast", "this alone", "peak MiB", "x memory")
 
 
@@ -24,12 +29,18 @@ class Convs(StrEnum):
 
 
 def bench(
-    what: Annotated[str, typer.Argument(metavar="smallnet|thriftynet|lenet", help="Which network is trained.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="smallnet|thriftynet|lenet|entropy", help="Which network is trained, or entropy: of images."
+        ),
+    ],
     filters: Annotated[int | None, typer.Option(min=3, help="thriftynet: else 172.")] = None,
     iterations: Annotated[int | None, typer.Option(min=5, help="thriftynet: else 20.")] = None,
     kernel: Annotated[int | None, typer.Option(help="smallnet: 3, 5, 7 or 9; else 3.")] = None,
     convs: Annotated[Convs | None, typer.Option(help="smallnet: how convolutions are expanded; else plain.")] = None,
     linear: Annotated[bool | None, typer.Option("--linear", help="smallnet: expand the hidden linear layer.")] = None,
+    data: Annotated[str | None, typer.Option(help="entropy: of which data set; else cifar10.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images of a step; else 100 or 128.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Counted rounds; the variants take turns.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
@@ -44,16 +55,17 @@ def bench(
     if name not in OPTIONS:
         raise SpecError(f"unknown bench {what!r}" + suggest(what, OPTIONS))
     given = {"filters": filters, "iterations": iterations, "kernel": kernel, "linear": linear}
-    given |= {"convs": convs and convs.value, "batch_size": batch_size}
+    given |= {"convs": convs and convs.value, "batch_size": batch_size, "data": data}
     given = {option: value for option, value in given.items() if value is not None}
-    if foreign := sorted(given.keys() - {*OPTIONS[name], "batch_size"}):
-        raise SpecError(
-            f"--{foreign[0]} does not go with bench {name}; its own options: {', '.join(OPTIONS[name]) or 'none'}"
-        )
-    from thriftylib.bench import measure
+    if foreign := sorted(given.keys() - set(OPTIONS[name])):
+        own = ", ".join(option.replace("_", "-") for option in OPTIONS[name])
+        raise SpecError(f"--{foreign[0].replace('_', '-')} does not go with bench {name}; its own options: {own}")
+    from thriftylib.bench import entropy, measure
     from thriftylib.bench.record import save_bench
 
-    measured = getattr(measure, f"bench_{name}")(**given, rounds=rounds, threads=threads, report=say)
+    measured = getattr(entropy if name == "entropy" else measure, f"bench_{name}")(
+        **given, rounds=rounds, threads=threads, report=say
+    )
     if record:
         say(f"recorded in {save_bench(measured, results_dir())}")
     if as_json:

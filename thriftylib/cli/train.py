@@ -124,7 +124,7 @@ def train(
 
     def announce(run: Run, number: int, of: int) -> None:
         place = f"[{number}]" if planned else f"[{number}/{of}]"
-        say(f"{place} {run.network.name} on {run.data.name}, {run.recipe_name}, seed {run.seed}: run {run.id}")
+        say(f"{place} {run.network.name} on {run.data.label}, {run.recipe_name}, seed {run.seed}: run {run.id}")
 
     done = train_missing(
         runs,

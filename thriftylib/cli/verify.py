@@ -58,7 +58,7 @@ def verify(
             say(str(error))
         return {
             "run": record.id,
-            "data": record.run.data.name,
+            "data": record.run.data.label,
             "parameters": record.counted.parameters,
             "recorded": record.final_accuracy,
             "now": accuracy,

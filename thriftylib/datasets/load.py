@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thriftylib import spec
-from thriftylib.datasets import releases
+from thriftylib.datasets import pixels, releases
 from thriftylib.datasets.facts import DatasetInfo
 from thriftylib.datasets.formats import Arrays
 from thriftylib.paths import data_root
@@ -75,6 +75,7 @@ def load(
     - ``train_images``, ``test_images``: the first N images of a fixed order in which the classes take turns while they
       last, so that subsets are balanced and nested; the images keep their official order.
     - ``validation_images``: taken away from those training images by a fixed seed, in proportion to the classes.
+    - ``pixels``: every image is changed so, before anything else sees it (:func:`thriftylib.datasets.pixels.change`).
     - ``label_noise``: this fraction of the remaining training labels is drawn anew, uniformly over the classes, by the
       run's ``seed``. Validation and test labels stay clean.
 
@@ -104,7 +105,10 @@ def load(
         noisy = stream("cpu", seed, "label noise")
         replaced = torch.randperm(len(train), generator=noisy)[: round(data.label_noise * len(train))]
         train.labels[replaced] = torch.randint(len(info.classes), (len(replaced),), generator=noisy)
-    splits = (part and Split(part.images.to(device), part.labels.to(device)) for part in (train, test, validation))
+    splits = (
+        part and Split(pixels.change(part.images, data.pixels).to(device), part.labels.to(device))
+        for part in (train, test, validation)
+    )
     return Dataset(info, *splits, data.scaling)
 
 

@@ -14,7 +14,7 @@ from thriftylib.evidence import quantities
 from thriftylib.evidence.quantities import Finite, Quantity
 from thriftylib.options import Strict
 from thriftylib.schedules import Fraction
-from thriftylib.spec import Data, Run, Scaling
+from thriftylib.spec import Data, Pixels, Run, Scaling
 
 Relation = Literal["value", "greater", "equal", "no gain"]
 Mark = Literal["ABSTRACT", "PAPER TEXT", "FIGURE", "AUTHORS' LOG", "AUTHORS' CODE", "SECOND-HAND", "COUNTED"]
@@ -41,6 +41,7 @@ class Setting(Strict):
     any_of: Annotated[list[dict[str, JsonValue]] | None, Field(min_length=1)] = None  # one of these must agree too
     label_noise: Fraction = 0.0  # of wrong labels
     scaling: Scaling = "normalised"  # of pixels
+    pixels: Pixels = Pixels()  # as they are
     method: Text | None = None
     method_options: dict[str, JsonValue] = {}
     derived: bool = False  # starts from another run's weights
@@ -59,7 +60,8 @@ class Setting(Strict):
         """Whether a run agrees in network, data, method and origin; its recipe may be another."""
         return (
             run.network.name == self.network
-            and run.data == Data(name=self.dataset, label_noise=self.label_noise, scaling=self.scaling)
+            and run.data
+            == Data(name=self.dataset, label_noise=self.label_noise, scaling=self.scaling, pixels=self.pixels)
             and (run.method.name if run.method else None) == self.method
             and (run.parent is not None) == self.derived
             and self.has_options(run.network.options)

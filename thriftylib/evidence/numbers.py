@@ -40,6 +40,7 @@ from thriftylib.evidence.statuses import STATUSES, STRONG, UNDECIDED, Verdict
 from thriftylib.evidence.tables import claim_row
 from thriftylib.evidence.verdicts import judge_all
 from thriftylib.paths import claims_dir, results_dir
+from thriftylib.spec import Pixels
 
 Fields = dict[str, Any]
 """What is known of one thing by field; None or "" where there is nothing yet."""
@@ -189,7 +190,8 @@ def _scatter(dataset: str, records: Sequence[Record]) -> Fields:
     groups: dict[str, list[float]] = {}
     for record in records:
         data, best = record.run.data, record.best_accuracy
-        if data.name == dataset and not (data.train_images or data.test_images) and best is not None:
+        changed = data.train_images or data.test_images or data.pixels != Pixels()
+        if data.name == dataset and not changed and best is not None:
             groups.setdefault(record.run.configuration, []).append(best)
     several = [values for values in groups.values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)

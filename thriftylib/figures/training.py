@@ -28,7 +28,7 @@ def describe(record: Record) -> str:
     """Network, size, data set, recipe and seed of a record: a figure's caption."""
     run = record.run
     size = f"{record.counted.parameters:,} parameters"
-    return f"{run.network.name}, {size}, {run.data.name}, {run.recipe_name}, seed {run.seed}; run {record.id}."
+    return f"{run.network.name}, {size}, {run.data.label}, {run.recipe_name}, seed {run.seed}; run {record.id}."
 
 
 def longest_curves(records: Iterable[Record], table: pd.DataFrame, *, row: str, series: Sequence[str]) -> pd.DataFrame:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from thriftylib.datasets.pixels import Images, luma, raw_images, without_border
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.method import Method
 from thriftylib.papers.ebcle import IN_NATS, Channels, ImageEntropyOptions, check_known
@@ -19,7 +19,6 @@ from thriftylib.papers.ebcle import IN_NATS, Channels, ImageEntropyOptions, chec
 if TYPE_CHECKING:
     from thriftylib.datasets.load import Dataset
 
-Images = Tensor | np.ndarray | Sequence
 CHUNK = 3 << 18  # pixels of all channels in a thread at a time
 TRIPLES = 1 << 24
 
@@ -50,12 +49,11 @@ def image_entropies(
     check_known("channels", channels, get_args(Channels))
     raw = raw_images(images)
     measure = _of_set if whole_set else _of_each
-    values, core = measure(raw, channels), _core(raw, native)
+    values, core = measure(raw, channels), without_border(raw, native)
     if core.shape != raw.shape:
-        (height, width), (inner_height, inner_width) = raw.shape[2:], core.shape[2:]
         warnings.warn(
-            f"images of {height}x{width} seem padded: {values.mean():.4f} nats, {measure(core, channels).mean():.4f} of "
-            f"the {inner_height}x{inner_width} inside; measure at native size, or say native = ({height}, {width})",
+            f"images of {list(raw.shape[2:])} seem padded: {values.mean():.4f} nats; {list(core.shape[2:])} inside: "
+            f"{measure(core, channels).mean():.4f}; measure at native size, or say that native = {list(raw.shape[2:])}",
             stacklevel=2,
         )
     return values
@@ -73,26 +71,8 @@ def local_entropies(images: Images, radius: int) -> Tensor:
         from skimage.morphology import disk
     except ImportError:
         raise ThriftyError("local entropy needs scikit-image: pip install scikit-image") from None
-    grey = _grey(raw_images(images))[:, 0].byte().cpu().numpy()
+    grey = luma(raw_images(images))[:, 0].byte().cpu().numpy()
     return torch.tensor([entropy(image, disk(radius)).mean() for image in grey]) * IN_NATS["bits"]
-
-
-def raw_images(images: Images) -> Tensor:
-    """Images as one uint8 tensor (N, C, H, W), or a SpecError that says why they are none."""
-    if not isinstance(images, Tensor):
-        if len(shapes := {np.shape(image) for image in images}) > 1:
-            raise SpecError(f"images of {len(shapes)} sizes, {' and '.join(map(str, sorted(shapes)[:2]))}: must be one")
-        images = torch.from_numpy(np.stack(list(images))) if len(images) else torch.empty(0)
-    if not len(images):
-        raise SpecError("no images: must be 1 or more")
-    if images.dtype != torch.uint8:
-        raise SpecError(
-            f"images are {images.dtype}, {images.min():g} to {images.max():g}: must be raw 8-bit values (uint8); of "
-            "standardised ones the entropy would be silently wrong, since channels no longer share values"
-        )
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise SpecError(f"images are of shape {tuple(images.shape)}: must be (N, C, H, W) with 1 or 3 channels")
-    return images
 
 
 def _of_each(raw: Tensor, channels: Channels) -> Tensor:
@@ -109,21 +89,13 @@ def _of_each(raw: Tensor, channels: Channels) -> Tensor:
 
 
 def _of_set(raw: Tensor, channels: Channels) -> Tensor:
-    parts = (_symbols(chunk, channels) for chunk in _chunks(raw))
-    counts = sum(row_counts(values.transpose(0, 1).flatten(1), bins) for values, bins in parts)
-    return histogram_entropy(counts).mean(0, keepdim=True)
+    values = torch.cat([_symbols(chunk, channels)[0] for chunk in _chunks(raw)])
+    counts = (torch.bincount(each.flatten()) for each in values.unbind(1))
+    return torch.stack([histogram_entropy(each) for each in counts]).mean(0, keepdim=True)
 
 
 def _chunks(raw: Tensor) -> tuple[Tensor, ...]:
     return raw.split(max(1, CHUNK // raw[0].numel()))
-
-
-def _grey(raw: Tensor) -> Tensor:
-    """BT.601 luma, rounded as Pillow has it: (N, 1, H, W); a grey image is its own."""
-    if raw.shape[1] == 1:
-        return raw
-    red, green, blue = raw.int().split(1, 1)
-    return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
 
 
 def _symbols(raw: Tensor, channels: Channels) -> tuple[Tensor, int]:
@@ -135,25 +107,7 @@ def _symbols(raw: Tensor, channels: Channels) -> tuple[Tensor, int]:
         return red << 16 | green << 8 | blue, TRIPLES
     if channels == "pooled":
         return raw.flatten(1).unsqueeze(1), 256
-    return {"red": raw[:, :1], "grey": _grey(raw) if channels == "grey" else raw, "mean": raw}[channels].flatten(2), 256
-
-
-def _core(raw: Tensor, native: tuple[int, int] | None) -> Tensor:
-    """The images without their border; without ``native``, lines of one value a channel in all, if not all are so."""
-    if native is not None and (native[0] > raw.shape[2] or native[1] > raw.shape[3]):
-        raise SpecError(f"native = {native}: must not be larger than the images, {tuple(raw.shape[2:])}")
-    for dim, size in ((2, raw.shape[2]), (3, raw.shape[3])):
-        if native is not None:
-            raw = raw.narrow(dim, (size - native[dim - 2]) // 2, native[dim - 2])
-            continue
-
-        def varies(i: int, lines: Tensor = raw.movedim(dim, 0)) -> bool:  # (N, C, L) each
-            return bool((lines[i] != lines[i, :1, :, :1]).any())
-
-        first = next(filter(varies, range(size)), 0)
-        last = next(filter(varies, reversed(range(size))), size - 1)
-        raw = raw.narrow(dim, first, last + 1 - first)
-    return raw
+    return {"red": raw[:, :1], "grey": luma(raw) if channels == "grey" else raw, "mean": raw}[channels].flatten(2), 256
 
 
 class ImageEntropy(Method):

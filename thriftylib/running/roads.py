@@ -13,6 +13,7 @@ from thriftylib.evidence.quantities import QUANTITIES
 from thriftylib.evidence.records import Record
 from thriftylib.experiments.base import EXPERIMENTS, ROADS, TAKEN, Configuration, Experiment
 from thriftylib.running.collect import claim_of
+from thriftylib.spec import Pixels
 
 if TYPE_CHECKING:
     import pandas
@@ -30,8 +31,8 @@ def roads(
 ) -> pandas.DataFrame:
     """One row per recorded network and recipe of the papers that take a road, and per test accuracy that they claim.
 
-    Left out are data sets on which records show no two roads, nor one beside an ordinary network; runs on wrong labels;
-    and claims of a pruned network whose size is neither stated nor recorded.
+    Left out are data sets on which records show no two roads, nor one beside an ordinary network; runs on wrong labels
+    or changed pixels; and claims of a pruned network whose size is neither stated nor recorded.
 
     Returns:
         Columns source (claimed, reproduced), dataset, road (``ORDINARY`` or one of ``ROADS``; categorical), paper,
@@ -50,7 +51,7 @@ def roads(
     names, reproduced, claimed = {}, {}, {}
     for shown, preset, each in _configurations(presets):
         run, start, runs = each.run, TAKEN[shown.paper][1](each.run), found.get(each.run.id, {})
-        if start is None or run.data.label_noise:
+        if start is None or run.data.label_noise or run.data.pixels != Pixels():
             continue
         names.setdefault(run.id, _name(each))
         road = ORDINARY if start.id == run.id else TAKEN[shown.paper][0]

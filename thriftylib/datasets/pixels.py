@@ -1,0 +1,91 @@
+"""Raw 8-bit images: checked, without a border, as luma, and changed as a run's data says (:class:`spec.Pixels`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thriftylib import spec
+from thriftylib.errors import SpecError
+from thriftylib.training.streams import stream_seed
+
+Images = Tensor | np.ndarray | Sequence
+
+
+def change(images: Tensor, pixels: spec.Pixels) -> Tensor:
+    """Images (N, C, H, W) with fewer bits, another histogram and moved pixels, in this order; all uint8.
+
+    - ``histogram``: of each image and channel, by torchvision's ``equalize`` and ``autocontrast``.
+    - ``bits``: the lower bits are dropped, and the 2**bits levels left are spread evenly over 0 to 255.
+    - ``shuffled``: one permutation of the positions for all images and channels, of numpy's ``RandomState``, whose
+      numbers are frozen.
+    """
+    if pixels.histogram != "as it is":
+        from torchvision.transforms import functional
+
+        transform = {"equalised": functional.equalize, "stretched": functional.autocontrast}[pixels.histogram]
+        images = transform(images)
+    if pixels.bits < 8:
+        levels = torch.linspace(0, 255, 1 << pixels.bits, dtype=torch.float64).round().to(torch.uint8)
+        images = levels.to(images.device)[(images >> 8 - pixels.bits).int()]
+    if pixels.shuffled:
+        places = images.shape[2] * images.shape[3]
+        order = np.random.RandomState(stream_seed(0, "pixel shuffle") % 2**32).permutation(places)
+        images = images.flatten(2)[:, :, torch.from_numpy(order)].view(images.shape)
+    return images
+
+
+def raw_images(images: Images) -> Tensor:
+    """Images as one uint8 tensor (N, C, H, W), or a SpecError that says why they are none."""
+    if not isinstance(images, Tensor):
+        if len(shapes := {np.shape(image) for image in images}) > 1:
+            raise SpecError(f"images of {len(shapes)} sizes, {' and '.join(map(str, sorted(shapes)[:2]))}: must be one")
+        images = torch.from_numpy(np.stack(list(images))) if len(images) else torch.empty(0)
+    if not len(images):
+        raise SpecError("no images: must be 1 or more")
+    if images.dtype != torch.uint8:
+        raise SpecError(
+            f"images are {images.dtype}, {images.min():g} to {images.max():g}: must be raw 8-bit values (uint8); of "
+            "standardised ones the entropy would be silently wrong, since channels no longer share values"
+        )
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise SpecError(f"images are of shape {tuple(images.shape)}: must be (N, C, H, W) with 1 or 3 channels")
+    return images
+
+
+def luma(raw: Tensor) -> Tensor:
+    """BT.601 luma, rounded as Pillow has it: (N, 1, H, W); a grey image is its own."""
+    if raw.shape[1] == 1:
+        return raw
+    red, green, blue = raw.int().split(1, 1)
+    return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+
+
+def without_border(raw: Tensor, native: tuple[int, int] | None = None) -> Tensor:
+    """The middle of images, ``native`` (H, W) in size; else without the outer lines of one value a channel in all.
+
+    Raises:
+        SpecError: the images are smaller than ``native``.
+    """
+    height, width = raw.shape[2:]
+    if native is None:
+        top, bottom = _inside(raw.unbind(2))
+        left, right = _inside(raw.unbind(3))
+        return raw[:, :, top:bottom, left:right]
+    if native[0] > height or native[1] > width:
+        raise SpecError(f"native = {list(native)}: must not be larger than the images, {[height, width]}")
+    top, left = (height - native[0]) // 2, (width - native[1]) // 2
+    return raw[:, :, top : top + native[0], left : left + native[1]]
+
+
+def _inside(lines: Sequence[Tensor]) -> tuple[int, int]:
+    """The first line (N, C, L) that is no border, and the one after the last; all, where each might be."""
+
+    def varies(i: int) -> bool:
+        return bool((lines[i] != lines[i][:1, :, :1]).any())
+
+    places = range(len(lines))
+    return next(filter(varies, places), 0), next(filter(varies, reversed(places)), places[-1]) + 1
