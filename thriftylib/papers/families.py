@@ -65,7 +65,7 @@ class StagedOptions(NetworkOptions):
         return (self._with(**{self.knob: width}) for width in self._knob_values())
 
     def finer_widths(self) -> Iterator[Self]:
-        """Steps between this width and the next, each of which costs more than the one before; none where it has none."""
+        """Steps from this width to the next, each of which costs more than the one before; perhaps none."""
         return iter(())
 
     def _knob_values(self) -> Iterator[float]:
