@@ -34,11 +34,12 @@ BOUNDS = {"digits": 2, "mnist": 1, "fashionmnist": 3, "cifar10": 5, "cifar100": 
 """By reading R1, from the entropies on record (a test compares them)."""
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "channels pooled": {},
-    "red channel": {"channels": "red"},
+    "one histogram of the set": {"histogram": "set"},
+    "grey, neighbourhoods": {"channels": "grey", "radius": 5},
+    "red channel": {"channels": "red"},  # from here on: the same as pooled, of images with one channel
     "mean of channels": {"channels": "mean"},
     "grey": {"channels": "grey"},
     "triples": {"channels": "triples"},
-    "one histogram of the set": {"histogram": "set"},
 }
 RULES = {"fixed width": "none", "fixed parameters": "parameters"}
 AS_IS = "8 bits"
@@ -83,20 +84,23 @@ def entropy(preset: str) -> list[Configuration]:
     """
     sets = {"smoke": ["digits"], "fast": ["digits", "mnist", "fashionmnist", "cifar10", "cifar100", "stl10-split"]}
     sets["paper"] = [*sets["fast"], "stl10", "svhn", "imagenet32"]
-    grid = [(data, convention, AS_IS) for data in sets[preset] for convention in CONVENTIONS]
-    grid += [("digits" if preset == "smoke" else "cifar10", "channels pooled", pixels) for pixels in [*PIXELS][1:]]
-    return [
-        Configuration(
-            Run(
-                network=Named(name=NO_NETWORK),
-                data=Data(name=data, pixels=PIXELS[pixels]),
-                recipe=None,
-                method=Named(name="image-entropy", options=CONVENTIONS[convention]),
-            ),
-            {"dataset": data, "convention": convention, "pixels": pixels},
-        )
-        for data, convention, pixels in grid
+    grid = [
+        (data, convention, AS_IS)
+        for data in sets[preset]
+        for convention in list(CONVENTIONS)[: None if dataset_info(data).image_shape[0] == 3 else 3]
     ]
+    grid += [("digits" if preset == "smoke" else "cifar10", "channels pooled", pixels) for pixels in [*PIXELS][1:]]
+    found = []
+    for data, convention, pixels in grid:
+        options = CONVENTIONS[convention] | ({"split": "both"} if data == "stl10-split" else {})  # all that has labels
+        run = Run(
+            network=Named(name=NO_NETWORK),
+            data=Data(name=data, pixels=PIXELS[pixels]),
+            recipe=None,
+            method=Named(name="image-entropy", options=options),
+        )
+        found.append(Configuration(run, {"dataset": data, "convention": convention, "pixels": pixels}))
+    return found
 
 
 @experiment(title="Accuracy against depth", source="abstract, in words; no figure is known to us")
