@@ -3,6 +3,7 @@
 import math
 import sys
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from skimage.filters.rank import entropy as rank_entropy
 from skimage.measure import shannon_entropy
 from skimage.morphology import disk
+from torch.nn.functional import pad
 
 from thriftylib.datasets import releases
 from thriftylib.datasets.facts import DATASETS
@@ -59,11 +61,16 @@ def test_known_images():
                     assert found.tolist() == [pytest.approx(expected, abs=1e-12)]
 
 
+@cache
+def training_images(name):
+    return load(Data(name=name)).train.images
+
+
 def real_images():
     """CIFAR-10's and MNIST's training images where they are, always the digits."""
     for name in ("cifar10", "mnist", "digits"):
         if name == "digits" or releases.present(name, data_root()):
-            images = load(Data(name=name)).train.images
+            images = training_images(name)
             yield images[:: len(images) // 300], DATASETS[name].image_shape[1:]
 
 
@@ -154,18 +161,21 @@ def test_an_object_array_of_equal_images_is_read():
 def test_padding_warns_with_both_values():
     images = made_up()
     plain = image_entropies(images).mean()
-    for padded in (torch.nn.functional.pad(images, (2, 2, 2, 2)), torch.nn.functional.pad(images, (3, 1, 3, 1), value=9)):
+    for padded in (
+        pad(images, (2, 2, 2, 2)),
+        pad(images, (3, 1, 3, 1), value=9),
+    ):
         with pytest.warns(UserWarning, match=rf"\[13, 13\] seem padded: .*; \[9, 9\] inside: {plain:.4f};") as seen:
             values = image_entropies(padded)
         assert len(seen) == 1
         assert f"{values.mean():.4f} nats" in str(seen[0].message)
         assert "\n" not in str(seen[0].message)
     with pytest.warns(UserWarning, match="seem padded"):
-        image_entropies(torch.nn.functional.pad(images, (0, 0, 1, 0)), "grey", whole_set=True)
+        image_entropies(pad(images, (0, 0, 1, 0)), "grey", whole_set=True)
 
 
 def test_native_size_says_what_padding_is(recwarn):
-    blank = torch.nn.functional.pad(made_up(), (2, 2, 2, 2))
+    blank = pad(made_up(), (2, 2, 2, 2))
     image_entropies(blank, native=(13, 13))
     image_entropies(made_up())
     assert not recwarn
@@ -218,6 +228,6 @@ def test_a_run_measures_a_data_set(tmp_path, recwarn):
 def test_real_data_sets(name, channels, whole_set, nats, error):
     if not releases.present(name, data_root()):
         pytest.skip(f"{name} is not here")
-    images = load(Data(name=name)).train.images
+    images = training_images(name)
     found = image_entropies(images, channels, whole_set=whole_set, native=DATASETS[name].image_shape[1:])
     assert found.mean().item() == pytest.approx(nats, abs=error)
