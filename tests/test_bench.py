@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from thriftylib.bench import measure
+from thriftylib.bench import entropy, measure
 from thriftylib.bench.record import load_bench, save_bench
 from thriftylib.bench.ways import AuthorsFormulation, Way, bench_run
 from thriftylib.errors import SpecError, ThriftyError
@@ -141,3 +142,28 @@ def test_impossible_sizes_and_expansions():
         measure.bench_thriftynet(filters=2, iterations=5, batch_size=4, rounds=1)
     with pytest.raises(SpecError, match="kind = 'ck': needs an odd, square kernel"):
         measure.bench_smallnet(convs="ck", batch_size=4, rounds=1)
+
+
+def test_entropies_beside_scikit_images():
+    lines, before = [], torch.get_num_threads()
+    record = entropy.bench_entropy(data="digits", rounds=2, threads=1, report=lines.append)
+    assert (record.name, record.baseline, record.threads) == ("entropy", "scikit-image", 1)
+    assert torch.get_num_threads() == before
+    assert {name: variant.after for name, variant in record.variants.items()} == {
+        "scikit-image": None,
+        "batched": "scikit-image",
+    }
+    assert all(len(variant.images_per_second) == 2 for variant in record.variants.values())
+    assert record.what == "entropies of the 1,437 training images of digits, 1x8x8"
+    assert lines[-1].startswith("round 2/2, images/s: scikit-image ")
+
+
+def test_wrong_entropies_are_not_timed(monkeypatch):
+    monkeypatch.setattr(
+        entropy, "image_entropies", lambda *args, compute=entropy.image_entropies, **how: compute(*args, **how) + 1e-9
+    )
+    with pytest.raises(ThriftyError, match=r"batched: an entropy differs from scikit-image's by 1\.0e-09 nats"):
+        entropy.bench_entropy(data="digits", rounds=1)
+    monkeypatch.setitem(sys.modules, "skimage.measure", None)
+    with pytest.raises(ThriftyError, match="^bench entropy needs scikit-image: pip install scikit-image$"):
+        entropy.bench_entropy(data="digits", rounds=1)

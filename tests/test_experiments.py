@@ -45,6 +45,7 @@ def test_configurations_list_exactly_the_claims_whose_setting_they_have(name):
             if (run.network.name, run.data.name) == (setting.network, setting.dataset)
             and (setting.recipes.get(run.recipe.name) == run.recipe.epochs if run.recipe else not setting.recipes)
             and (run.data.scaling, run.data.validation_images) == (setting.scaling, 0)
+            and run.data.pixels == setting.pixels
             and setting.options.items() <= has
             and any(choice.items() <= has for choice in setting.any_of or [{}])
             and (method, run.data.label_noise) == (setting.method, setting.label_noise)

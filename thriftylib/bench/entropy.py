@@ -14,6 +14,7 @@ from thriftylib.datasets.load import load
 from thriftylib.errors import ThriftyError
 from thriftylib.papers.ebcle_entropy import image_entropies
 from thriftylib.spec import Data
+from thriftylib.training.device import keep_freed_memory
 
 ONE_BY_ONE = 2000  # images of a round: one takes about half a millisecond
 SAME = 1e-12  # nats
@@ -43,6 +44,7 @@ def bench_entropy(
     some, speeds = images[:ONE_BY_ONE].numpy(), {"scikit-image": [], "batched": []}
     before = torch.get_num_threads()
     threads = threads or before
+    keep_freed_memory()  # as in every run of ours
     try:
         torch.set_num_threads(threads)
         for number in range(rounds + 1):

@@ -63,9 +63,8 @@ def bench(
     from thriftylib.bench import entropy, measure
     from thriftylib.bench.record import save_bench
 
-    measured = getattr(entropy if name == "entropy" else measure, f"bench_{name}")(
-        **given, rounds=rounds, threads=threads, report=say
-    )
+    module = entropy if name == "entropy" else measure
+    measured = getattr(module, f"bench_{name}")(**given, rounds=rounds, threads=threads, report=say)
     if record:
         say(f"recorded in {save_bench(measured, results_dir())}")
     if as_json:

@@ -16,7 +16,7 @@ Images = Tensor | np.ndarray | Sequence
 
 
 def change(images: Tensor, pixels: spec.Pixels) -> Tensor:
-    """Images (N, C, H, W) with fewer bits, another histogram and moved pixels, in this order; all uint8.
+    """Images, uint8 (N, C, H, W), with another histogram, then fewer bits, then moved pixels.
 
     - ``histogram``: of each image and channel, by torchvision's ``equalize`` and ``autocontrast``.
     - ``bits``: the lower bits are dropped, and the 2**bits levels left are spread evenly over 0 to 255.

@@ -102,12 +102,16 @@ def _symbols(raw: Tensor, channels: Channels) -> tuple[Tensor, int]:
     """What is counted of images: (N, K, L) for K histograms of L values an image, and how many values there may be."""
     if channels == "triples":
         if raw.shape[1] != 3:
-            raise SpecError(f"channels = 'triples': needs images of 3 channels; these have {raw.shape[1]}")
+            raise SpecError("channels = 'triples': needs images of 3 channels; these have 1")
         red, green, blue = raw.int().flatten(2).split(1, 1)
         return red << 16 | green << 8 | blue, TRIPLES
     if channels == "pooled":
-        return raw.flatten(1).unsqueeze(1), 256
-    return {"red": raw[:, :1], "grey": luma(raw) if channels == "grey" else raw, "mean": raw}[channels].flatten(2), 256
+        raw = raw.flatten(1).unsqueeze(1)
+    elif channels == "red":
+        raw = raw[:, :1]
+    elif channels == "grey":
+        raw = luma(raw)
+    return raw.flatten(2), 256
 
 
 class ImageEntropy(Method):
