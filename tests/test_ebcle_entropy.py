@@ -22,8 +22,9 @@ from thriftylib.datasets.facts import DATASETS
 from thriftylib.datasets.load import load
 from thriftylib.datasets.pixels import luma
 from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.histograms import histogram_entropy, row_counts
 from thriftylib.papers import ebcle_entropy
-from thriftylib.papers.ebcle_entropy import histogram_entropy, image_entropies, local_entropies, row_counts
+from thriftylib.papers.ebcle_entropy import image_entropies, local_entropies
 from thriftylib.paths import data_root
 from thriftylib.spec import Data, Run
 from thriftylib.training.engine import train

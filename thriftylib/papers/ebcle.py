@@ -23,7 +23,6 @@ from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, MethodOptions
 
 if TYPE_CHECKING:
-    from thriftylib.papers.ebcle_depth import DepthMeasures
     from thriftylib.papers.ebcle_entropy import ImageEntropy
     from thriftylib.papers.families import StagedOptions
 
@@ -168,15 +167,3 @@ class ImageEntropyOptions(MethodOptions, method="image-entropy"):
         from thriftylib.papers.ebcle_entropy import ImageEntropy
 
         return ImageEntropy(self)
-
-
-class DepthMeasuresOptions(MethodOptions, method="depth-measures"):
-    """Measure only: what each unit of a trained network in stages does to test images, and what skipping it costs."""
-
-    images: Annotated[int, Field(ge=0)] = 0  # the first so many of the test set; 0: all
-
-    def start(self) -> DepthMeasures:
-        """The hooks of one run."""
-        from thriftylib.papers.ebcle_depth import DepthMeasures
-
-        return DepthMeasures(self)

@@ -1,4 +1,4 @@
-"""Histograms and their Shannon entropy, of many images or feature maps at once, on any device."""
+"""The entropy of 8-bit images, by every convention, and the run that measures a data set."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from thriftylib.datasets.pixels import Images, luma, raw_images, without_border
 from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.histograms import histogram_entropy, row_counts
 from thriftylib.method import Method
 from thriftylib.papers.ebcle import IN_NATS, Channels, ImageEntropyOptions, check_known
 
@@ -21,18 +22,6 @@ if TYPE_CHECKING:
 
 CHUNK = 3 << 18  # pixels of all channels in a thread at a time
 TRIPLES = 1 << 24
-
-
-def row_counts(values: Tensor, bins: int) -> Tensor:
-    """How often each value is in each row: integers (R, L) in 0 .. ``bins - 1`` to int64 counts (R, ``bins``)."""
-    counts = torch.zeros(len(values), bins, dtype=torch.int64, device=values.device)
-    return counts.scatter_add_(1, values.long(), counts.new_ones(1).expand(values.shape))
-
-
-def histogram_entropy(counts: Tensor) -> Tensor:
-    """Entropy in nats of each histogram: counts (..., B) to float64 (...); 0 where there is nothing to count."""
-    p = counts.double()
-    return torch.special.entr(p / p.sum(-1, keepdim=True).clamp(min=1)).sum(-1)
 
 
 def image_entropies(

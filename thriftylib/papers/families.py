@@ -2,10 +2,8 @@
 
 They are for papers that change the shape of a network and keep its kind. The depth is the number of units in each
 stage, a unit being a dense layer or a residual block; the width is one number of each family. The definitions are the
-families' own (Huang et al., 2017; He et al., 2015; Xie et al., 2017; Tan & Le, 2019), with stems for small images.
-
-Inferred, since no source for small images states it: the 3x3 stems; ResNeXt's width knob; EfficientNet's
-``stem_stride`` of 1. Weights are drawn He-normal by fan-out, EfficientNet's as torchvision draws them.
+families' own (Huang et al., 2017; He et al., 2015; Xie et al., 2017; Tan & Le, 2019). Inferred: the stems for small
+images, and ResNeXt's knob. Weights are drawn He-normal by fan-out, EfficientNet's as torchvision draws them.
 """
 
 from __future__ import annotations
@@ -19,12 +17,13 @@ from pydantic import Field
 from thriftylib import cost
 from thriftylib.cost import Cost, Size, Term
 from thriftylib.errors import SpecError
-from thriftylib.options import ImageShape, NetworkOptions
+from thriftylib.options import ImageShape, MethodOptions, NetworkOptions
 from thriftylib.papers.networks import Counts, check_size, conv_norm_terms
 from thriftylib.schedules import Count, Fraction
 from thriftylib.spec import Positive
 
 if TYPE_CHECKING:
+    from thriftylib.papers.families_depth import DepthMeasures
     from thriftylib.papers.families_networks import StagedNetwork
 
 
@@ -171,10 +170,7 @@ class BottleneckOptions(StagedOptions):
 
 
 class BottleneckResNetOptions(BottleneckOptions, network="bottleneck-resnet"):
-    """ResNet with bottleneck blocks (He et al., 2015) in any number of stages; the defaults are ResNet-50.
-
-    23,520,842 parameters for the defaults, RGB images and 10 classes.
-    """
+    """ResNet-50 (He et al., 2015), in any number of stages: 23,520,842 parameters for RGB images and 10 classes."""
 
     knob = "width"
 
@@ -288,3 +284,15 @@ class EfficientNetOptions(StagedOptions, network="efficientnet"):
             for stage, before, after, blocks in zip(_STAGES, (inputs, *channels), channels, self.layers, strict=False)
         ]
         return efficientnet(image_shape[0], self.stem_stride, stages, self.dropout, classes)
+
+
+class DepthMeasuresOptions(MethodOptions, method="depth-measures"):
+    """Measure only: what each unit of a trained network in stages does to test images, and what skipping it costs."""
+
+    images: Annotated[int, Field(ge=0)] = 0  # the first so many of the test set; 0: all
+
+    def start(self) -> DepthMeasures:
+        """The hooks of one run."""
+        from thriftylib.papers.families_depth import DepthMeasures
+
+        return DepthMeasures(self)

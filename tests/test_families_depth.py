@@ -13,9 +13,13 @@ from thriftylib.datasets.facts import dataset_info
 from thriftylib.datasets.load import Dataset, Split
 from thriftylib.errors import SpecError
 from thriftylib.evidence.records import load_record, record_path
-from thriftylib.papers.ebcle import DepthMeasuresOptions
-from thriftylib.papers.ebcle_depth import linear_cka, map_entropy, observe, random_entropy, skipped
-from thriftylib.papers.families import BottleneckResNetOptions, DenseNetOptions, EfficientNetOptions
+from thriftylib.papers.families import (
+    BottleneckResNetOptions,
+    DenseNetOptions,
+    DepthMeasuresOptions,
+    EfficientNetOptions,
+)
+from thriftylib.papers.families_depth import linear_cka, map_entropy, observe, random_entropy, skipped
 from thriftylib.papers.families_networks import Unit
 from thriftylib.running.execute import verify_weights
 from thriftylib.spec import Run

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from thriftylib.errors import SpecError
+from thriftylib.histograms import histogram_entropy, row_counts
 from thriftylib.method import Method, Parent
 from thriftylib.options import NetworkOptions
-from thriftylib.papers.ebcle import DepthMeasuresOptions
-from thriftylib.papers.ebcle_entropy import histogram_entropy, row_counts
-from thriftylib.papers.families import StagedOptions
+from thriftylib.papers.families import DepthMeasuresOptions, StagedOptions
 
 if TYPE_CHECKING:
     from thriftylib.datasets.load import Dataset
