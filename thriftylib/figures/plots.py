@@ -89,6 +89,7 @@ def heatmap(
         grid = some.pivot_table(value, y, x, sort=False).reindex(columns=frame[x].drop_duplicates())
         seaborn.heatmap(grid, ax=axes, annot=True, fmt=number, annot_kws={"fontsize": 8.5}, **options)
         axes.tick_params(length=0, labelrotation=0)
+        axes.grid(visible=False)
 
     with house_style():
         panels = _panels(frame, facet, 0.4 * frame[y].nunique() + 0.2, panel)
