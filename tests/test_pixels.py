@@ -41,6 +41,16 @@ def test_histograms_of_each_image_and_channel(histogram, by_pillow):
         assert np.abs(image.numpy() - expected).max() <= 1  # rounded otherwise
 
 
+def test_a_stretched_histogram_reaches_both_ends():
+    images = made_up()
+    images[0, 0] = 77
+    found = change(images, Pixels(histogram="stretched"))
+    assert (found[0, 0] == 77).all()  # a flat channel stays
+    assert (found[1:].amin((2, 3)) == 0).all()
+    assert (found[1:].amax((2, 3)) == 255).all()
+    assert torch.equal(change(found, Pixels(histogram="stretched")), found)
+
+
 def test_shuffled_pixels():
     images = made_up()
     found = change(images, Pixels(shuffled=True))

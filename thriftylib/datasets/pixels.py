@@ -16,26 +16,40 @@ Images = Tensor | np.ndarray | Sequence
 
 
 def change(images: Tensor, pixels: spec.Pixels) -> Tensor:
-    """Images, uint8 (N, C, H, W), with another histogram, then fewer bits, then moved pixels.
+    """Images on the CPU, uint8 (N, C, H, W), with another histogram, then fewer bits, then moved pixels.
 
-    - ``histogram``: of each image and channel, by torchvision's ``equalize`` and ``autocontrast``.
+    All is computed in integers, so that it is the same on every machine.
+
+    - ``histogram``: of each image and channel; equalised by torchvision's ``equalize``, or stretched over 0 to 255.
     - ``bits``: the lower bits are dropped, and the 2**bits levels left are spread evenly over 0 to 255.
     - ``shuffled``: one permutation of the positions for all images and channels, of numpy's ``RandomState``, whose
       numbers are frozen.
     """
-    if pixels.histogram != "as it is":
-        from torchvision.transforms import functional
+    if pixels == spec.Pixels():
+        return images
+    places = images.shape[2] * images.shape[3]
+    order = torch.from_numpy(np.random.RandomState(stream_seed(0, "pixel shuffle") % 2**32).permutation(places))
+    levels = _spread(torch.arange(256) >> 8 - pixels.bits, (1 << pixels.bits) - 1).numpy()
 
-        transform = {"equalised": functional.equalize, "stretched": functional.autocontrast}[pixels.histogram]
-        images = transform(images)
-    if pixels.bits < 8:
-        levels = torch.linspace(0, 255, 1 << pixels.bits, dtype=torch.float64).round().to(torch.uint8)
-        images = levels.to(images.device)[(images >> 8 - pixels.bits).int()]
-    if pixels.shuffled:
-        places = images.shape[2] * images.shape[3]
-        order = np.random.RandomState(stream_seed(0, "pixel shuffle") % 2**32).permutation(places)
-        images = images.flatten(2)[:, :, torch.from_numpy(order)].view(images.shape)
-    return images
+    def changed(part: Tensor) -> Tensor:
+        if pixels.histogram == "equalised":
+            from torchvision.transforms.v2.functional import equalize
+
+            part = equalize(part)
+        elif pixels.histogram == "stretched":
+            low, high = part.flatten(2).int().aminmax(dim=2, keepdim=True)
+            low, high = low.unsqueeze(3), high.unsqueeze(3)
+            part = _spread(part - low, (high - low).clamp(min=1)).where(high > low, part)  # a flat one stays
+        if pixels.bits < 8:
+            part = torch.from_numpy(levels[part.numpy()])
+        return part.flatten(2)[:, :, order].view(part.shape) if pixels.shuffled else part
+
+    return torch.cat([changed(part) for part in images.split(500)])  # little memory beside the images
+
+
+def _spread(values: Tensor, limit: Tensor | int) -> Tensor:
+    """Integers in 0 .. ``limit`` to the nearest of 0 .. 255, uint8."""
+    return ((values * 510 + limit) // (2 * limit)).to(torch.uint8)
 
 
 def raw_images(images: Images) -> Tensor:
