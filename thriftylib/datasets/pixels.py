@@ -1,4 +1,4 @@
-"""Raw 8-bit images: checked, without a border, as luma, and changed as a run's data says (:class:`spec.Pixels`)."""
+"""Raw 8-bit images: checked, without a border, as luma, and changed as a run says (:class:`thriftylib.spec.Pixels`)."""
 
 from __future__ import annotations
 

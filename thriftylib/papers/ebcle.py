@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from thriftylib.papers.ebcle_entropy import ImageEntropy
     from thriftylib.papers.families import StagedOptions
 
-    Staged = TypeVar("Staged", bound=StagedOptions)
 
 Unit = Literal["nats", "bits"]
 Rounding = Literal["nearest", "floor", "ceiling"]
@@ -74,14 +73,14 @@ def bound(entropy_nats: float, *, unit: Unit = "nats", rounding: Rounding = "nea
 
 
 def shaped(
-    options: Staged,
+    options: StagedOptions,
     bound: int,
     *,
     count: Counted = "per stage",
     match: Match = "none",
     image_shape: ImageShape = (3, 32, 32),
     classes: int = 10,
-) -> Staged:
+) -> StagedOptions:
     """The shallower network, broader where ``match`` says so.
 
     - ``per stage``: no stage keeps more units than the bound. ``blocks``: no more in all; the stages share them in
@@ -115,13 +114,15 @@ def _dealt(repeats: tuple[int, ...], units: int) -> tuple[int, ...]:
     return tuple(dealt)
 
 
-def _matched(shallow: Staged, baseline: Staged, match: Match, image_shape: ImageShape, classes: int) -> Staged:
-    def quantity(options: Staged) -> int:
+def _matched(
+    shallow: StagedOptions, baseline: StagedOptions, match: Match, image_shape: ImageShape, classes: int
+) -> StagedOptions:
+    def quantity(options: StagedOptions) -> int:
         return getattr(options.cost(image_shape, classes), match)
 
-    def walk(widths: Iterable[Staged]) -> list[tuple[int, Staged]]:
+    def walk(widths: Iterable[StagedOptions]) -> list[tuple[int, StagedOptions]]:
         """The last width below the target and the first that reaches it."""
-        near: list[tuple[int, Staged]] = []
+        near: list[tuple[int, StagedOptions]] = []
         for wide in widths:
             near = [*near[-1:], (quantity(wide), wide)]
             if near[-1][0] >= target:
