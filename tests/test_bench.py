@@ -137,6 +137,20 @@ def test_layers_of_a_block_are_trained_one_by_one_or_merged(parts, merged):
     assert len(calls) == (3 + 1 if merged else 3 * 3 + 3 + 3 + 1)  # convolutions, norms, linear layers, classifier
 
 
+def test_a_deep_network_beside_the_same_cut_to_a_few_units(without_peaks):
+    record = measure.bench_depth(network="efficientnet", units=1, batch_size=2, rounds=1, threads=1)
+    assert record.name == "depth-efficientnet"
+    assert [variant.after for variant in record.variants.values()] == [None, "deep", "deep", "deep"]
+    macs = {name: int(variant.what.split()[-4]) for name, variant in record.variants.items()}
+    assert macs["cut-none"] < 0.6 * macs["deep"]
+    assert abs(macs["cut-macs"] / macs["deep"] - 1) < 0.04  # rounded to whole millions
+
+
+def test_only_networks_in_stages_are_cut():
+    with pytest.raises(SpecError, match="'tiny-resnet': has no stages of equal units; try densenet"):
+        measure.bench_depth(network="tiny-resnet")
+
+
 def test_impossible_sizes_and_expansions():
     with pytest.raises(SpecError, match="filters"):
         measure.bench_thriftynet(filters=2, iterations=5, batch_size=4, rounds=1)

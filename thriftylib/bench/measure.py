@@ -23,7 +23,9 @@ from torch.nn import functional as F
 
 from thriftylib.bench.record import BenchRecord, Variant
 from thriftylib.bench.ways import Way, bench_run, random_images
-from thriftylib.errors import ThriftyError
+from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.papers.ebcle import shaped
+from thriftylib.papers.families import StagedOptions
 from thriftylib.spec import Augment, Run
 from thriftylib.training.device import device_name, keep_freed_memory
 from thriftylib.training.provenance import provenance, versions
@@ -96,6 +98,27 @@ def bench_lenet(*, batch_size: int = 64, rounds: int = 5, **settings) -> BenchRe
     return measure("lenet", what, run, ways, steps=SMALLNET_STEPS, rounds=rounds, **settings)
 
 
+def bench_depth(
+    *, network: str = "densenet", units: int = 5, batch_size: int = 32, rounds: int = 5, **settings
+) -> BenchRecord:
+    """Training steps of a network in stages, and of the same cut to ``units`` in each stage, as EBCLE does.
+
+    The cut one is as wide as before, or broadened to the deep one's parameters or MACs, where a width has them.
+    ``settings`` and what it raises are those of :func:`measure`.
+    """
+    run = bench_run({"name": network}, rounds + 3, batch_size)
+    if not isinstance(deep := run.options, StagedOptions):
+        raise SpecError(f"network = {network!r}: has no stages of equal units; try densenet, resnext or efficientnet")
+    ways = {"deep": replace(ENGINE["plain"], what=f"{network} as it is, {run.cost.macs / 1e6:.0f} MMAC an image")}
+    for match in ("none", "parameters", "macs"):
+        cut = shaped(deep, units, match=match)
+        what = {"none": "as wide", "parameters": "as many parameters", "macs": "as many MACs"}[match]
+        what = f"{units} units a stage, {what}, {cut.cost((3, 32, 32), 10).macs / 1e6:.0f} MMAC an image"
+        other = {"name": network, "options": cut.model_dump(mode="json")}
+        ways[f"cut-{match}"] = replace(ENGINE["plain"], what=what, other=other)
+    return measure(f"depth-{network}", f"{network}, batch {batch_size}, 32x32", run, ways, rounds=rounds, **settings)
+
+
 def measure(
     name: str,
     what: str,
@@ -141,6 +164,7 @@ def measure(
                 )
     after = dict(zip(ways, [None, *ways], strict=False))
     after |= {key: key.removesuffix(PARALLEL) for key in ways if key.endswith(PARALLEL)}
+    after |= {key: next(iter(ways)) for key, way in ways.items() if way.other is not None}
     variants = {
         key: Variant(
             what=f"{way.what}; two trainings in parallel" if way.in_parallel > 1 else way.what,
@@ -170,7 +194,7 @@ def record_of(name: str, what: str, variants: dict[str, Variant], threads: int) 
 
 
 def check_same(run: Run, ways: Mapping[str, Way]) -> None:
-    """All give the same logits and gradients for the same images, in float64.
+    """All ways to train the run's own network give the same logits and gradients for the same images, in float64.
 
     Raises:
         ThriftyError: they do not; names the first that differs from the baseline.
@@ -178,7 +202,7 @@ def check_same(run: Run, ways: Mapping[str, Way]) -> None:
     pixels, labels = (tensor[: min(8, run.recipe.batch_size)] for tensor in random_images(run))
     first: list[torch.Tensor] = []
     for key, way in ways.items():
-        if way.precision != "fp32" or way.in_parallel > 1:
+        if way.precision != "fp32" or way.in_parallel > 1 or way.other is not None:
             continue
         network = way.network(run).double().train()
         logits = network(pixels.double() / 127.5 - 1)

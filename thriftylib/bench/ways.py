@@ -29,12 +29,15 @@ class Way:
     precision: Precision = "fp32"
     in_parallel: int = 1  # trainings at once, which share the threads, but have one each at least
     method: Mapping[str, Any] | None = None  # options of the run's method that it changes
+    other: Mapping[str, Any] | None = None  # another network in the place of the run's
 
     def trainer(self, run: Run) -> Trainer:
         """Our engine before its first step, with the parts that it uses."""
         if self.method is not None:
             method = {"name": run.method.name, "options": {**run.method.options, **self.method}}
             run = Run.model_validate({**run.model_dump(), "method": method})
+        if self.other is not None:
+            run = Run.model_validate({**run.model_dump(), "network": self.other})
         split = Split(*random_images(run))
         dataset = Dataset(run.data.info, split, split, None)
         training = Trainer(run, dataset, torch.device("cpu"), self.precision)

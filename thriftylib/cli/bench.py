@@ -17,6 +17,7 @@ OPTIONS = {
     "smallnet": ("kernel", "convs", "linear", "batch_size"),
     "thriftynet": ("filters", "iterations", "batch_size"),
     "lenet": ("batch_size",),
+    "depth": ("network", "units", "batch_size"),
     "entropy": ("data",),
 }
 COLUMNS = ("variant", "what", "precision", "images/s", "x as fast", "this alone", "peak MiB", "x memory")
@@ -32,7 +33,7 @@ def bench(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="smallnet|thriftynet|lenet|entropy", help="Which network is trained, or entropy: of images."
+            metavar="smallnet|thriftynet|lenet|depth|entropy", help="Which network is trained, or entropy: of images."
         ),
     ],
     filters: Annotated[int | None, typer.Option(min=3, help="thriftynet: else 172.")] = None,
@@ -40,8 +41,10 @@ def bench(
     kernel: Annotated[int | None, typer.Option(help="smallnet: 3, 5, 7 or 9; else 3.")] = None,
     convs: Annotated[Convs | None, typer.Option(help="smallnet: how convolutions are expanded; else plain.")] = None,
     linear: Annotated[bool | None, typer.Option("--linear", help="smallnet: expand the hidden linear layer.")] = None,
+    network: Annotated[str | None, typer.Option(help="depth: a network in stages; else densenet.")] = None,
+    units: Annotated[int | None, typer.Option(min=1, help="depth: that are left in each stage; else 5.")] = None,
     data: Annotated[str | None, typer.Option(help="entropy: of which data set; else cifar10.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=2, help="Images of a step; else 100 or 128.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images of a step; else 32 to 128.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Counted rounds; the variants take turns.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU.")] = None,
     record: Annotated[bool, typer.Option("--record", help="Keep it below data/results/bench.")] = False,
@@ -56,6 +59,7 @@ def bench(
         raise SpecError(f"unknown bench {what!r}" + suggest(what, OPTIONS))
     given = {"filters": filters, "iterations": iterations, "kernel": kernel, "linear": linear}
     given |= {"convs": convs and convs.value, "batch_size": batch_size, "data": data}
+    given |= {"network": network, "units": units}
     given = {option: value for option, value in given.items() if value is not None}
     if foreign := sorted(given.keys() - set(OPTIONS[name])):
         own = ", ".join(option.replace("_", "-") for option in OPTIONS[name])
