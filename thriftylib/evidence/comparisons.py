@@ -53,7 +53,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float], margin: float) -> Co
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, after Holm (1979): a false one falls below 5 % in at most 5 % of families."""
+    """p-values corrected for their number, after Holm: a false one falls below 5 % in at most 5 % of families."""
     order = sorted(range(len(values)), key=values.__getitem__)
     corrected, highest = [0.0] * len(values), 0.0
     for rank, place in enumerate(order):

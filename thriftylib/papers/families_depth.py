@@ -43,7 +43,8 @@ class DepthMeasures(Method):
     - ``cka``: :func:`linear_cka` of each unit's output and that of the one before it, at first the stem's. Features are
       the means of maps over pixels, since sizes differ. CKA is biased upwards unless images far outnumber channels.
     - ``skip_loss``: the points of accuracy lost when a unit gives its input (a dense one: zeros) in place of its
-      output; ``unskipped_accuracy``, percent: the accuracy when none is skipped. ``unit_stage``: the stage of each unit, from 0.
+      output; ``unskipped_accuracy``, percent: the accuracy when none is skipped.
+    - ``unit_stage``: the stage of each unit, from 0.
     """
 
     def __init__(self, options: DepthMeasuresOptions) -> None:
