@@ -149,6 +149,8 @@ def test_a_deep_network_beside_the_same_cut_to_a_few_units(without_peaks):
 def test_only_networks_in_stages_are_cut():
     with pytest.raises(SpecError, match="'tiny-resnet': has no stages of equal units; try densenet"):
         measure.bench_depth(network="tiny-resnet")
+    with pytest.raises(SpecError, match="^units = 12: cuts nothing; must be below 12, the units of the longest stage$"):
+        measure.bench_depth(units=12)
 
 
 def test_impossible_sizes_and_expansions():

@@ -43,6 +43,19 @@ def test_without_scatter():
     assert math.isnan(same.effect)
 
 
+@pytest.mark.filterwarnings("error")
+def test_with_scatter_on_one_side():
+    found = compare([90.0] * 3, [90.1, 90.2, 90.1], margin=0.5)
+    assert found.differs == pytest.approx(stats.ttest_1samp([90.1, 90.2, 90.1], 90.0).pvalue)
+    assert math.isnan(found.normal)
+
+
+@pytest.mark.parametrize(("ours", "margin"), [([1.0, math.nan], 0.5), ([1.0, 2.0], math.inf)])
+def test_what_is_not_finite_is_named(ours, margin):
+    with pytest.raises(RecordError, match="must be finite"):
+        compare(ours, [1.0, 2.0], margin)
+
+
 @pytest.mark.parametrize(("ours", "theirs", "margin"), [([1.0], [1.0, 2.0], 0.5), ([1.0, 2.0], [1.0, 2.0], 0.0)])
 def test_what_cannot_be_compared_is_named(ours, theirs, margin):
     with pytest.raises(RecordError, match="needs two runs of each and a margin above 0"):

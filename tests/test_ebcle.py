@@ -44,6 +44,7 @@ def test_bound(nats, rounding, in_nats, in_bits):
         (0.0, {"rounding": "ceiling"}, "^bound = 0"),
         (-1.0, {}, "^entropy = -1.0: must be a number of nats from 0 on"),
         (math.nan, {}, "^entropy = nan"),
+        ("5", {}, "^entropy = '5': must be a number of nats"),
         (5.0, {"unit": "bans"}, "^unit = 'bans': must be one of nats, bits"),
         (5.0, {"rounding": "up"}, "^rounding = 'up': must be one of nearest, floor, ceiling"),
     ],
@@ -91,6 +92,14 @@ def test_readings():
 def test_shallower(options, limit, count, repeats):
     found = shaped(options, limit, count=count)
     assert found == options.with_repeats(repeats)
+
+
+@pytest.mark.parametrize(
+    ("limit", "count"), [(5.036, "per stage"), (12.5, "per stage"), (4.5, "blocks"), ("5", "blocks")]
+)
+def test_an_entropy_is_no_bound(limit, count):
+    with pytest.raises(SpecError, match=r"^bound = .*: must be a whole number; bound\(\) rounds an entropy$"):
+        shaped(DenseNetOptions(), limit, count=count)
 
 
 def test_two_convolutions_a_unit():

@@ -117,6 +117,8 @@ def test_local_entropy(monkeypatch):
     images = made_up(3, 1, 12, levels=4)
     expected = [rank_entropy(image[0], disk(3)).mean() * math.log(2) for image in images.numpy()]
     assert local_entropies(images, 3).tolist() == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(SpecError, match="^radius = 0: must be 1 or more pixels$"):  # a pixel alone has no entropy
+        local_entropies(images, 0)
     monkeypatch.setitem(sys.modules, "skimage.filters.rank", None)
     with pytest.raises(ThriftyError, match="^local entropy needs scikit-image: pip install scikit-image$"):
         local_entropies(images, 3)
@@ -131,6 +133,7 @@ def test_local_entropy(monkeypatch):
         ([], "^no images: must be 1 or more$"),
         ([np.zeros((3, 4, 4), np.uint8), np.zeros((3, 5, 4), np.uint8)], r"of 2 sizes, \(3, 4, 4\) and \(3, 5, 4\)"),
         (made_up().permute(0, 2, 3, 1), r"shape \(40, 9, 9, 3\): must be \(N, C, H, W\) with 1 or 3 channels"),
+        (made_up()[:, :, :0], r"shape \(40, 3, 0, 9\): must have 1 pixel or more"),
         (made_up()[:, 0], r"shape \(40, 9, 9\): must be"),
     ],
 )

@@ -103,12 +103,18 @@ def bench_depth(
 ) -> BenchRecord:
     """Training steps of a network in stages, and of the same cut to ``units`` in each stage, as EBCLE does.
 
-    The cut one is as wide as before, or broadened to the deep one's parameters or MACs, where a width has them.
-    ``settings`` and what it raises are those of :func:`measure`.
+    The cut one is as wide as before, and broadened to the deep one's parameters and to its MACs. ``settings`` are those
+    of :func:`measure`.
+
+    Raises:
+        SpecError: a network without stages, units that cut nothing, or no width within 2 % of what is matched.
+        ThriftyError: as :func:`measure`.
     """
     run = bench_run({"name": network}, rounds + 3, batch_size)
     if not isinstance(deep := run.options, StagedOptions):
         raise SpecError(f"network = {network!r}: has no stages of equal units; try densenet, resnext or efficientnet")
+    if units >= (longest := max(deep.repeats)):
+        raise SpecError(f"units = {units}: cuts nothing; must be below {longest}, the units of the longest stage")
     ways = {"deep": replace(ENGINE["plain"], what=f"{network} as it is, {run.cost.macs / 1e6:.0f} MMAC an image")}
     for match in ("none", "parameters", "macs"):
         cut = shaped(deep, units, match=match)

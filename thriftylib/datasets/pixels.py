@@ -67,6 +67,8 @@ def raw_images(images: Images) -> Tensor:
         )
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise SpecError(f"images are of shape {tuple(images.shape)}: must be (N, C, H, W) with 1 or 3 channels")
+    if not images.numel():
+        raise SpecError(f"images are of shape {tuple(images.shape)}: must have 1 pixel or more")
     return images
 
 

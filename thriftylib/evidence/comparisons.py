@@ -15,7 +15,8 @@ class Comparison(NamedTuple):
 
     difference: float  # of the means
     effect: float  # Hedges' g: the difference over the pooled deviation, corrected for small samples; NaN without any
-    normal: float  # the lower p-value of Shapiro and Wilk's test of both samples; NaN below three runs of each
+    # The lower p-value of Shapiro and Wilk's test of each sample with three different values; NaN if neither has them.
+    normal: float
     differs: float  # Welch's test, two-sided
     equal: float  # two one-sided Welch tests: the means are within the margin
 
@@ -24,23 +25,27 @@ def compare(ours: Sequence[float], theirs: Sequence[float], margin: float) -> Co
     """Compare two samples, of two runs each at least.
 
     Raises:
-        RecordError: fewer runs, or a margin that is not above 0.
+        RecordError: fewer runs, a value that is not finite, or a margin that is not above 0.
     """
     from scipy import stats  # a third of a second to import
 
     n, m = len(ours), len(theirs)
-    if min(n, m) < 2 or not margin > 0:
+    if not all(map(math.isfinite, (*ours, *theirs, margin))):
+        raise RecordError(f"compare: {list(ours)} and {list(theirs)}, margin {margin}: all must be finite")
+    if min(n, m) < 2 or margin <= 0:
         raise RecordError(f"compare: {n} and {m} runs, margin {margin}: needs two runs of each and a margin above 0")
 
-    def p(shift: float, side: str) -> float:
-        moved = [value + shift for value in ours]
-        if statistics.variance(moved) + statistics.variance(theirs) == 0:  # without scatter there is nothing to test
-            gap = statistics.fmean(moved) - statistics.fmean(theirs)
-            return float({"greater": gap <= 0, "less": gap >= 0, "two-sided": gap == 0}[side])
-        return float(stats.ttest_ind(moved, theirs, equal_var=False, alternative=side).pvalue)
-
     difference = statistics.fmean(ours) - statistics.fmean(theirs)
-    pooled = ((n - 1) * statistics.variance(ours) + (m - 1) * statistics.variance(theirs)) / (n + m - 2)
+    variances = statistics.variance(ours), statistics.variance(theirs)
+
+    def p(shift: float, side: str) -> float:
+        gap = difference + shift
+        if not any(variances):  # without scatter there is nothing to test
+            return float({"greater": gap <= 0, "less": gap >= 0, "two-sided": gap == 0}[side])
+        one, other = map(math.sqrt, variances)
+        return float(stats.ttest_ind_from_stats(gap, one, n, 0, other, m, equal_var=False, alternative=side).pvalue)
+
+    pooled = ((n - 1) * variances[0] + (m - 1) * variances[1]) / (n + m - 2)
     effect = difference / math.sqrt(pooled) * (1 - 3 / (4 * (n + m) - 9)) if pooled else math.nan
     normal = [float(stats.shapiro(side).pvalue) for side in (ours, theirs) if len(set(side)) > 2]
     equal = max(p(margin, "greater"), p(-margin, "less"))
@@ -48,7 +53,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float], margin: float) -> Co
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, after Holm: no more than 5 % of families have a false one below 5 %."""
+    """p-values corrected for their number, after Holm: a false one falls below 5 % in at most 5 % of families."""
     order = sorted(range(len(values)), key=values.__getitem__)
     corrected, highest = [0.0] * len(values), 0.0
     for rank, place in enumerate(order):

@@ -1,6 +1,6 @@
-"""EBCLE's idea as grids: entropies of data sets, accuracy against depth, and controls that tell entropy from chance.
+"""EBCLE's idea as grids: entropies of data sets, accuracy against depth, and controls that isolate entropy.
 
-The formula, the networks and every table of the paper are unavailable to us: bounds are by reading R1 of
+The formula is reconstructed; the paper's networks and tables are unavailable to us. Bounds are by reading R1 of
 :mod:`thriftylib.papers.ebcle` unless a label says otherwise. No number of these grids is the paper's.
 """
 
@@ -79,8 +79,8 @@ def cut(options: StagedOptions, data: str, bound: int, **how: Any) -> StagedOpti
 def entropy(preset: str) -> list[Configuration]:
     """How much entropy have the images of a data set, and how much do conventions move it?
 
-    Measure only: no network, nothing is trained. Also of CIFAR-10 with changed pixels. ``paper`` has the sets too that
-    few people have at hand.
+    Measure only: no network, nothing is trained. CIFAR-10 is also measured with changed pixels. ``paper`` adds the sets
+    that are larger or harder to get.
     """
     sets = {"smoke": ["digits"], "fast": ["digits", "mnist", "fashionmnist", "cifar10", "cifar100", "stl10-split"]}
     sets["paper"] = [*sets["fast"], "stl10", "svhn", "imagenet32"]
@@ -162,8 +162,8 @@ def shape(preset: str) -> list[Configuration]:
     """Is the network cut to the bound as accurate as the deep one, and how much time does it save?
 
     The deep network, and cut to the bound: as wide as before, and broadened to the deep one's parameters or MACs (one
-    row where one width has both). fast: narrow DenseNets, minutes on a CPU, and two families with a short recipe on a
-    GPU. paper: four families; what the bound leaves as it is, such as EfficientNets on CIFAR-10, is left out.
+    row where one width matches both). fast: narrow DenseNets, minutes on a CPU, and two families with a short recipe on
+    a GPU. paper: four families. Networks that the bound does not cut, such as EfficientNets on CIFAR-10, are left out.
     """
     per_stage = ("per stage",)
     if preset == "smoke":

@@ -1,8 +1,8 @@
 """How EBCLE's networks are trained. The paper's recipe is not known to us: all of it is inferred or ours.
 
 ``ebcle`` is the recipe of TFLearn's public CIFAR-10 examples, whose labels "DenseNet-40" and "ResNeXt-56" are the
-paper's (a READING; circumstantial), with the more usual drops at half and three quarters. It is the same for every
-network and data set, but nothing is flipped where a mirrored image is another sign.
+paper's (inferred; circumstantial), with the more usual drops at half and three quarters. It is the same for every
+network and data set, except that digits and clothes are not flipped.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
+from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, model_validator
@@ -64,8 +65,8 @@ def bound(entropy_nats: float, *, unit: Unit = "nats", rounding: Rounding = "nea
     round_by = {"nearest": lambda x: math.floor(x + 0.5), "floor": math.floor, "ceiling": math.ceil}
     check_known("unit", unit, IN_NATS)
     check_known("rounding", rounding, round_by)
-    if not 0 <= entropy_nats < math.inf:
-        raise SpecError(f"entropy = {entropy_nats}: must be a number of nats from 0 on")
+    if not isinstance(entropy_nats, Real) or not 0 <= entropy_nats < math.inf:
+        raise SpecError(f"entropy = {entropy_nats!r}: must be a number of nats from 0 on")
     entropy = entropy_nats / IN_NATS[unit]
     if not (depth := round_by[rounding](entropy)):
         raise SpecError(f"bound = 0: {entropy:.3f} {unit}, {rounding}; must be 1 or more, a network has a unit a stage")
@@ -90,10 +91,13 @@ def shaped(
       nearest to those of ``options``. Where its steps miss them by more than 2 %, a DenseNet's stem is broadened too.
 
     Raises:
-        SpecError: a bound below 1 or the number of stages, or no width within 2 %; names the two nearest.
+        SpecError: a bound that is no whole number, or too low for a unit in each stage; an unknown count or match;
+            no width within 2 % (names the two nearest).
     """
     check_known("count", count, get_args(Counted))
     check_known("match", match, get_args(Match))
+    if not isinstance(bound, int):
+        raise SpecError(f"bound = {bound!r}: must be a whole number; bound() rounds an entropy")
     stages = len(options.repeats)
     units = (bound - 1) // options.convolutions_3x3 if count == "convolutions" else bound
     if units < (1 if count == "per stage" else stages):
@@ -120,7 +124,7 @@ def _matched(
     def quantity(options: StagedOptions) -> int:
         return getattr(options.cost(image_shape, classes), match)
 
-    def walk(widths: Iterable[StagedOptions]) -> list[tuple[int, StagedOptions]]:
+    def around_target(widths: Iterable[StagedOptions]) -> list[tuple[int, StagedOptions]]:
         """The last width below the target and the first that reaches it."""
         near: list[tuple[int, StagedOptions]] = []
         for wide in widths:
@@ -130,8 +134,8 @@ def _matched(
         return near
 
     target = quantity(baseline)
-    near = walk(shallow.widths())
-    for steps in (near, walk(near[0][1].finer_widths())):
+    near = around_target(shallow.widths())
+    for steps in (near, around_target(near[0][1].finer_widths())):
         found, nearest = min(steps, key=lambda each: abs(each[0] - target), default=near[0])
         if abs(found - target) <= TOLERANCE * target:
             return nearest

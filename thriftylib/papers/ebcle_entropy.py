@@ -52,7 +52,7 @@ def local_entropies(images: Images, radius: int) -> Tensor:
     """The entropy in nats of each pixel's neighbourhood, a disk, on BT.601 luma: its mean over each image (N,).
 
     Raises:
-        SpecError: as :func:`image_entropies`.
+        SpecError: as :func:`image_entropies`, or a radius below 1.
         ThriftyError: scikit-image is not installed.
     """
     try:
@@ -60,6 +60,8 @@ def local_entropies(images: Images, radius: int) -> Tensor:
         from skimage.morphology import disk
     except ImportError:
         raise ThriftyError("local entropy needs scikit-image: pip install scikit-image") from None
+    if radius < 1:
+        raise SpecError(f"radius = {radius}: must be 1 or more pixels")
     grey = luma(raw_images(images))[:, 0].byte().cpu().numpy()
     return torch.tensor([entropy(image, disk(radius)).mean() for image in grey]) * IN_NATS["bits"]
 

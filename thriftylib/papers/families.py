@@ -72,7 +72,7 @@ class StagedOptions(NetworkOptions):
 
 
 class DenseNetOptions(StagedOptions, network="densenet"):
-    """DenseNet (Huang et al., 2017) without bottlenecks: batch norm, ReLU, 3x3 convolution a layer.
+    """DenseNet (Huang et al., 2017) without bottlenecks: a layer is batch norm, ReLU and 3x3 convolution.
 
     The defaults are DenseNet-40: 3 blocks of 12 layers that add 12 channels each, no compression. Between blocks: batch
     norm, ReLU, 1x1 convolution, average pool. (``tiny-densenet`` is the kind with bottlenecks.)

@@ -41,9 +41,10 @@ class DepthMeasures(Method):
     - ``residual_norm``: ||F(x)|| / ||x|| of a unit that adds F(x) to its input x; ``cosine``: of x and what the unit
       gives, behind any activation. Means over images; NaN where the shortcut is not the identity.
     - ``cka``: :func:`linear_cka` of each unit's output and that of the one before it, at first the stem's. Features are
-      the means of maps over pixels, since sizes differ. It is too high unless images outnumber channels by far.
-    - ``skip_loss``: the points of accuracy lost when a unit gives its input, a dense one zeros, in place of its output;
-      ``unskipped_accuracy``, percent: of which they are lost. ``unit_stage``: the stage of each unit, from 0.
+      the means of maps over pixels, since sizes differ. CKA is biased upwards unless images far outnumber channels.
+    - ``skip_loss``: the points of accuracy lost when a unit gives its input (a dense one: zeros) in place of its
+      output; ``unskipped_accuracy``, percent: the accuracy when none is skipped.
+    - ``unit_stage``: the stage of each unit, from 0.
     """
 
     def __init__(self, options: DepthMeasuresOptions) -> None:
