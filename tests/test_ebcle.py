@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from thriftylib.errors import SpecError
@@ -131,6 +132,17 @@ def test_broader(options, limit, match):
         if quantity(wide) > 1.1 * target:
             break
     assert min(others) == abs(quantity(found) - target)
+
+
+@pytest.mark.parametrize("match", ["parameters", "macs"])
+def test_what_is_not_cut_keeps_its_width(match):
+    """0.32 has the channels of 0.33 and a shorter name."""
+    options = EfficientNetOptions(width=0.33)
+    assert shaped(options, 4, match=match) == options
+
+
+def test_a_whole_number_of_numpys_is_a_bound():
+    assert shaped(DENSENET, np.int64(5), match="parameters") == shaped(DENSENET, 5, match="parameters")
 
 
 def test_what_is_matched_depends_on_images_and_classes():

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import Field, model_validator
@@ -89,6 +89,7 @@ def shaped(
       one of which is the stem's.
     - ``match``: of the widths the one whose parameters or MACs (which depend on ``image_shape`` and ``classes``) are
       nearest to those of ``options``. Where its steps miss them by more than 2 %, a DenseNet's stem is broadened too.
+      A network that the bound leaves as it is keeps its width.
 
     Raises:
         SpecError: a bound that is no whole number, or too low for a unit in each stage; an unknown count or match;
@@ -96,9 +97,10 @@ def shaped(
     """
     check_known("count", count, get_args(Counted))
     check_known("match", match, get_args(Match))
-    if not isinstance(bound, int):
+    if not isinstance(bound, Integral):
         raise SpecError(f"bound = {bound!r}: must be a whole number; bound() rounds an entropy")
     stages = len(options.repeats)
+    bound = int(bound)  # numpy's too, as a table has them
     units = (bound - 1) // options.convolutions_3x3 if count == "convolutions" else bound
     if units < (1 if count == "per stage" else stages):
         least = {"per stage": 1, "blocks": stages, "convolutions": 1 + stages * options.convolutions_3x3}[count]
@@ -107,7 +109,7 @@ def shaped(
         shallow = options.with_repeats(tuple(min(repeats, units) for repeats in options.repeats))
     else:
         shallow = options.with_repeats(_dealt(options.repeats, units))
-    return shallow if match == "none" else _matched(shallow, options, match, image_shape, classes)
+    return shallow if match == "none" or shallow == options else _matched(shallow, options, match, image_shape, classes)
 
 
 def _dealt(repeats: tuple[int, ...], units: int) -> tuple[int, ...]:
