@@ -131,6 +131,10 @@ def test_local_entropy(monkeypatch):
         (made_up().long(), r"torch.int64, 0 to 255: must be raw 8-bit values"),
         (torch.empty(0, 3, 4, 4, dtype=torch.uint8), "^no images: must be 1 or more$"),
         ([], "^no images: must be 1 or more$"),
+        (torch.empty(3, 0, 4, 4), r"shape \(3, 0, 4, 4\): must have 1 pixel or more"),
+        (np.ones((2, 3, 4, 4), np.uint16), "^images are torch.uint16, 1 to 1: must be raw 8-bit values"),
+        (np.array([(np.ones(3), 1)], dtype=object), "^images are of type object: must be the images alone"),
+        (["a.png"], "^images are of type <U5: must be the images alone"),
         ([np.zeros((3, 4, 4), np.uint8), np.zeros((3, 5, 4), np.uint8)], r"of 2 sizes, \(3, 4, 4\) and \(3, 5, 4\)"),
         (made_up().permute(0, 2, 3, 1), r"shape \(40, 9, 9, 3\): must be \(N, C, H, W\) with 1 or 3 channels"),
         (made_up()[:, :, :0], r"shape \(40, 3, 0, 9\): must have 1 pixel or more"),
@@ -148,8 +152,10 @@ def test_refused_conventions():
         image_entropies(made_up(), "blue")
     with pytest.raises(SpecError, match="'triples': needs images of 3 channels; these have 1"):
         image_entropies(made_up(channels=1), "triples")
-    with pytest.raises(SpecError, match=r"native = \[12, 9\]: must not be larger than the images, \[9, 9\]"):
+    with pytest.raises(SpecError, match=r"native = \[12, 9\]: must be from \[1, 1\] up to .* images, \[9, 9\]"):
         image_entropies(made_up(), native=(12, 9))
+    with pytest.raises(SpecError, match=r"native = \[0, 9\]: must be from \[1, 1\]"):
+        image_entropies(made_up(), native=(0, 9))
     with pytest.raises(SpecError, match="radius = 3: needs channels = 'grey'"):
         measuring(radius=3)
 

@@ -57,18 +57,23 @@ def raw_images(images: Images) -> Tensor:
     if not isinstance(images, Tensor):
         if len(shapes := {np.shape(image) for image in images}) > 1:
             raise SpecError(f"images of {len(shapes)} sizes, {' and '.join(map(str, sorted(shapes)[:2]))}: must be one")
-        images = torch.from_numpy(np.stack(list(images))) if len(images) else torch.empty(0)
+        stacked = np.stack(list(images)) if len(images) else np.empty(0)
+        if stacked.dtype.kind not in "buif":  # such as pairs of an image and its label
+            raise SpecError(f"images are of type {stacked.dtype}: must be the images alone, uint8 (N, C, H, W)")
+        images = torch.from_numpy(stacked)
     if not len(images):
         raise SpecError("no images: must be 1 or more")
+    if not images.numel():
+        raise SpecError(f"images are of shape {tuple(images.shape)}: must have 1 pixel or more")
     if images.dtype != torch.uint8:
+        # Some integer types have no minimum; floats are not copied, since a whole set may be large.
+        low, high = (images if images.is_floating_point() else images.double()).aminmax()
         raise SpecError(
-            f"images are {images.dtype}, {images.min():g} to {images.max():g}: must be raw 8-bit values (uint8); of "
+            f"images are {images.dtype}, {low:g} to {high:g}: must be raw 8-bit values (uint8); of "
             "standardised ones the entropy would be silently wrong, since channels no longer share values"
         )
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise SpecError(f"images are of shape {tuple(images.shape)}: must be (N, C, H, W) with 1 or 3 channels")
-    if not images.numel():
-        raise SpecError(f"images are of shape {tuple(images.shape)}: must have 1 pixel or more")
     return images
 
 
@@ -84,15 +89,15 @@ def without_border(raw: Tensor, native: tuple[int, int] | None = None) -> Tensor
     """The middle of images, ``native`` (H, W) in size; else without the outer lines of one value a channel in all.
 
     Raises:
-        SpecError: the images are smaller than ``native``.
+        SpecError: ``native`` is larger than the images, or has no pixel.
     """
     height, width = raw.shape[2:]
     if native is None:
         top, bottom = _inside(raw.unbind(2))
         left, right = _inside(raw.unbind(3))
         return raw[:, :, top:bottom, left:right]
-    if native[0] > height or native[1] > width:
-        raise SpecError(f"native = {list(native)}: must not be larger than the images, {[height, width]}")
+    if not (0 < native[0] <= height and 0 < native[1] <= width):
+        raise SpecError(f"native = {list(native)}: must be from [1, 1] up to the size of the images, {[height, width]}")
     top, left = (height - native[0]) // 2, (width - native[1]) // 2
     return raw[:, :, top : top + native[0], left : left + native[1]]
 
