@@ -112,7 +112,7 @@ class DenseNetOptions(StagedOptions, network="densenet"):
                 name = f"block {block} layer {layer}"
                 terms += [cost.batch_norm(f"{name} norm", features, [size])]
                 terms += [cost.conv(f"{name} conv", features, self.growth, 3, [size])]
-            terms += [cost.batch_norm(f"block {block} norm", outputs, [size])]  # the transition's; the head's, at last
+            terms += [cost.batch_norm(f"block {block} norm", outputs, [size])]  # the transition's; after the last block the head's
         return Cost((*terms, cost.linear("head", blocks[-1][1], classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> StagedNetwork:
@@ -132,7 +132,7 @@ class BottleneckOptions(StagedOptions):
     stem: Literal["3x3", "7x7"] = "3x3"
 
     def _block(self) -> tuple[int, int, int]:
-        """Of the first stage, in torchvision's words: planes, groups and base width.
+        """Planes, groups and base width of the first stage, as torchvision names them.
 
         Planes are the stem's channels and a quarter of the blocks'; a group has planes x base width / 64 channels.
         """
@@ -240,7 +240,7 @@ class EfficientNetOptions(StagedOptions, network="efficientnet"):
     """torchvision's EfficientNet (Tan & Le, 2019) of 7 stages; ``version`` gives the other options their defaults.
 
     4,020,358 parameters for B0, RGB images and 10 classes. Channels are multiples of 8, as torchvision rounds them.
-    Stochastic depth is torchvision's default, up to 0.2 at the last block.
+    Stochastic depth is torchvision's default: it rises from 0 at the first block towards 0.2 at the last.
     """
 
     knob = "width"
