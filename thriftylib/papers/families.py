@@ -112,7 +112,7 @@ class DenseNetOptions(StagedOptions, network="densenet"):
                 name = f"block {block} layer {layer}"
                 terms += [cost.batch_norm(f"{name} norm", features, [size])]
                 terms += [cost.conv(f"{name} conv", features, self.growth, 3, [size])]
-            terms += [cost.batch_norm(f"block {block} norm", outputs, [size])]  # the transition's; after the last block the head's
+            terms += [cost.batch_norm(f"block {block} norm", outputs, [size])]  # the transition's, or the head's
         return Cost((*terms, cost.linear("head", blocks[-1][1], classes)))
 
     def build(self, image_shape: ImageShape, classes: int) -> StagedNetwork:
