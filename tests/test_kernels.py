@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thriftylib.fast import maps, tiles
+from thriftylib.fast import tiles
 from thriftylib.fast.recursion import FastThriftyNet
 from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.papers.thriftynet_recursion import ThriftyNet

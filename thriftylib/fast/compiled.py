@@ -23,7 +23,11 @@ import torch
 from thriftylib.paths import cache_dir, write_atomically
 
 _SOURCES = Path(__file__).with_name("native")
-_NUMBERS = {torch.float32: "float", torch.float64: "double"}
+_NUMBERS = {
+    torch.float32: ("-DREAL=float",),
+    torch.float64: ("-DREAL=double",),
+    torch.bfloat16: ("-DREAL=float", "-DHALF"),  # maps of bf16, sums in fp32
+}
 _FLAGS = ("-O3", "-fno-strict-aliasing", "-fPIC", "-shared")
 _TUNED = ("-march=native",)  # some compilers know no such processor
 _COMPILERS = ("gcc", "cc", "clang")  # gcc first: its code is the faster
@@ -79,7 +83,7 @@ def _find(name: str, dtype: torch.dtype) -> ctypes.CDLL | str | None:
     command = compiler()
     if not command:
         return "there is no C compiler (gcc, cc, clang or what CC names)"
-    command = [*command, *_FLAGS, f"-DREAL={_NUMBERS[dtype]}"]
+    command = [*command, *_FLAGS, *_NUMBERS[dtype]]
     texts = [path.read_bytes() for path in sorted(_SOURCES.glob("*.[ch]"))]
     made_from = [*texts, " ".join(command).encode(), compiler_version().encode(), _processor()]
     stem, folder = f"{name}-{_checksum(bytes(1).join(made_from))}", None

@@ -2,14 +2,14 @@
 
 The plain recursion is bound by memory, not by arithmetic: each of its small operations reads a map of the whole batch
 (70 MB for 100 images of 32x32 and 172 filters), and each result is fresh memory that the operating system must first
-map and clear. Here one iteration is one pass over the batch, which is cut into tiles of images that fit the cache:
-convolution, activation, weighted sum and batch norm's sums are done on one tile before the next is touched. The
-normalisation itself waits until the next pass reads the tile. The backward pass goes the same way and recomputes what
-is cheap (the 3x3 convolution, the arg max of the pools). Whole maps are in buffers that are kept from step to step: two
-per iteration, where autograd keeps four.
+map and clear. Here one iteration is one pass over the batch, by C code of our own: convolution, activation, weighted
+sum and batch norm's sums are done on some rows of an image before the next are touched. The normalisation itself waits
+until the next pass reads the rows. The backward pass goes the same way and recomputes what is cheap (the grouped
+convolution, the arg max of the pools); a state's gradient takes the place of the activation that it no longer needs.
+Maps are kept from step to step: two per iteration, where autograd keeps four.
 
-Each thread takes whole tiles, and sums over tiles are added in the tiles' order: however many threads share the work,
-and whichever is first, the result is the same to the last bit.
+Each thread takes whole tiles of images, and sums over tiles are added in the tiles' order: however many threads share
+the work, and whichever is first, the result is the same to the last bit.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from thriftylib.fast.maps import leaves
-from thriftylib.fast.recursion_passes import Backward, Forward
+from thriftylib.fast.compiled import missing
+from thriftylib.fast.recursion_kernel import Plan, leaves
 from thriftylib.fast.serving import FORWARD_HOOKS, Fast, Like, Mode, is_conv, is_list, is_norm, is_sequential
-from thriftylib.fast.tiles import Buffers, cut, each
 from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.papers.thriftynet_recursion import ThriftyNet
 
@@ -35,7 +34,8 @@ with torch.device("meta"):
         for kind in ("plain", "augmented")
     }
 _is_activation = [Like(nn.Tanh()), Like(nn.ReLU()), Like(nn.LeakyReLU(), "negative_slope")]
-_buffers: WeakKeyDictionary[ThriftyNet, Buffers] = WeakKeyDictionary()
+_plans: WeakKeyDictionary[ThriftyNet, dict[tuple[Any, ...], list[Plan]]] = WeakKeyDictionary()  # those not in use
+EVALUATED = 64  # images at once: their maps stay in the cache, and are few
 
 
 class FastThriftyNet(Fast, ThriftyNet):
@@ -44,6 +44,10 @@ class FastThriftyNet(Fast, ThriftyNet):
     plain = ThriftyNet
     precisions = ("fp32", "bf16")
     name = "tiled recursion"
+
+    @classmethod
+    def missing(cls, dtype: torch.dtype) -> str | None:
+        return missing("recursion", dtype)
 
     @staticmethod
     def is_meant(network: ThriftyNet) -> bool:
@@ -57,6 +61,7 @@ class FastThriftyNet(Fast, ThriftyNet):
             and is_list(network.norms, mode)
             and all(is_norm(norm, mode) and norm.num_features == network.filters for norm in network.norms)
             and all(_is_convolution(convs, network.filters, mode) for convs in network.convs)
+            and len({tuple(conv.weight.shape for conv in leaves(convs)) for convs in network.convs}) == 1
             and any(is_activation(network.activation, mode) for is_activation in _is_activation)
             and getattr(network.activation, "negative_slope", 0.0) >= 0  # else the result does not tell the sign
         )
@@ -74,25 +79,38 @@ class FastThriftyNet(Fast, ThriftyNet):
         )
 
     def fast_forward(self, images: Tensor) -> Tensor:
-        if not self.training:
-            return self.head(self._evaluate(images))
         dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else images.dtype
         with torch.autocast("cpu", enabled=False):  # the precision of each operation is chosen here
-            forward = Forward(self, _buffers.setdefault(self, Buffers()), dtype)
-            result = _Recursion.apply(forward, images, *forward.parameters)
+            if not self.training:
+                return self.head(torch.cat([self._evaluate(part, dtype) for part in images.split(EVALUATED)]))
+            plan = self._plan(images, dtype, self._weights())
+            weights = [weight for layers in plan.weights for weight in layers]
+            affine = [parameter for norm in self.norms[: self.iterations] for parameter in norm.parameters()]
+            parameters = list(dict.fromkeys([*weights, *affine, *([] if self.alpha is None else [self.alpha])]))
+            result = _Recursion.apply(plan, self, parameters, images, *parameters)
         return self.head(result)
 
-    def _evaluate(self, images: Tensor) -> Tensor:
-        """The plain recursion, tile by tile."""
-        reduced = torch.is_autocast_enabled("cpu")
-        headless = ThriftyNet.__new__(ThriftyNet)
-        headless.__dict__ = vars(self) | {"_modules": self._modules | {"head": nn.Identity()}}
+    def _weights(self) -> list[list[Tensor]]:
+        """Of each iteration's convolutions; an over-parameterised block multiplies its own."""
+        return [[conv.weight for conv in leaves(convs)] for convs in self.convs[: self.iterations]]
 
-        def evaluate(tile: slice) -> Tensor:
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reduced):
-                return headless.forward(images[tile].contiguous(memory_format=torch.channels_last))
+    def _evaluate(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        plan = self._plan(images, dtype, self._weights())
+        result = plan.forward(self, images)
+        plan.give_back()
+        return result
 
-        return torch.cat(each(evaluate, cut(len(images), self.filters * images[0, 0].numel())))
+    def _plan(self, images: Tensor, dtype: torch.dtype, weights: list[list[Tensor]]) -> Plan:
+        """One that nobody uses; whoever has it gives it back after the batch."""
+        needed = self.training and images.requires_grad
+        columns = None if self.alpha is None else self.alpha.shape[1]
+        structure = self.iterations, self.pools, self.kept_states, self.filters, len(self.norms), columns
+        layouts = tuple(tuple(weight.shape for weight in layers) for layers in weights)
+        key = images.shape, dtype, self.training, needed, *structure, layouts
+        free = _plans.setdefault(self, {}).setdefault(key, [])
+        plan = free.pop() if free else Plan(self, images.shape, dtype, training=self.training, needed=needed)
+        plan.weights, plan.pool = weights, free
+        return plan
 
 
 FAST = FastThriftyNet
@@ -121,17 +139,20 @@ def _is_convolution(convs: nn.Module, filters: int, mode: Mode) -> bool:
 
 class _Recursion(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, forward: Forward, images: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.passed = forward
+    def forward(
+        ctx: Any, plan: Plan, network: ThriftyNet, names: list[Tensor], images: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.plan, ctx.network, ctx.names = plan, network, names  # by their own objects: these are views of them
         ctx.save_for_backward(*parameters)
-        return forward.run(images, ctx.needs_input_grad[1])
+        return plan.forward(network, images)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises if one has changed since the forward pass
-        passed, ctx.passed = ctx.passed, None
-        if passed is None:
+        plan, ctx.plan = ctx.plan, None
+        if plan is None:
             raise RuntimeError("the graph of an accelerated ThriftyNet serves one backward pass only")
-        images, gradients = Backward(passed, gradient).run()
-        return None, images, *(gradients[parameter] for parameter in passed.parameters)
+        images, gradients = plan.backward(ctx.network, gradient)
+        plan.give_back()
+        return None, None, None, images, *(gradients[parameter] for parameter in ctx.names)

@@ -65,8 +65,8 @@ static int backward_kernel(struct kernel *k, const real *weight, int64_t inputs,
     return 0;
 }
 
-INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+
 
 /* Some neighbouring pixels in GROUP outputs, from the taps first to last. */
 INLINE void convolve_pixels(const int pixels, const vec *x, const struct kernel *k, const real *weights, int64_t first,

@@ -37,6 +37,9 @@ typedef __typeof__((vec){0} > (vec){0}) mask; /* all bits of a lane, or none */
 #define IN_REGISTER(v)
 #endif
 
+INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
 INLINE vec where(mask chosen, vec a) { return (vec)(chosen & (mask)a); }
 
 /* The larger of the two, or NaN where one of them is, as PyTorch's max-pool and ReLU have it. */
