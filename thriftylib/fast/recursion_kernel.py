@@ -134,7 +134,9 @@ class Plan:
         for number, free in enumerate(self.free):
             if free.shape[1:3] == (height, width):
                 return self.free.pop(number)
-        return torch.empty(self.images, height, width, self.channels, dtype=self.dtype)
+        fresh = torch.empty(self.images, height, width, self.channels, dtype=self.dtype)
+        self.library.recursion_large_pages(ctypes.c_void_p(fresh.data_ptr()), ctypes.c_int64(fresh.nbytes))
+        return fresh
 
     def _lay_out(self, network: ThriftyNet) -> None:
         """The iterations and pools in their order."""

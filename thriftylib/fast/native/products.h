@@ -73,6 +73,19 @@ INLINE vec multiply_add(item a, items b, vec sum) { return sum + a * b; }
 INLINE num narrowed(real x) { return x; }
 #endif
 
+/* Fetch what will soon be read, while something else is computed. */
+INLINE void ahead(const num *at) { __builtin_prefetch(at, 0, 2); }
+
+/* A number that is read again only much later goes past the caches: a line is then not read before it is written. */
+INLINE void write_away(num *at, vec v) {
+#if defined __AVX512F__ && !defined HALF
+    if (sizeof(real) == 4) __builtin_ia32_movntps512((float *)at, (__attribute__((vector_size(64))) float)v);
+    else write(at, v);
+#else
+    write(at, v);
+#endif
+}
+
 /* Rows of reals as rows of numbers; without HALF they are that already, and nothing is copied. */
 static const num *as_numbers(const real *from, int64_t count, num *to) {
 #ifdef HALF

@@ -9,10 +9,13 @@ and sums over tiles are added in their order: the results are the same on any nu
 so take tiles until none is left, and return -1 without memory; the others are called once, between them. */
 
 #include <math.h>
+#if defined __linux__
+#include <sys/mman.h>
+#endif
 
 #include "products.h"
 
-enum { CHUNK = 64, STRIP = 8, TAPS_3X3 = 9 }; /* pixels of a chunk, and of what is done at once for some channels */
+enum { CHUNK = 64, STRIP = 8, TAPS_3X3 = 9, PARTS = 5 }; /* pixels of a chunk, and of what is done at once for some channels */
 enum activation { TANH, RELU, LEAKY };
 
 /* A state that an iteration mixes in, or a later one whose gradient a state receives. */
@@ -113,15 +116,23 @@ int recursion_unpack(struct recursion *b) {
 
 INLINE vec choose(mask first, vec a, vec b) { return (vec)((first & (mask)a) | (~first & (mask)b)); }
 
-INLINE vec reciprocal(vec x) {
 #if defined __AVX512F__
-    if (sizeof(real) == 4) {
-        vec guess = (vec)__builtin_ia32_rcp14ps512_mask((__attribute__((vector_size(64))) float)x, (__attribute__((vector_size(64))) float)x, -1);
-        return guess + guess * (spread(1) - x * guess);
-    }
-#endif
-    return spread(1) / x;
+typedef float floats __attribute__((vector_size(64)));
+INLINE vec reciprocal(vec x) {
+    if (sizeof(real) != 4) return spread(1) / x;
+    vec guess = (vec)__builtin_ia32_rcp14ps512_mask((floats)x, (floats){0}, -1);
+    return guess + guess * (spread(1) - x * guess);
 }
+/* x, or the limit where it is beyond; NaN stays. */
+INLINE vec within(real limit, vec x) {
+    if (sizeof(real) != 4) return choose(x > spread(limit), spread(limit), choose(x < spread(-limit), spread(-limit), x));
+    x = (vec)__builtin_ia32_minps512_mask((floats)spread(limit), (floats)x, (floats){0}, -1, 4);
+    return (vec)__builtin_ia32_maxps512_mask((floats)spread(-limit), (floats)x, (floats){0}, -1, 4);
+}
+#else
+INLINE vec reciprocal(vec x) { return spread(1) / x; }
+INLINE vec within(real limit, vec x) { return choose(x > spread(limit), spread(limit), choose(x < spread(-limit), spread(-limit), x)); }
+#endif
 
 /* tanh(x) to 4 units in the last place, of tiny x too: x times a rational function of its square, whose coefficients are
 the minimax ones on [-9.01, 9.01] (2.2e-8, by Lawson's iteration). */
@@ -130,12 +141,11 @@ INLINE vec vtanh(vec x) {
         UNROLL for (int i = 0; i < LANES; i++) x[i] = tanh(x[i]);
         return x;
     }
-    x = choose(x > spread(9.01), spread(9.01), choose(x < spread(-9.01), spread(-9.01), x));
+    x = within(9.01, x);
     vec z = x * x;
     vec p = ((spread(1.3402091e-8) * z + spread(2.0648577e-5)) * z + spread(3.4982292e-3)) * z + spread(0.13383336);
     vec q = ((spread(7.7975062e-7) * z + spread(3.2897815e-4)) * z + spread(0.025887294)) * z + spread(0.46716657);
-    vec y = x * (p * z + spread(1)) * reciprocal(q * z + spread(1));
-    return choose(y > spread(1), spread(1), choose(y < spread(-1), spread(-1), y));
+    return within(1, x * (p * z + spread(1)) * reciprocal(q * z + spread(1)));
 }
 
 INLINE vec activate(const int64_t kind, real slope, vec x) {
@@ -155,9 +165,8 @@ struct scratch {
     real *taps, *map, *grad;  /* (pixels, depth), (pixels, channels), (pixels, channels) */
     num *numbers;             /* (pixels, the larger of both) */
     item *tap_items, *map_items;
-    real *coefficients, *sums;
-    double *dots;
-    void *all[12];
+    real *coefficients, *origin, *sums;
+    void *all[13];
     int used, failed;
 };
 
@@ -179,7 +188,7 @@ static struct scratch begin(const struct recursion *b) {
     s.numbers = room(&s, s.pixels * max(depth(b), b->channels) * sizeof(num));
     s.tap_items = room(&s, s.pixels * depth(b) * sizeof(num)), s.map_items = room(&s, s.pixels * b->channels * sizeof(num));
     s.coefficients = room(&s, (b->count + 1) * b->channels * sizeof(real));
-    s.sums = room(&s, 3 * b->channels * sizeof(real)), s.dots = room(&s, (b->count + 1) * sizeof(double));
+    s.origin = room(&s, b->channels * sizeof(real)), s.sums = room(&s, 2 * b->channels * sizeof(real));
     return s;
 }
 
@@ -198,13 +207,14 @@ INLINE int64_t map_place(const struct recursion *b, int64_t image, int64_t h) {
 
 /* Rows of x_t, scaled and shifted, inside the border. */
 static void read_rows(const struct recursion *b, int64_t image, int64_t first, int64_t last, real *x) {
-    int64_t channels = b->channels;
+    int64_t channels = b->channels, next = (last - first) * b->width * channels;
     for (int64_t h = first; h < last; h++) {
         const num *from = b->map + map_place(b, image, h);
         real *to = bordered_pixel(b, x, channels, h, 0);
         for (int64_t w = 0; w < b->width; w++, from += channels, to += channels)
             for (int64_t c = 0; c < channels; c += LANES) {
                 vec v = read(from + c);
+                ahead(from + c + next);
                 store_reals(to + c, b->scale ? v * load_reals(b->scale + c) + load_reals(b->shift + c) : v);
             }
     }
@@ -212,22 +222,32 @@ static void read_rows(const struct recursion *b, int64_t image, int64_t first, i
 
 /* --- the grouped 3x3 convolution, and the taps of one that is not grouped */
 
-/* to[w] = or += the sum over 3x3 pixels of weight and x, for `narrow` channels; x: the pixel above and left of the first. */
+/* A column of three pixels, one above the other. */
+#define COLUMN(name, at) \
+    vec name##0 = load_reals(at), name##1 = load_reals((at) + row), name##2 = load_reals((at) + 2 * row)
+
+INLINE vec three(const vec *tap, vec a, vec b, vec c) { return tap[0] * a + tap[3] * b + tap[6] * c; }
+
+/* to[w] = or += the sum over 3x3 pixels of weight and x, for `narrow` channels; x: the pixel above and left of the first.
+Each pixel is read once for the three that it takes part in. */
 static void convolve_row(const real *x, int64_t x_pixel, int64_t width, const real *weight, int64_t narrow, real *to,
                          int64_t to_pixel, int add) {
     int64_t row = (width + 2) * x_pixel;
     for (int64_t c = 0; c < narrow; c += LANES) {
-        vec taps[TAPS_3X3];
-        for (int t = 0; t < TAPS_3X3; t++) taps[t] = load_reals(weight + t * narrow + c);
-        for (int64_t w = 0; w < width; w++) {
-            const real *at = x + w * x_pixel + c;
-            vec sum = add ? load_reals(to + w * to_pixel + c) : (vec){0}, other = {0}, third = {0};
-            UNROLL for (int t = 0; t < 3; t++) {
-                sum += taps[t] * load_reals(at + t * x_pixel);
-                other += taps[3 + t] * load_reals(at + row + t * x_pixel);
-                third += taps[6 + t] * load_reals(at + 2 * row + t * x_pixel);
-            }
-            store_reals(to + w * to_pixel + c, sum + (other + third));
+        vec tap[TAPS_3X3];
+        for (int t = 0; t < TAPS_3X3; t++) tap[t] = load_reals(weight + t * narrow + c);
+        const real *at = x + c;
+        real *out = to + c;
+        COLUMN(first, at);
+        COLUMN(second, at + x_pixel);
+        vec one = three(tap, first0, first1, first2) + three(tap + 1, second0, second1, second2);
+        vec two = three(tap, second0, second1, second2);
+        at += 2 * x_pixel;
+        for (int64_t w = 0; w < width; w++, at += x_pixel, out += to_pixel) {
+            COLUMN(next, at);
+            vec sum = one + three(tap + 2, next0, next1, next2);
+            one = two + three(tap + 1, next0, next1, next2), two = three(tap, next0, next1, next2);
+            store_reals(out, add ? load_reals(out) + sum : sum);
         }
     }
 }
@@ -255,34 +275,6 @@ static int64_t full(int64_t pixels) { return (pixels + ROWS - 1) / ROWS * ROWS; 
 
 /* --- forward */
 
-/* map += the sum of `count` states, whose coefficients are rows of `coefficients`. */
-INLINE void mix(const int count, const num *const *states, const real *coefficients, int64_t pixels, int64_t channels,
-                real *map) {
-    for (int64_t p = 0; p < pixels; p += STRIP)
-        for (int64_t c = 0; c < channels; c += LANES) {
-            vec by[4];
-            UNROLL for (int i = 0; i < count; i++) by[i] = load_reals(coefficients + i * channels + c);
-            for (int64_t q = p; q < min(p + STRIP, pixels); q++) {
-                vec sum = load_reals(map + q * channels + c);
-                UNROLL for (int i = 0; i < count; i++) sum += by[i] * read(states[i] + q * channels + c);
-                store_reals(map + q * channels + c, sum);
-            }
-        }
-}
-
-static void mix_all(const struct recursion *b, const struct scratch *s, int64_t place, int64_t pixels) {
-    for (int64_t first = 0; first < b->count; first += 4) {
-        const num *states[4];
-        int count = (int)min(4, b->count - first);
-        for (int i = 0; i < count; i++) states[i] = b->parts[first + i].map + place;
-        const real *by = s->coefficients + (first + 1) * b->channels;
-        if (count == 1) mix(1, states, by, pixels, b->channels, s->map);
-        if (count == 2) mix(2, states, by, pixels, b->channels, s->map);
-        if (count == 3) mix(3, states, by, pixels, b->channels, s->map);
-        if (count == 4) mix(4, states, by, pixels, b->channels, s->map);
-    }
-}
-
 /* The first row: what the states' shifts add; then each state's coefficient times its scale. */
 static void fill_coefficients(const struct recursion *b, real *to) {
     memset(to, 0, b->channels * sizeof(real));
@@ -294,29 +286,66 @@ static void fill_coefficients(const struct recursion *b, real *to) {
         }
 }
 
-/* The activation of the convolution's output; kept; and in its place own * activation + constant. */
-INLINE void activate_chunk(const int64_t kind, const struct recursion *b, const real *constant, int64_t pixels, real *map,
-                           num *kept) {
-    for (int64_t p = 0; p < pixels; p++, map += b->channels)
-        for (int64_t c = 0; c < b->channels; c += LANES) {
-            vec y = activate(kind, (real)b->slope, load_reals(map + c));
-            if (kept) write(kept + p * b->channels + c, y);
-            store_reals(map + c, *b->own * y + load_reals(constant + c));
+/* What follows the convolution, of a chunk: the activation where this `opens`, some states, and where it `closes` the
+result and sums of its distances from the tile's first pixel and of their squares (squares of large numbers would eat
+the variance). */
+INLINE void mix(const int count, const int opens, const int closes, const struct recursion *b, const struct scratch *s,
+                int64_t first, int64_t place, int64_t pixels) {
+    int64_t channels = b->channels, kind = b->activation;
+    const num *states[PARTS];
+    for (int i = 0; i < count; i++) states[i] = b->parts[first + i].map + place;
+    num *kept = b->activated ? b->activated + place : NULL, *result = b->result + place;
+    real own = *b->own, slope = (real)b->slope;
+    for (int64_t p = 0; p < pixels; p += STRIP)
+        for (int64_t c = 0; c < channels; c += LANES) {
+            vec by[PARTS], constant = load_reals(s->coefficients + c), origin = load_reals(s->origin + c);
+            UNROLL for (int i = 0; i < count; i++) by[i] = load_reals(s->coefficients + (first + i + 1) * channels + c);
+            vec sum = load_reals(s->sums + c), square = load_reals(s->sums + channels + c);
+            for (int64_t q = p * channels + c; q < min(p + STRIP, pixels) * channels; q += channels) {
+                vec v = load_reals(s->map + q);
+                if (opens) {
+                    v = activate(kind, slope, v);
+                    if (kept) write_away(kept + q, v);
+                    v = own * v + constant;
+                }
+                UNROLL for (int i = 0; i < count; i++) {
+                    v += by[i] * read(states[i] + q);
+                    ahead(states[i] + q + pixels * channels);
+                }
+                if (!closes) {
+                    store_reals(s->map + q, v);
+                    continue;
+                }
+                write(result + q, v);
+                vec diff = v - origin;
+                sum += diff, square += diff * diff;
+            }
+            if (closes) store_reals(s->sums + c, sum), store_reals(s->sums + channels + c, square);
         }
 }
 
-/* Stores the result, and adds to the sums of its distances from the tile's first pixel and of their squares: squares of
-large numbers would eat the variance. */
-static void store_result(const struct recursion *b, const struct scratch *s, int64_t pixels, num *result, double *sums) {
-    real *origin = s->sums;
+static void mix_all(const struct recursion *b, const struct scratch *s, int64_t place, int64_t pixels) {
+    int64_t first = 0, left = b->count;
+    if (left > PARTS) {
+        mix(PARTS, 1, 0, b, s, 0, place, pixels);
+        for (first = PARTS; (left = b->count - first) > PARTS; first += PARTS) mix(PARTS, 0, 0, b, s, first, place, pixels);
+        for (; left > 1; first++, left--) mix(1, 0, 0, b, s, first, place, pixels);
+        mix(1, 0, 1, b, s, first, place, pixels);
+    }
+    else if (left == 5) mix(5, 1, 1, b, s, 0, place, pixels);
+    else if (left == 4) mix(4, 1, 1, b, s, 0, place, pixels);
+    else if (left == 3) mix(3, 1, 1, b, s, 0, place, pixels);
+    else if (left == 2) mix(2, 1, 1, b, s, 0, place, pixels);
+    else mix(1, 1, 1, b, s, 0, place, pixels);
+}
+
+/* What the first pixel of a chunk becomes. */
+static void first_origin(const struct recursion *b, const struct scratch *s, int64_t place) {
     for (int64_t c = 0; c < b->channels; c += LANES) {
-        vec from = load_reals(origin + c), sum = {0}, square = {0};
-        for (int64_t p = 0; p < pixels; p++) {
-            vec v = load_reals(s->map + p * b->channels + c), diff = v - from;
-            write(result + p * b->channels + c, v);
-            sum += diff, square += diff * diff;
-        }
-        for (int i = 0; sums && i < LANES; i++) sums[2 * (c + i)] += sum[i], sums[2 * (c + i) + 1] += square[i];
+        vec v = *b->own * activate(b->activation, (real)b->slope, load_reals(s->map + c)) + load_reals(s->coefficients + c);
+        for (int64_t i = 0; i < b->count; i++)
+            v += load_reals(s->coefficients + (i + 1) * b->channels + c) * read(b->parts[i].map + place + c);
+        store_reals(s->origin + c, v);
     }
 }
 
@@ -329,13 +358,10 @@ static void forward_image(const struct recursion *b, const struct scratch *s, in
         fill_rows(b, s, s->x, h, rows);
         const item *taps = (const item *)as_numbers(s->taps, pixels * depth(b), s->numbers);
         multiply(taps, depth(b) / DEPTH, 1, b->kernel, 1, depth(b) / DEPTH, full(pixels), channels, s->map, 0);
-        num *kept = b->activated ? b->activated + place : NULL;
-        if (b->activation == TANH) activate_chunk(TANH, b, s->coefficients, pixels, s->map, kept);
-        if (b->activation == RELU) activate_chunk(RELU, b, s->coefficients, pixels, s->map, kept);
-        if (b->activation == LEAKY) activate_chunk(LEAKY, b, s->coefficients, pixels, s->map, kept);
+        if (is_first && !h) first_origin(b, s, place);
+        memset(s->sums, 0, 2 * channels * sizeof(real));
         mix_all(b, s, place, pixels);
-        if (is_first && !h) memcpy(s->sums, s->map, channels * sizeof(real));
-        store_result(b, s, pixels, b->result + place, sums);
+        for (int64_t c = 0; sums && c < channels; c++) sums[2 * c] += s->sums[c], sums[2 * c + 1] += s->sums[channels + c];
     }
 }
 
@@ -350,7 +376,7 @@ int recursion_forward(struct recursion *b) {
         for (int64_t image = from; image < to; image++) forward_image(b, &s, image, image == from, sums);
         for (int64_t c = 0; sums && c < b->channels; c++) {
             double mean = sums[2 * c] / pixels;
-            sums[2 * c + 1] -= mean * sums[2 * c], sums[2 * c] = s.sums[c] + mean;
+            sums[2 * c + 1] -= mean * sums[2 * c], sums[2 * c] = s.origin[c] + mean;
         }
     }
     return end(&s);
@@ -405,26 +431,6 @@ int recursion_pool(struct recursion *b) {
 
 /* --- backward */
 
-/* grad += coefficients times later gradients; dots[i] += the sum of x times the i-th. */
-INLINE void add_parts(const int count, const num *const *maps, const real *by, const real *x, int64_t pixels,
-                      int64_t channels, real *grad, double *dots) {
-    for (int64_t p = 0; p < pixels; p += STRIP) {
-        vec sums[4] = {0};
-        for (int64_t q = p; q < min(p + STRIP, pixels); q++)
-            for (int64_t c = 0; c < channels; c += LANES) {
-                int64_t at = q * channels + c;
-                vec sum = load_reals(grad + at), value = load_reals(x + at);
-                UNROLL for (int i = 0; i < count; i++) {
-                    vec g = read(maps[i] + at);
-                    sum += by[i] * g, sums[i] += value * g;
-                }
-                store_reals(grad + at, sum);
-            }
-        for (int i = 0; i < count; i++)
-            for (int lane = 0; lane < LANES; lane++) dots[i] += sums[i][lane];
-    }
-}
-
 /* What a pool sends to the first of its largest, of a row. */
 static void unpool_row(const struct recursion *b, real *x, int64_t image, int64_t h, real *grad) {
     int64_t channels = b->channels, width = b->width / 2;
@@ -444,38 +450,60 @@ static void unpool_row(const struct recursion *b, real *x, int64_t image, int64_
         }
 }
 
-/* Completes the gradient of some rows of x_t and stores it; its sums are batch norm's: of it, and of its product with
-the map's distance from the mean. */
+/* grad += coefficients times later gradients, of a row; dots[i] += the sum of x times the i-th. Where this `closes`, the
+gradient is complete: it is stored, and added to batch norm's sums, of it and of its product with the map's distance
+from the mean. */
+INLINE void add_parts(const int count, const int closes, const struct recursion *b, const struct scratch *s, int64_t first,
+                      int64_t place, int64_t next, const real *x, real *grad, double *dots) {
+    int64_t channels = b->channels, width = b->width * channels;
+    const num *maps[PARTS], *map = b->map + place;
+    num *gradient = b->gradient + place;
+    real by[PARTS];
+    for (int i = 0; i < count; i++) maps[i] = b->parts[first + i].map + place, by[i] = *b->parts[first + i].coefficient;
+    vec dot[PARTS] = {0};
+    for (int64_t c = 0; c < channels; c += LANES) {
+        vec sum = load_reals(s->sums + c), product = load_reals(s->sums + channels + c);
+        vec mean = closes && b->mean ? load_reals(b->mean + c) : (vec){0};
+        for (int64_t q = c; q < width; q += channels) {
+            vec g = load_reals(grad + q), value = load_reals(x + q);
+            UNROLL for (int i = 0; i < count; i++) {
+                vec part = read(maps[i] + q);
+                ahead(maps[i] + q + next);
+                g += by[i] * part, dot[i] += value * part;
+            }
+            if (!closes) {
+                store_reals(grad + q, g);
+                continue;
+            }
+            write(gradient + q, g);
+            sum += g, product += g * (read(map + q) - mean);
+        }
+        if (closes) store_reals(s->sums + c, sum), store_reals(s->sums + channels + c, product);
+    }
+    for (int i = 0; i < count; i++)
+        for (int lane = 0; lane < LANES; lane++) dots[first + i] += dot[i][lane];
+}
+
+/* Completes the gradient of some rows of x_t; without one to store, its products with later gradients alone. */
 static void finish_rows(const struct recursion *b, const struct scratch *s, real *x, int64_t image, int64_t first,
                         int64_t rows, double *sums, double *dots) {
-    int64_t channels = b->channels;
+    int64_t channels = b->channels, next = rows * b->width * channels;
+    memset(s->sums, 0, 2 * channels * sizeof(real));
     for (int64_t h = first; h < first + rows; h++) {
-        int64_t place = map_place(b, image, h);
+        int64_t place = map_place(b, image, h), part = 0, left = b->count;
         real *grad = s->grad + (h - first) * b->width * channels, *values = bordered_pixel(b, x, channels, h, 0);
         if (b->pooled && b->gradient) unpool_row(b, x, image, h, grad);
-        for (int64_t i = 0; i < b->count; i += 4) {
-            const num *maps[4];
-            real by[4];
-            int count = (int)min(4, b->count - i);
-            for (int k = 0; k < count; k++) maps[k] = b->parts[i + k].map + place, by[k] = *b->parts[i + k].coefficient;
-            if (count == 1) add_parts(1, maps, by, values, b->width, channels, grad, dots + i);
-            if (count == 2) add_parts(2, maps, by, values, b->width, channels, grad, dots + i);
-            if (count == 3) add_parts(3, maps, by, values, b->width, channels, grad, dots + i);
-            if (count == 4) add_parts(4, maps, by, values, b->width, channels, grad, dots + i);
-        }
+        for (; left > PARTS || (left && !b->gradient); part++, left--)
+            add_parts(1, 0, b, s, part, place, next, values, grad, dots);
         if (!b->gradient) continue;
-        for (int64_t c = 0; c < channels; c += LANES) {
-            vec sum = {0}, product = {0}, mean = b->mean ? load_reals(b->mean + c) : (vec){0};
-            for (int64_t w = 0; w < b->width; w++) {
-                int64_t at = w * channels + c;
-                vec g = load_reals(grad + at);
-                write(b->gradient + place + at, g);
-                sum += g, product += g * (read(b->map + place + at) - mean);
-            }
-            for (int i = 0; b->mean && i < LANES; i++)
-                sums[2 * (c + i)] += sum[i], sums[2 * (c + i) + 1] += product[i];
-        }
+        if (left == 5) add_parts(5, 1, b, s, part, place, next, values, grad, dots);
+        if (left == 4) add_parts(4, 1, b, s, part, place, next, values, grad, dots);
+        if (left == 3) add_parts(3, 1, b, s, part, place, next, values, grad, dots);
+        if (left == 2) add_parts(2, 1, b, s, part, place, next, values, grad, dots);
+        if (left == 1) add_parts(1, 1, b, s, part, place, next, values, grad, dots);
+        if (left == 0) add_parts(0, 1, b, s, part, place, next, values, grad, dots);
     }
+    for (int64_t c = 0; b->mean && c < channels; c++) sums[2 * c] += s->sums[c], sums[2 * c + 1] += s->sums[channels + c];
 }
 
 /* The gradient of what an iteration has mixed, in the place of its result's; then of the convolution's output. */
@@ -489,9 +517,11 @@ INLINE void start_chunk(const int64_t kind, const struct recursion *b, const str
             if (b->factor)
                 factor = load_reals(b->factor + c), by = load_reals(b->result_factor + c), constant = load_reals(b->constant + c);
             for (int64_t q = p; q < min(p + STRIP, pixels); q++) {
-                int64_t at = q * channels + c;
+                int64_t at = q * channels + c, next = place + at + pixels * channels;
                 vec g = read(b->result_gradient + place + at), y = read(b->activated + place + at);
+                ahead(b->result_gradient + next), ahead(b->activated + next);
                 if (b->factor) {
+                    ahead(b->result + next);
                     g = g * factor + (read(b->result + place + at) * by + constant);
                     write(b->result_gradient + place + at, g);
                 }
@@ -510,15 +540,16 @@ static void depthwise_gradient(const struct recursion *b, real *x, real *inner, 
         for (int64_t c = 0; c < narrow; c += LANES) {
             const real *at = bordered_pixel(b, x, b->channels, h - 1, -1) + g * narrow + c;
             const real *grad = bordered_pixel(b, inner, narrow, h, 0) + c;
-            vec sums[TAPS_3X3];
+            vec sums[TAPS_3X3], before = {0}, last = load_reals(grad); /* gradients of the pixels left of a column */
             UNROLL for (int t = 0; t < TAPS_3X3; t++) sums[t] = load_reals(to + t * narrow + c);
-            for (int64_t w = 0; w < b->width; w++, at += b->channels, grad += narrow) {
-                vec one = load_reals(grad);
-                UNROLL for (int i = 0; i < 3; i++) {
-                    sums[i] += one * load_reals(at + i * b->channels);
-                    sums[3 + i] += one * load_reals(at + row + i * b->channels);
-                    sums[6 + i] += one * load_reals(at + 2 * row + i * b->channels);
-                }
+            for (int64_t w = 0; w < b->width + 2; w++, at += b->channels) {
+                COLUMN(pixel, at);
+                vec here = w < b->width ? load_reals(grad + w * narrow) : (vec){0};
+                last = w ? last : (vec){0};
+                sums[0] += here * pixel0, sums[3] += here * pixel1, sums[6] += here * pixel2;
+                sums[1] += last * pixel0, sums[4] += last * pixel1, sums[7] += last * pixel2;
+                sums[2] += before * pixel0, sums[5] += before * pixel1, sums[8] += before * pixel2;
+                before = last, last = here;
             }
             UNROLL for (int t = 0; t < TAPS_3X3; t++) store_reals(to + t * narrow + c, sums[t]);
         }
@@ -560,14 +591,15 @@ static void backward_image(const struct recursion *b, const struct scratch *s, i
             const item *map = as_items(s->map, items * DEPTH, channels, s->map_items);
             const item *taps = as_items(s->taps, items * DEPTH, deep, s->tap_items);
             multiply(map, 1, channels, taps, 0, items, channels, deep, grad_kernel, 1);
-            const real *within = s->map;
-            if (!b->classic) {
-                const item *numbers = (const item *)as_numbers(s->map, pixels * channels, s->numbers);
-                multiply(numbers, channels / DEPTH, 1, b->back, 1, channels / DEPTH, full(pixels), inner, s->taps, 0);
-                within = s->taps;
-            }
+            const item *numbers = b->classic ? NULL : (const item *)as_numbers(s->map, pixels * channels, s->numbers);
+            int64_t step = channels / DEPTH, direct = !b->classic && b->width % ROWS == 0;
+            if (!b->classic && !direct) multiply(numbers, step, 1, b->back, 1, step, full(pixels), inner, s->taps, 0);
             for (int64_t r = 0; r < rows; r++) {
-                memcpy(bordered_pixel(b, s->inner, inner, h + r, 0), within + r * b->width * inner, b->width * inner * sizeof(real));
+                real *to = bordered_pixel(b, s->inner, inner, h + r, 0), *from = b->classic ? s->map : s->taps;
+                if (direct)
+                    multiply(numbers + r * b->width * step, step, 1, b->back, 1, step, b->width, inner, to, 0);
+                else
+                    memcpy(to, from + r * b->width * inner, b->width * inner * sizeof(real));
                 if (!b->classic) depthwise_gradient(b, s->x, s->inner, h + r, grad_depthwise);
             }
             if (b->gradient) input_gradient(b, s, done, stop - done, turned);
@@ -629,6 +661,14 @@ int recursion_sum(struct recursion *b) {
         if (b->grad_gamma) b->grad_gamma[c] += grad_gamma, b->grad_beta[c] += grad_beta;
     }
     return 0;
+}
+
+/* Asks for large pages in fresh memory, which whole maps are read from with fewer detours. */
+void recursion_large_pages(char *memory, int64_t bytes) {
+#if defined __linux__ && defined MADV_HUGEPAGE
+    int64_t page = 4096, inset = (page - (intptr_t)memory % page) % page;
+    if (bytes > inset) madvise(memory + inset, bytes - inset, MADV_HUGEPAGE);
+#endif
 }
 
 int recursion_bytes(void) { return sizeof(struct recursion); }
