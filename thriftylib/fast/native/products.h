@@ -73,9 +73,6 @@ INLINE vec multiply_add(item a, items b, vec sum) { return sum + a * b; }
 INLINE num narrowed(real x) { return x; }
 #endif
 
-/* Fetch what will soon be read, while something else is computed. */
-INLINE void ahead(const num *at) { __builtin_prefetch(at, 0, 2); }
-
 /* A number that is read again only much later goes past the caches: a line is then not read before it is written. */
 INLINE void write_away(num *at, vec v) {
 #if defined __AVX512F__ && !defined HALF
@@ -110,8 +107,30 @@ static const item *as_items(const real *from, int64_t rows, int64_t columns, ite
 #endif
 }
 
+/* Parts of maps that will be read next: products fetch them, since they themselves leave the memory idle. */
+enum { REGIONS = 12, LINE = 64 };
+struct fetch {
+    const char *regions[REGIONS];
+    int count;
+    int64_t bytes, done; /* bytes: of each region; done: of all of them */
+};
+
+INLINE void to_fetch(struct fetch *f, const num *at) {
+    if (f->count < REGIONS) f->regions[f->count++] = (const char *)at;
+}
+
+/* Where the next lines are; NULL: there are none. */
+INLINE const char *next_lines(struct fetch *f, int64_t lines) {
+    if (f->done >= f->count * f->bytes) return NULL;
+    const char *at = f->regions[f->done / f->bytes] + f->done % f->bytes;
+    f->done += min(lines * LINE, f->bytes - f->done % f->bytes);
+    return at;
+}
+
 INLINE void product(const int vectors, const item *a, int64_t a_row, int64_t a_step, const item *b, int64_t b_row,
-                    int64_t depth, real *c, int64_t c_row, int add) {
+                    int64_t depth, real *c, int64_t c_row, int add, const char *lines) {
+    int64_t step = lines ? LINE : 0;
+    lines = lines ? lines : (const char *)c;
     vec sums[ROWS][COLUMNS];
     UNROLL for (int r = 0; r < ROWS; r++) {
         UNROLL for (int v = 0; v < vectors; v++)
@@ -119,6 +138,7 @@ INLINE void product(const int vectors, const item *a, int64_t a_row, int64_t a_s
     }
     for (int64_t k = 0; k < depth; k++, a += a_step, b += b_row) {
         items columns[COLUMNS];
+        __builtin_prefetch(lines + k * step, 0, 2);
         UNROLL for (int v = 0; v < vectors; v++) columns[v] = (items) * (const loose_items *)(b + v * LANES);
         UNROLL for (int r = 0; r < ROWS; r++) {
             UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = multiply_add(a[r * a_row], columns[v], sums[r][v]);
@@ -132,11 +152,11 @@ INLINE void product(const int vectors, const item *a, int64_t a_row, int64_t a_s
 /* How many vectors of columns are made at once where so many are left. */
 INLINE int64_t at_once(int64_t left) { return left >= COLUMNS * LANES && left != 4 * LANES ? COLUMNS : left / LANES > 2 ? 2 : left / LANES; }
 
-/* c (rows, columns) = a b, or += with add; rows is a multiple of ROWS and columns of LANES.
+/* c (rows, columns) = a b, or += with add, while `fetch` is fetched; rows is a multiple of ROWS and columns of LANES.
 
 a: the item of row r and depth k at r * a_row + k * a_step. b: (depth, columns) items, or packed as :func:`pack` does. */
 static void multiply(const item *a, int64_t a_row, int64_t a_step, const item *b, int packed, int64_t depth,
-                     int64_t rows, int64_t columns, real *c, int add) {
+                     int64_t rows, int64_t columns, real *c, int add, struct fetch *fetch) {
     for (int64_t first = 0, width; first < columns; first += width) {
         int64_t vectors = at_once(columns - first);
         width = vectors * LANES;
@@ -147,9 +167,10 @@ static void multiply(const item *a, int64_t a_row, int64_t a_step, const item *b
             for (int64_t r = 0; r < rows; r += ROWS) {
                 const item *left = a + r * a_row + k * a_step, *right = panel + k * b_row;
                 real *to = c + r * columns + first;
-                if (vectors == 3) product(3, left, a_row, a_step, right, b_row, deep, to, columns, add || k);
-                if (vectors == 2) product(2, left, a_row, a_step, right, b_row, deep, to, columns, add || k);
-                if (vectors == 1) product(1, left, a_row, a_step, right, b_row, deep, to, columns, add || k);
+                const char *lines = next_lines(fetch, deep);
+                if (vectors == 3) product(3, left, a_row, a_step, right, b_row, deep, to, columns, add || k, lines);
+                if (vectors == 2) product(2, left, a_row, a_step, right, b_row, deep, to, columns, add || k, lines);
+                if (vectors == 1) product(1, left, a_row, a_step, right, b_row, deep, to, columns, add || k, lines);
             }
         }
     }

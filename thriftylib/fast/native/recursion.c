@@ -207,14 +207,13 @@ INLINE int64_t map_place(const struct recursion *b, int64_t image, int64_t h) {
 
 /* Rows of x_t, scaled and shifted, inside the border. */
 static void read_rows(const struct recursion *b, int64_t image, int64_t first, int64_t last, real *x) {
-    int64_t channels = b->channels, next = (last - first) * b->width * channels;
+    int64_t channels = b->channels;
     for (int64_t h = first; h < last; h++) {
         const num *from = b->map + map_place(b, image, h);
         real *to = bordered_pixel(b, x, channels, h, 0);
         for (int64_t w = 0; w < b->width; w++, from += channels, to += channels)
             for (int64_t c = 0; c < channels; c += LANES) {
                 vec v = read(from + c);
-                ahead(from + c + next);
                 store_reals(to + c, b->scale ? v * load_reals(b->scale + c) + load_reals(b->shift + c) : v);
             }
     }
@@ -308,10 +307,7 @@ INLINE void mix(const int count, const int opens, const int closes, const struct
                     if (kept) write_away(kept + q, v);
                     v = own * v + constant;
                 }
-                UNROLL for (int i = 0; i < count; i++) {
-                    v += by[i] * read(states[i] + q);
-                    ahead(states[i] + q + pixels * channels);
-                }
+                UNROLL for (int i = 0; i < count; i++) v += by[i] * read(states[i] + q);
                 if (!closes) {
                     store_reals(s->map + q, v);
                     continue;
@@ -357,7 +353,10 @@ static void forward_image(const struct recursion *b, const struct scratch *s, in
         read_rows(b, image, ready, last, s->x), ready = last;
         fill_rows(b, s, s->x, h, rows);
         const item *taps = (const item *)as_numbers(s->taps, pixels * depth(b), s->numbers);
-        multiply(taps, depth(b) / DEPTH, 1, b->kernel, 1, depth(b) / DEPTH, full(pixels), channels, s->map, 0);
+        struct fetch fetch = {.bytes = pixels * channels * sizeof(num)};
+        for (int64_t i = 0; i < b->count - 1; i++) to_fetch(&fetch, b->parts[i].map + place);
+        to_fetch(&fetch, b->map + map_place(b, image, ready));
+        multiply(taps, depth(b) / DEPTH, 1, b->kernel, 1, depth(b) / DEPTH, full(pixels), channels, s->map, 0, &fetch);
         if (is_first && !h) first_origin(b, s, place);
         memset(s->sums, 0, 2 * channels * sizeof(real));
         mix_all(b, s, place, pixels);
@@ -454,7 +453,7 @@ static void unpool_row(const struct recursion *b, real *x, int64_t image, int64_
 gradient is complete: it is stored, and added to batch norm's sums, of it and of its product with the map's distance
 from the mean. */
 INLINE void add_parts(const int count, const int closes, const struct recursion *b, const struct scratch *s, int64_t first,
-                      int64_t place, int64_t next, const real *x, real *grad, double *dots) {
+                      int64_t place, const real *x, real *grad, double *dots) {
     int64_t channels = b->channels, width = b->width * channels;
     const num *maps[PARTS], *map = b->map + place;
     num *gradient = b->gradient + place;
@@ -468,7 +467,6 @@ INLINE void add_parts(const int count, const int closes, const struct recursion 
             vec g = load_reals(grad + q), value = load_reals(x + q);
             UNROLL for (int i = 0; i < count; i++) {
                 vec part = read(maps[i] + q);
-                ahead(maps[i] + q + next);
                 g += by[i] * part, dot[i] += value * part;
             }
             if (!closes) {
@@ -487,21 +485,21 @@ INLINE void add_parts(const int count, const int closes, const struct recursion 
 /* Completes the gradient of some rows of x_t; without one to store, its products with later gradients alone. */
 static void finish_rows(const struct recursion *b, const struct scratch *s, real *x, int64_t image, int64_t first,
                         int64_t rows, double *sums, double *dots) {
-    int64_t channels = b->channels, next = rows * b->width * channels;
+    int64_t channels = b->channels;
     memset(s->sums, 0, 2 * channels * sizeof(real));
     for (int64_t h = first; h < first + rows; h++) {
         int64_t place = map_place(b, image, h), part = 0, left = b->count;
         real *grad = s->grad + (h - first) * b->width * channels, *values = bordered_pixel(b, x, channels, h, 0);
         if (b->pooled && b->gradient) unpool_row(b, x, image, h, grad);
         for (; left > PARTS || (left && !b->gradient); part++, left--)
-            add_parts(1, 0, b, s, part, place, next, values, grad, dots);
+            add_parts(1, 0, b, s, part, place, values, grad, dots);
         if (!b->gradient) continue;
-        if (left == 5) add_parts(5, 1, b, s, part, place, next, values, grad, dots);
-        if (left == 4) add_parts(4, 1, b, s, part, place, next, values, grad, dots);
-        if (left == 3) add_parts(3, 1, b, s, part, place, next, values, grad, dots);
-        if (left == 2) add_parts(2, 1, b, s, part, place, next, values, grad, dots);
-        if (left == 1) add_parts(1, 1, b, s, part, place, next, values, grad, dots);
-        if (left == 0) add_parts(0, 1, b, s, part, place, next, values, grad, dots);
+        if (left == 5) add_parts(5, 1, b, s, part, place, values, grad, dots);
+        if (left == 4) add_parts(4, 1, b, s, part, place, values, grad, dots);
+        if (left == 3) add_parts(3, 1, b, s, part, place, values, grad, dots);
+        if (left == 2) add_parts(2, 1, b, s, part, place, values, grad, dots);
+        if (left == 1) add_parts(1, 1, b, s, part, place, values, grad, dots);
+        if (left == 0) add_parts(0, 1, b, s, part, place, values, grad, dots);
     }
     for (int64_t c = 0; b->mean && c < channels; c++) sums[2 * c] += s->sums[c], sums[2 * c + 1] += s->sums[channels + c];
 }
@@ -517,11 +515,10 @@ INLINE void start_chunk(const int64_t kind, const struct recursion *b, const str
             if (b->factor)
                 factor = load_reals(b->factor + c), by = load_reals(b->result_factor + c), constant = load_reals(b->constant + c);
             for (int64_t q = p; q < min(p + STRIP, pixels); q++) {
-                int64_t at = q * channels + c, next = place + at + pixels * channels;
+                int64_t at = q * channels + c;
                 vec g = read(b->result_gradient + place + at), y = read(b->activated + place + at);
-                ahead(b->result_gradient + next), ahead(b->activated + next);
                 if (b->factor) {
-                    ahead(b->result + next);
+
                     g = g * factor + (read(b->result + place + at) * by + constant);
                     write(b->result_gradient + place + at, g);
                 }
@@ -563,7 +560,8 @@ static void input_gradient(const struct recursion *b, const struct scratch *s, i
         fill_rows(b, s, s->inner, first, rows);
         const item *taps = (const item *)as_numbers(s->taps, rows * b->width * depth(b), s->numbers);
         int64_t deep = depth(b) / DEPTH;
-        multiply(taps, deep, 1, b->back, 1, deep, full(rows * b->width), channels, s->grad, 0);
+        struct fetch none = {0};
+        multiply(taps, deep, 1, b->back, 1, deep, full(rows * b->width), channels, s->grad, 0, &none);
         return;
     }
     for (int64_t r = 0; r < rows; r++)
@@ -590,14 +588,20 @@ static void backward_image(const struct recursion *b, const struct scratch *s, i
             int64_t items = (pixels + DEPTH - 1) / DEPTH;
             const item *map = as_items(s->map, items * DEPTH, channels, s->map_items);
             const item *taps = as_items(s->taps, items * DEPTH, deep, s->tap_items);
-            multiply(map, 1, channels, taps, 0, items, channels, deep, grad_kernel, 1);
+            struct fetch fetch = {.bytes = pixels * channels * sizeof(num)};
+            for (int64_t i = 0; i < b->count; i++)
+                if (b->parts[i].map != b->result_gradient) to_fetch(&fetch, b->parts[i].map + place);
+            to_fetch(&fetch, b->result_gradient + place + pixels * channels);
+            to_fetch(&fetch, b->activated + place + pixels * channels);
+            to_fetch(&fetch, b->result + place + pixels * channels), to_fetch(&fetch, b->map + map_place(b, image, ready));
+            multiply(map, 1, channels, taps, 0, items, channels, deep, grad_kernel, 1, &fetch);
             const item *numbers = b->classic ? NULL : (const item *)as_numbers(s->map, pixels * channels, s->numbers);
             int64_t step = channels / DEPTH, direct = !b->classic && b->width % ROWS == 0;
-            if (!b->classic && !direct) multiply(numbers, step, 1, b->back, 1, step, full(pixels), inner, s->taps, 0);
+            if (!b->classic && !direct) multiply(numbers, step, 1, b->back, 1, step, full(pixels), inner, s->taps, 0, &fetch);
             for (int64_t r = 0; r < rows; r++) {
                 real *to = bordered_pixel(b, s->inner, inner, h + r, 0), *from = b->classic ? s->map : s->taps;
                 if (direct)
-                    multiply(numbers + r * b->width * step, step, 1, b->back, 1, step, b->width, inner, to, 0);
+                    multiply(numbers + r * b->width * step, step, 1, b->back, 1, step, b->width, inner, to, 0, &fetch);
                 else
                     memcpy(to, from + r * b->width * inner, b->width * inner * sizeof(real));
                 if (!b->classic) depthwise_gradient(b, s->x, s->inner, h + r, grad_depthwise);
