@@ -256,9 +256,7 @@ class Plan:
 
     def forward(self, network: ThriftyNet, images: Tensor) -> Tensor:
         """(N, C, H, W) to x_T, (N, f, H', W')."""
-        places = self._places()
-        for channel in range(self.inputs):
-            self.first.map[..., places[channel]] = images[:, channel]
+        self.first.map[..., self._places(self.inputs)] = images.permute(0, 2, 3, 1).to(self.dtype)
         if self.alpha_given:
             self.alpha.copy_(network.alpha[: self.iterations])
         self._pack()
@@ -276,12 +274,11 @@ class Plan:
         value = self.last.map.to(self.real, copy=True)
         if self.last.made:
             value.mul_(self.last.made.scale).add_(self.last.made.shift)
-        return value[..., places].permute(0, 3, 1, 2)
+        return value[..., self._places(self.filters)].permute(0, 3, 1, 2)
 
     def backward(self, network: ThriftyNet, gradient: Tensor) -> tuple[Tensor | None, dict[Tensor, Tensor]]:
         """The gradients of the images, if needed, and of every parameter, from that of x_T; once after each forward."""
-        places = self._places()
-        self.outer[..., places] = gradient.permute(0, 2, 3, 1).to(self.dtype)
+        self.outer[..., self._places(self.filters)] = gradient.permute(0, 2, 3, 1).to(self.dtype)
         self.grad_alpha.zero_(), self.grad_norms.zero_()
         for kernels in self.kernels:
             kernels.sum_kernel.zero_(), kernels.sum_depthwise.zero_()
@@ -296,7 +293,7 @@ class Plan:
     def _gradient_of_images(self) -> Tensor | None:
         if not self.first.needed:
             return None
-        return self.first.gradient[..., self._places()[: self.inputs]].permute(0, 3, 1, 2).to(self.real)
+        return self.first.gradient[..., self._places(self.inputs)].permute(0, 3, 1, 2).to(self.real)
 
     def _gradients(self, network: ThriftyNet) -> dict[Tensor, Tensor]:
         found = {} if network.alpha is None else {network.alpha: torch.zeros_like(network.alpha)}
@@ -327,9 +324,11 @@ class Plan:
         fields.point(sum_kernel=kernels.sum_kernel, sum_depthwise=kernels.sum_depthwise)
         return fields
 
-    def _places(self) -> list[int]:
-        """Where a map has each channel of the network."""
-        return [channel % self.group * self.narrow + channel // self.group for channel in range(self.filters)]
+    def _places(self, count: int) -> slice | list[int]:
+        """Where a map has the network's first channels."""
+        if self.group == 1:
+            return slice(count)
+        return [channel % self.group * self.narrow + channel // self.group for channel in range(count)]
 
     def _call(self, name: str, fields: _Fields) -> int:
         return getattr(self.library, f"recursion_{name}")(ctypes.byref(fields))
