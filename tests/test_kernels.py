@@ -1,6 +1,8 @@
 """The fast path against the plain module: values, gradients, statistics; its layout, precision and determinism."""
 
 import copy
+import ctypes
+import re
 from contextlib import nullcontext
 
 import pytest
@@ -8,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thriftylib.fast import tiles
+from thriftylib.fast import compiled, recursion_kernel, tiles
+from thriftylib.fast.compiled import library
 from thriftylib.fast.recursion import FastThriftyNet
 from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.papers.thriftynet_recursion import ThriftyNet
@@ -33,14 +36,19 @@ SERVED = {
         "history": 3,
     },
     "one iteration": {"iterations": 1, "pool": None},
+    "more states than are mixed at once": {"iterations": 9, "pool": (6,), "history": 8},
+    "25 filters": {"filters": 25, "iterations": 3},
+    "42 filters, mb2": {"filters": 42, "iterations": 3, "conv": "mb2"},
+    "more filters than a block of depth": {"filters": 203, "iterations": 2, "pool": None},
+    "classic with 27": {"filters": 27, "iterations": 3, "conv": "classic", "activation": "relu"},
 }
 
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """Several tiles in every batch."""
-    monkeypatch.setattr(tiles, "TILE_BYTES", 2 * 8 * 12 * 10 * 4)  # two images
-    monkeypatch.setattr(tiles, "SMALL_BYTES", 0)
+    """Tiles of unequal size in every batch, and threads for them."""
+    monkeypatch.setattr(recursion_kernel, "TILES", 3)
+    monkeypatch.setattr(recursion_kernel, "WORTH_SHARING", 0)
 
 
 def networks(dtype=torch.float64, precision="fp32", size=(12, 10), **options):
@@ -77,16 +85,6 @@ def learn(network, images, labels):
 def assert_same(mine, theirs, **tolerance):
     for name, value in theirs.items():
         torch.testing.assert_close(mine[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
-
-
-def test_tiles_are_the_whole_batch_in_equal_parts():
-    for images in (1, 3, 7, 100):
-        parts = tiles.cut(images, 8 * 12 * 10)
-        assert [i for part in parts for i in range(images)[part]] == list(range(images))
-        sizes = [part.stop - part.start for part in parts]
-        assert max(sizes) <= 2
-        assert max(sizes) - min(sizes) <= 1
-        assert len(parts) == images or len(parts) % 4 == 0
 
 
 @pytest.mark.parametrize("options", SERVED.values(), ids=SERVED)
@@ -173,39 +171,41 @@ def test_the_same_bits_every_time_and_on_any_number_of_threads(precision):
         assert all(torch.equal(again[name], value) for name, value in first.items())
 
 
-@pytest.mark.parametrize("conv", ["classic", "mb1", "mb2"])
-def test_maps_keep_their_channels_last(conv, monkeypatch):
-    seen = []
-    forward, backward = maps.Conv.forward, maps.Conv.backward
+@pytest.mark.parametrize("size", [(32, 32), (7, 5), (1, 9), (2, 2), (16, 3)])
+def test_sizes_of_images(size):
+    for options in ({"pool": None}, {"pool": None, "conv": "classic"}, *([{"pool": 1}] if size == (7, 5) else [])):
+        plain, fast = networks(size=size, iterations=2, **options)
+        assert_same(learn(fast, *batch(size=size)), learn(plain, *batch(size=size)), rtol=1e-9, atol=1e-11)
 
-    def watch_forward(conv, x):
-        seen.extend((x, forward(conv, x)))
-        return seen[-1]
 
-    def watch_backward(conv, x, gradient, needed):
-        result = backward(conv, x, gradient, needed)
-        seen.extend((x, gradient, *([result[0]] if needed else [])))
-        return result
-
-    monkeypatch.setattr(maps.Conv, "forward", watch_forward)
-    monkeypatch.setattr(maps.Conv, "backward", watch_backward)
-    _, fast = networks(torch.float32, iterations=5, conv=conv)
-    fast.head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    learn(fast, *batch(dtype=torch.float32))
-    assert len(seen) > 5 * 3 * 2
-    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+def test_evaluation_in_parts(monkeypatch):
+    monkeypatch.setattr("thriftylib.fast.recursion.EVALUATED", 4)
+    plain, fast = networks()
+    with torch.no_grad():
+        plain.eval(), fast.eval()
+        torch.testing.assert_close(fast(batch(10)[0]), plain(batch(10)[0]), rtol=1e-9, atol=1e-11)
 
 
 def test_two_maps_an_iteration_and_none_fresh_in_the_next_step(monkeypatch):
     _, fast = networks(iterations=6, pool=None)
     made = []
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *args, **keys: made.append(args) or empty(*args, **keys))
+    fresh = recursion_kernel.Plan._map
+    monkeypatch.setattr(recursion_kernel.Plan, "_map", lambda plan, *size: made.append(size) or fresh(plan, *size))
     learn(fast, *batch())
-    assert len(made) <= 2 * 6 + 1 + 2  # and x_0, and a gradient or two before the first map is free again
+    assert len(made) == 2 * 6 + 1  # and x_0
     made.clear()
     learn(fast, *batch())
     assert not made
+
+
+def test_python_and_c_agree_on_the_fields():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        assert library("recursion", dtype).recursion_bytes() == ctypes.sizeof(recursion_kernel._Fields)
+    source = (compiled._SOURCES / "recursion.c").read_text()
+    for name, cls in (("recursion", recursion_kernel._Fields), ("part", recursion_kernel._Part)):
+        struct = re.search(rf"struct {name} {{(.*?)\n}};", source, re.DOTALL)[1]
+        names = re.findall(r"(\w+)\s*[,;]", re.sub(r"/\*.*?\*/", "", struct, flags=re.DOTALL))
+        assert names == [field for field, _ in cls._fields_]
 
 
 @pytest.mark.parametrize("activation", ["softplus", "celu", "tanhshrink", "swish", "hswish", "retanh"])

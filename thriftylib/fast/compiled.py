@@ -23,11 +23,8 @@ import torch
 from thriftylib.paths import cache_dir, write_atomically
 
 _SOURCES = Path(__file__).with_name("native")
-_NUMBERS = {
-    torch.float32: ("-DREAL=float",),
-    torch.float64: ("-DREAL=double",),
-    torch.bfloat16: ("-DREAL=float", "-DHALF"),  # maps of bf16, sums in fp32
-}
+_NUMBERS = {torch.float32: ("-DREAL=float",), torch.float64: ("-DREAL=double",)}
+_MAPS_OF_BF16 = {"recursion": ("-DREAL=float", "-DHALF")}  # their sums are fp32
 _FLAGS = ("-O3", "-fno-strict-aliasing", "-fPIC", "-shared")
 _TUNED = ("-march=native",)  # some compilers know no such processor
 _COMPILERS = ("gcc", "cc", "clang")  # gcc first: its code is the faster
@@ -78,12 +75,13 @@ def _run(command: list[str]) -> str:
 
 @cache
 def _find(name: str, dtype: torch.dtype) -> ctypes.CDLL | str | None:
-    if dtype not in _NUMBERS:
+    numbers = _MAPS_OF_BF16.get(name) if dtype == torch.bfloat16 else _NUMBERS.get(dtype)
+    if numbers is None:
         return None
     command = compiler()
     if not command:
         return "there is no C compiler (gcc, cc, clang or what CC names)"
-    command = [*command, *_FLAGS, *_NUMBERS[dtype]]
+    command = [*command, *_FLAGS, *numbers]
     texts = [path.read_bytes() for path in sorted(_SOURCES.glob("*.[ch]"))]
     made_from = [*texts, " ".join(command).encode(), compiler_version().encode(), _processor()]
     stem, folder = f"{name}-{_checksum(bytes(1).join(made_from))}", None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -85,7 +85,10 @@ class Kernels:
     def __init__(self, channels: int, depth: int, real: torch.dtype, dtype: torch.dtype) -> None:
         self.kernel, self.back = torch.zeros(2, channels * depth, dtype=dtype)
         self.depthwise = torch.zeros(9 * channels, dtype=real)
-        self.sum_kernel, self.sum_depthwise = torch.zeros(channels * depth, dtype=real), torch.zeros_like(self.depthwise)
+        self.sum_kernel, self.sum_depthwise = (
+            torch.zeros(channels * depth, dtype=real),
+            torch.zeros_like(self.depthwise),
+        )
 
 
 class Plan:
@@ -296,18 +299,25 @@ class Plan:
         return self.first.gradient[..., self._places(self.inputs)].permute(0, 3, 1, 2).to(self.real)
 
     def _gradients(self, network: ThriftyNet) -> dict[Tensor, Tensor]:
-        found = {} if network.alpha is None else {network.alpha: torch.zeros_like(network.alpha)}
-        for alpha in found:
-            found[alpha][: self.iterations] = self.grad_alpha
+        found: dict[Tensor, Tensor] = {}
+
+        def add(parameters: Sequence[Tensor], gradients: Iterable[Tensor]) -> None:
+            for parameter, gradient in zip(parameters, gradients, strict=True):  # one may be used at two places
+                found[parameter] = found[parameter] + gradient if parameter in found else gradient
+
+        if network.alpha is not None:
+            gradient = torch.zeros_like(network.alpha)
+            gradient[: self.iterations] = self.grad_alpha
+            add([network.alpha], [gradient])
         for norm, gradients in zip(network.norms[: self.norms], self.grad_norms, strict=True):
             if norm.affine:
-                found |= dict(zip((norm.weight, norm.bias), gradients.to(self.real), strict=True))
+                add([norm.weight, norm.bias], gradients.to(self.real))
         for kernels, weights in zip(self.kernels, self.weights, strict=True):
             gradients = [torch.zeros_like(weight, dtype=self.real) for weight in weights]
             fields = self._fields_of(kernels)
             fields.point(**dict(zip(("grad_grouped", "grad_weight")[-len(gradients) :], gradients, strict=True)))
             self._call("unpack", fields)
-            found |= dict(zip(weights, gradients, strict=True))
+            add(weights, gradients)
         return found
 
     def _pack(self) -> None:

@@ -1,34 +1,17 @@
-"""Batches cut into tiles of images that fit the cache, threads that take whole tiles, maps kept from step to step."""
+"""Threads that take whole tiles of a batch, and PyTorch's own threads, which step back for them."""
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
-from itertools import pairwise
 from threading import Barrier
 from typing import Any
 
 import torch
-from torch import Tensor
-
-TILE_BYTES = 1_400_000  # of one fp32 map: the fastest of 0.35 to 2.8 MB, for 32 and for 172 filters
-SMALL_BYTES = 250_000  # of a whole batch's fp32 map: one tile
-
-
-def cut(images: int, elements: int) -> list[slice]:
-    """``images`` of ``elements`` each, in equal tiles that fit the cache; always the same, so that results are.
-
-    Their count is a multiple of four, for two or four threads to end together, except where starting the operations
-    would take longer than doing them.
-    """
-    total = 4 * elements * images
-    count = min(images, 4 * math.ceil(total / (4 * TILE_BYTES)) if total > SMALL_BYTES else 1)
-    return [slice(start, stop) for start, stop in pairwise(images * i // count for i in range(count + 1))]
 
 
 @cache
@@ -104,23 +87,3 @@ def each(body: Callable[[Any], Any], tiles: Iterable[Any]) -> list[Any]:
     for other in others:
         other.result()
     return results
-
-
-class Buffers:
-    """Whole maps, kept from step to step: memory fresh from the system costs more than the arithmetic on it."""
-
-    def __init__(self) -> None:
-        self._free: dict[tuple[Any, ...], list[Tensor]] = {}
-
-    def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A map of at least ``shape[0]`` images; what it holds is left over."""
-        free = self._free.setdefault((dtype, *shape[1:]), [])
-        while free:
-            buffer = free.pop()
-            if len(buffer) >= shape[0]:
-                return buffer
-        return torch.empty(tuple(shape), dtype=dtype, memory_format=torch.channels_last)
-
-    def give(self, buffer: Tensor) -> None:
-        """Hand a map back."""
-        self._free[(buffer.dtype, *buffer.shape[1:])].append(buffer)
