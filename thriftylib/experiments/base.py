@@ -19,7 +19,7 @@ Where = Mapping[str, Sequence[Label]]
 """The values of labels to keep, such as ``{"filters": (32, 64)}``."""
 
 PRESETS = ("recorded", "smoke", "fast", "paper")
-"""recorded: train nothing, show what is committed; smoke: digits, seconds; fast: our recipe; paper: the authors'."""
+"""recorded: train nothing, show what is committed; smoke: digits, seconds; fast: our recipe; paper: the paper's."""
 
 
 @dataclass(frozen=True)

@@ -124,14 +124,21 @@ def replications(others: Iterable[Replication]) -> HTML:
             (each.network, each.start, f"{each.value:.2f}" + ("" if each.spread is None else f" ± {each.spread:.2f}"))
             for each in other.results
         ]
-        about = f"{other.what}, by {other.by}. Their recipe: {other.recipe}. {other.remark}".rstrip()
         heads = ("network", "first weights", f"measured by them, {other.unit}")
-        shown.append(f"<p>{escape(about)}</p>{html_table(heads, rows, numbers=(2,))}")
+        if not any(each.start for each in other.results):
+            heads, rows = (heads[0], heads[2]), [(row[0], row[2]) for row in rows]
+        about = f"{other.what}, by {other.by}. Their recipe: {other.recipe}. {other.remark}".rstrip()
+        shown.append(f"<p>{escape(about)}</p>{html_table(heads, rows, numbers=(len(heads) - 1,))}")
     return HTML("".join(shown))
 
 
 def table(frame: pd.DataFrame, form: str = "{:,.2f}", forms: Mapping[str, str] | None = None) -> HTML:
-    """A frame as a table, numbers on the right: by the column's of ``forms``, else by ``form`` if not whole."""
+    """A frame as a table, numbers on the right: by the column's of ``forms``, else by ``form`` if not whole.
+
+    Without rows it is one line: what the table would be of is not recorded yet.
+    """
+    if frame.empty:
+        return HTML("<p>Nothing recorded yet; the list of runs at the top has the commands.</p>")
 
     def text(value: object, name: str) -> str:
         if isinstance(value, str):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from thriftylib.papers.less_is_more_method import LessIsMore
+    from thriftylib.spec import Run
 
 Strength = Annotated[float, Field(ge=0)]
 
@@ -48,6 +49,13 @@ class LessIsMoreOptions(MethodOptions, method="less-is-more"):
     bias: Literal["within", "outside"] = "within"
     clear_momentum: bool = True  # of a neuron at zero: momentum keeps neurons from dying (reading notes)
     constrained_epochs: Count | None = None  # then what is left trains on without constraint; None: to the end
+
+    def check(self, run: Run) -> None:
+        if self.constrained_epochs is not None and self.constrained_epochs >= run.epochs:
+            raise SpecError(
+                f"constrained_epochs = {self.constrained_epochs}: must be less than the {run.epochs} epochs of the "
+                "recipe, so that some are free; None constrains all"
+            )
 
     def start(self) -> LessIsMore:
         """The hooks of one training."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from thriftylib.papers.ucp_method import Scoring, Ucp
+    from thriftylib.spec import Run
 
 STAGES = (64, 128, 256, 512, 512)  # channels of each stage of a VGG
 CONVS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # convolutions of each
@@ -183,6 +184,10 @@ class ScoringOptions(MethodOptions, method="ucp-scores"):
     mode: Literal["evaluation", "training"] = "evaluation"  # training: batch norms by each batch of 500 images
     # Another network of the same run's seed: its first weights are drawn so many times, and the last draw is used.
     redraws: Annotated[int, Field(ge=0)] = 0
+
+    def check(self, run: Run) -> None:
+        if self.redraws and run.parent is not None:
+            raise SpecError(f"redraws = {self.redraws}: must be 0 with a parent, whose weights replace every draw")
 
     def start(self) -> Scoring:
         """The hooks of one run."""
