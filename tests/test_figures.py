@@ -218,7 +218,7 @@ def test_a_line_takes_means_of_one_place_in_the_order_of_the_frame():
 def test_a_short_log_axis_has_three_ticks():
     made = pd.DataFrame({"x": [86_000.0, 145_000.0], "y": [1.0, 2.0]})
     (axes,) = figures.points(made, x="x", y="y", xscale="parameters", title="A title")
-    assert [house.short(tick) for tick in axes.get_xticks()] == ["90K", "100K", "120K"]
+    assert [house.short(tick) for tick in axes.get_xticks()] == ["90K", "100K", "110K", "120K", "130K", "140K"]
 
 
 def test_what_is_far_beyond_is_told_and_not_drawn():
@@ -432,6 +432,19 @@ def test_the_palette_changes_no_colour_that_one_could_see():
     pictures = [np.asarray(Image.open(BytesIO(png)).convert("RGB"), int) for png in (drawn.getvalue(), small)]
     assert abs(pictures[0] - pictures[1]).max() <= 12  # of 255
     assert len(small) < len(drawn.getvalue()) / 2
+    greys = (pictures[0] == 230).all(axis=2)  # the grid
+    assert greys.any()
+    assert (pictures[1][greys] == 230).all()
+
+
+def test_marks_of_many_hues_are_within_their_panel():
+    made = pd.DataFrame({"row": "a", "gain": [1.0, 2.0, 3.0, 4.0], "hue": ["", "b", "c", "d"]})
+    made["source"] = ["claimed", *["reproduced"] * 3]
+    (axes,) = figures.points(made, x="gain", y="row", hue="hue", title="A title")
+    places = [y for line in marks([axes]) for y in line.get_ydata()]
+    assert len(set(places)) == 4
+    assert axes.get_ylim()[0] > max(places) + 0.3
+    assert axes.get_ylim()[1] < min(places) - 0.3
 
 
 def test_data_do_not_differ_in_a_last_bit():

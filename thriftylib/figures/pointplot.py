@@ -103,7 +103,6 @@ def points(
             axes.set_title(name)
             if is_rows:
                 axes.set_yticks(range(len(rows[name])), [textwrap.fill(text, 26) for text in rows[name]])
-                axes.set_ylim(max(len(rows[name]), 1) - 0.4, -0.6)
                 axes.tick_params(axis="y", length=0)
                 axes.grid(visible=False, axis="y")
                 axes.xaxis.get_major_locator().set_params(nbins=6)  # more numbers of four digits would touch
@@ -121,6 +120,10 @@ def points(
                 (axes.axvline if is_rows else axes.axhline)(0, color=CLAIMED, linewidth=1, zorder=1)
         places = [] if is_rows else sorted(set(data["place"].dropna()))
         looks = _looks(data, by_hue=hue is not None, is_rows=is_rows, dodge=dodge * np.ptp(places) if dodge else 0.0)
+        if is_rows:
+            beside = max([0.6, *(abs(look.shift) + 0.4 for look in looks.values())])  # room for hues and claims
+            for axes, name in zip(panels, facets, strict=True):
+                axes.set_ylim(max(len(rows[name]), 1) - 1 + beside, -beside)
         for (source, *names), look in looks.items():
             for axes, some in zip(panels, facets.values(), strict=True):
                 some = some[(some[["hue", "style"]] == names).all(axis=1) & some["source"].isin([source, *look.gaps])]

@@ -143,6 +143,7 @@ def _from_log_error(position: np.ndarray) -> np.ndarray:
 
 _PERCENT = (90, 99, 80, 50, 95, 70, 85, 98, 60, 97, 92, 96, 75, 40, 30, 20, 10, 94, 88, 93, 91, 98.5, 99.5)
 _ROUND = [digit * 10.0**power for digit in (1, 2, 5, 3, 4, 7, 1.5, 6, 8, 2.5, 3.5) for power in range(-9, 10)]
+# Of an axis too short for three round ones.
 _BETWEEN = [digit * 10.0**power for digit in (9, 1.2, 4.5, 1.1, 1.3, 1.4) for power in range(-9, 10)]
 SCALES = {
     "log": Scale("log", _ROUND, "{:g}".format),
@@ -163,11 +164,15 @@ def rescale(axes: Axes, name: str, which: str) -> None:
     inches = getattr(axes.bbox, {"x": "width", "y": "height"}[which]) / axes.figure.dpi
     gap = {"x": 0.4, "y": 0.15}[which] / inches * abs(place(high) - place(low))
     kept: list[float] = []
-    for tick in (*scale.ticks, *_BETWEEN):
-        if tick in _BETWEEN and len(kept) > 2:
-            break
-        if low <= tick <= high and all(abs(place(tick) - place(other)) > gap for other in kept):
-            kept.append(tick)
+
+    def add(ticks: Sequence[float]) -> None:
+        for tick in ticks:
+            if low <= tick <= high and all(abs(place(tick) - place(other)) > gap for other in kept):
+                kept.append(tick)
+
+    add(scale.ticks)
+    if len(kept) < 3:
+        add(_BETWEEN)
     axis.set_major_locator(FixedLocator(sorted(kept)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: scale.text(value)))
