@@ -255,10 +255,10 @@ def counts() -> pandas.DataFrame:
 
     grid = [each for part in (vgg, resnet) for each in part.configurations("paper")]
     with torch.device("meta"):
-        built = [(e.labels["network"], e.run.data.name, e.labels["widths"], e.run.build(), (3, 32, 32)) for e in grid]
+        built = [(e.labels["network"], e.run.data.info.title, e.labels["widths"], e.run.build(), (3, 32, 32)) for e in grid]
     for depth, lists in IMAGENET.items():
         for name, widths in {"all": "", **lists}.items():
             network = imagenet_resnet(depth, numbers(widths))
-            built += [(f"ResNet-{depth}", "imagenet, 224x224", name, network, (3, 224, 224))]
+            built += [(f"ResNet-{depth}", "ImageNet, 224x224", name, network, (3, 224, 224))]
     rows = [(*n, count(x, s).parameters, early_ptflops(x, s) / 1e6, count(x, s).macs / 1e6) for *n, x, s in built]
     return pandas.DataFrame(rows, columns=["network", "images", "widths", "parameters", "flops", "macs"])
