@@ -369,7 +369,7 @@ def test_free_epochs_train_what_is_left_and_nothing_comes_back(make_run):
 
 @pytest.mark.parametrize("epochs", [3, 99])
 def test_free_epochs_must_be_within_the_recipe(make_run, epochs):
-    words = f"^constrained_epochs = {epochs}: must be less than the 3 epochs of the recipe, so that some are free"
+    words = f"^constrained_epochs = {epochs}: must be below the recipe's 3$"
     with pytest.raises(SpecError, match=words):
         pruned_run(make_run, constrained_epochs=epochs, recipe={"epochs": 3})
 

@@ -255,7 +255,7 @@ def counts() -> pandas.DataFrame:
 
     grid = [each for part in (vgg, resnet) for each in part.configurations("paper")]
     with torch.device("meta"):
-        built = [(e.labels["network"], e.run.data.info.title, e.labels["widths"], e.run.build(), (3, 32, 32)) for e in grid]
+        built = [(e.labels["network"], e.run.data.name, e.labels["widths"], e.run.build(), (3, 32, 32)) for e in grid]
     for depth, lists in IMAGENET.items():
         for name, widths in {"all": "", **lists}.items():
             network = imagenet_resnet(depth, numbers(widths))

@@ -135,10 +135,10 @@ def replications(others: Iterable[Replication]) -> HTML:
 def table(frame: pd.DataFrame, form: str = "{:,.2f}", forms: Mapping[str, str] | None = None) -> HTML:
     """A frame as a table, numbers on the right: by the column's of ``forms``, else by ``form`` if not whole.
 
-    Without rows it is one line: what the table would be of is not recorded yet.
+    Without rows it is one line that says so.
     """
     if frame.empty:
-        return HTML("<p>Nothing recorded yet; the list of runs at the top has the commands.</p>")
+        return HTML("<p>No row yet: not enough is recorded. The list of runs at the top has the commands.</p>")
 
     def text(value: object, name: str) -> str:
         if isinstance(value, str):

@@ -14,7 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.scale import FuncScale
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#8F4E80", "#A67C00", "#2F4B7C")
 """Okabe and Ito's colours (purple and yellow darkened for white paper): distinct for colour-blind readers."""
@@ -143,8 +143,6 @@ def _from_log_error(position: np.ndarray) -> np.ndarray:
 
 _PERCENT = (90, 99, 80, 50, 95, 70, 85, 98, 60, 97, 92, 96, 75, 40, 30, 20, 10, 94, 88, 93, 91, 98.5, 99.5)
 _ROUND = [digit * 10.0**power for digit in (1, 2, 5, 3, 4, 7, 1.5, 6, 8, 2.5, 3.5) for power in range(-9, 10)]
-# Of an axis too short for three round ones.
-_BETWEEN = [digit * 10.0**power for digit in (9, 1.2, 4.5, 1.1, 1.3, 1.4) for power in range(-9, 10)]
 SCALES = {
     "log": Scale("log", _ROUND, "{:g}".format),
     "parameters": Scale("log", [tick for tick in _ROUND if tick >= 1], short),
@@ -171,8 +169,9 @@ def rescale(axes: Axes, name: str, which: str) -> None:
                 kept.append(tick)
 
     add(scale.ticks)
-    if len(kept) < 3:
-        add(_BETWEEN)
+    if len(kept) < 3:  # a short axis is nearly even
+        kept.clear()
+        add(MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high))
     axis.set_major_locator(FixedLocator(sorted(kept)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: scale.text(value)))
