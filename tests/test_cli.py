@@ -193,11 +193,11 @@ def test_train_the_plan_but_for_an_unreadable_checkpoint(own_local, tmp_path):
     told = call(*arguments, "--budget", "30m", code=1).stderr
     assert "3 of 3 missing runs fit into 30m" in told
     assert f"run {first} is left out: {unreadable}: cannot be read" in told
-    assert "stopped: 1 runs are left, which were left out" in told
+    assert "stopped: 1 run is left: left out as said above" in told
     assert len(load_records(out)) == 2
     unreadable.unlink()
     done = call(*arguments, "--budget", "30m").stderr
-    assert "1 of 1 missing runs fit into 30m" in done
+    assert "1 of 1 missing run fits into 30m" in done
     assert "no run is missing" in done
     assert len(load_records(out)) == 3
     assert "No run is missing." in call(*arguments, "--budget", "30m").stderr
@@ -207,7 +207,7 @@ def test_train_the_plan_leaves_out_what_has_no_data(own_local, tmp_path):
     arguments = ("train", SIZE, "--plan", "--preset", "fast", "--seeds", "0", "--budget", "100000h")
     told = call(*arguments, "--data", tmp_path, "--out", tmp_path / "out", "--device", "cpu", code=3).stderr
     assert f"cifar10 is not in {tmp_path}; thrifty data cifar10" in told
-    assert "none of which this call could train" in told
+    assert "that this call could not train" in told
 
 
 def test_cost_of_the_readme_example():
@@ -347,9 +347,9 @@ def test_train_goes_on_and_writes_records_and_weights_that_verify_confirms(tmp_p
     arguments = ("train", SIZE, "--preset", "smoke", *ONE, "--out", tmp_path, "--device", "cpu", "--threads", 1)
     assert "the same command goes on" in call(*arguments, "--budget", "0.001s", code=3).stderr
     assert load_records(tmp_path) == []
-    assert "1 runs are missing" in call(*arguments, "--seeds", "0").stderr
+    assert "1 run is missing" in call(*arguments, "--seeds", "0").stderr
     assert "0 runs are missing" in call(*arguments, "--seeds", "0").stderr
-    assert "1 runs are missing" in call(*arguments, "--seeds", "0-1").stderr
+    assert "1 run is missing" in call(*arguments, "--seeds", "0-1").stderr
     folders = ("--weights", tmp_path / "weights", "--results", tmp_path, "--device", "cpu")
     rows = json.loads(call("verify", *folders, "--json").stdout)
     assert {row["run"] for row in rows} == {record.id for record in load_records(tmp_path)}

@@ -96,7 +96,7 @@ def test_shallower(options, limit, count, repeats):
 
 
 @pytest.mark.parametrize(
-    ("limit", "count"), [(5.036, "per stage"), (12.5, "per stage"), (4.5, "blocks"), ("5", "blocks")]
+    ("limit", "count"), [(5.036, "per stage"), (12.5, "per stage"), (4.5, "blocks"), ("5", "blocks"), (True, "blocks")]
 )
 def test_an_entropy_is_no_bound(limit, count):
     with pytest.raises(SpecError, match=r"^bound = .*: must be a whole number; bound\(\) rounds an entropy$"):

@@ -131,6 +131,7 @@ def test_local_entropy(monkeypatch):
         (made_up().long(), r"torch.int64, 0 to 255: must be raw 8-bit values"),
         (torch.empty(0, 3, 4, 4, dtype=torch.uint8), "^no images: must be 1 or more$"),
         ([], "^no images: must be 1 or more$"),
+        (None, r"^images are None: must be raw 8-bit values \(uint8\), \(N, C, H, W\)$"),
         (torch.empty(3, 0, 4, 4), r"shape \(3, 0, 4, 4\): must have 1 pixel or more"),
         (np.ones((2, 3, 4, 4), np.uint16), "^images are torch.uint16, 1 to 1: must be raw 8-bit values"),
         (np.array([(np.ones(3), 1)], dtype=object), "^images are of type object: must be the images alone"),

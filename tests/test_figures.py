@@ -195,6 +195,32 @@ def test_no_line_crosses_what_is_not_recorded():
     assert np.isfinite(line.get_ydata()[[0, 2]]).all()
 
 
+def test_panels_that_would_be_empty_are_named():
+    made = frame(2, claims=False)
+    gone = made["series"].eq("T = 30")
+    made.loc[gone, ["source", "accuracy"]] = ["pending", np.nan]
+    panels = sizes(made)
+    assert [axes.get_title(loc="left") for axes in panels] == ["T = 20"]
+    assert "Nothing claimed, nothing run yet: T = 30." in texts(panels)
+    assert "the paper’s recipe 3 of 5" in texts(panels)
+    assert len(picture("rows, nothing at all")) == 1
+
+
+def test_a_line_takes_means_of_one_place_in_the_order_of_the_frame():
+    made = pd.DataFrame({"x": [5.0, 3.0, 3.0, 1.0], "y": [1.0, 4.0, 2.0, 3.0], "n": 1, "source": "reproduced"})
+    (axes,) = figures.points(made, x="x", y="y", joined=True, title="A title")
+    (line,) = (line for line in axes.lines if len(line.get_xdata()) == 4)
+    assert list(line.get_xdata()) == [5, 3, 3, 1]
+    assert list(line.get_ydata()) == [1, 4, 2, 3]
+    assert sorted(y for line in marks([axes]) for y in line.get_ydata()) == [1, 2, 3, 4]
+
+
+def test_a_short_log_axis_has_three_ticks():
+    made = pd.DataFrame({"x": [86_000.0, 145_000.0], "y": [1.0, 2.0]})
+    (axes,) = figures.points(made, x="x", y="y", xscale="parameters", title="A title")
+    assert [house.short(tick) for tick in axes.get_xticks()] == ["100K", "120K", "140K"]
+
+
 def test_what_is_far_beyond_is_told_and_not_drawn():
     made = frame(2, ("paper",)).query("series == 'T = 20'")
     made.loc[made["source"].eq("reproduced") & made["depth"].eq(1), "accuracy"] = [-60.0, -80.0]
@@ -406,6 +432,19 @@ def test_the_palette_changes_no_colour_that_one_could_see():
     pictures = [np.asarray(Image.open(BytesIO(png)).convert("RGB"), int) for png in (drawn.getvalue(), small)]
     assert abs(pictures[0] - pictures[1]).max() <= 12  # of 255
     assert len(small) < len(drawn.getvalue()) / 2
+    greys = (pictures[0] == 230).all(axis=2)  # the grid
+    assert greys.any()
+    assert (pictures[1][greys] == 230).all()
+
+
+def test_marks_of_many_hues_are_within_their_panel():
+    made = pd.DataFrame({"row": "a", "gain": [1.0, 2.0, 3.0, 4.0], "hue": ["", "b", "c", "d"]})
+    made["source"] = ["claimed", *["reproduced"] * 3]
+    (axes,) = figures.points(made, x="gain", y="row", hue="hue", title="A title")
+    places = [y for line in marks([axes]) for y in line.get_ydata()]
+    assert len(set(places)) == 4
+    assert axes.get_ylim()[0] > max(places) + 0.3
+    assert axes.get_ylim()[1] < min(places) - 0.3
 
 
 def test_data_do_not_differ_in_a_last_bit():
@@ -484,6 +523,17 @@ def test_replications_are_shown_as_somebody_elses():
     assert "measured by them, %" in text
     cells = ["N &lt;1&gt;", "drawn", "43.80 ± 0.67", "M", "", "1.00"]
     assert re.findall("<td[^>]*>(.*?)</td>", text) == cells
+    results = [result.model_copy(update={"start": ""}) for result in other.results]
+    unsaid = figures.replications([other.model_copy(update={"results": results})]).data
+    assert "first weights" not in unsaid
+    assert re.findall("<td[^>]*>(.*?)</td>", unsaid) == ["N &lt;1&gt;", "43.80 ± 0.67", "M", "1.00"]
+
+
+def test_a_table_without_rows_says_so():
+    text = figures.table(pd.DataFrame(columns=["network", "accuracy"])).data
+    assert "not enough is recorded" in text
+    assert "<table" not in text
+    assert "<table" in figures.table(pd.DataFrame({"network": ["N"]})).data
 
 
 def test_a_count_has_no_recipe_and_no_decimals():

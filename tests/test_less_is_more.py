@@ -367,6 +367,13 @@ def test_free_epochs_train_what_is_left_and_nothing_comes_back(make_run):
     assert {name: trainer.series[f"neurons_{name}"][-1] for name in constrained} == constrained
 
 
+@pytest.mark.parametrize("epochs", [3, 99])
+def test_free_epochs_must_be_within_the_recipe(make_run, epochs):
+    words = f"^constrained_epochs = {epochs}: must be below the recipe's 3$"
+    with pytest.raises(SpecError, match=words):
+        pruned_run(make_run, constrained_epochs=epochs, recipe={"epochs": 3})
+
+
 def test_killed_while_neurons_leave_it_goes_on_bit_identically(make_run, tmp_path):
     run = pruned_run(make_run, constrained_epochs=2, group_sparsity=1.4, layers=["ip1"], recipe={"epochs": 3})
     places = {"results": tmp_path / "cut", "weights": tmp_path / "cut", "threads": 1, "progress": False}

@@ -18,6 +18,7 @@ from thriftylib.evidence.numbers import Evidence, lookup
 from thriftylib.evidence.tables import command
 from thriftylib.evidence.verdicts import judge
 from thriftylib.experiments import experiment
+from thriftylib.experiments.base import select
 from thriftylib.experiments.less_is_more import ALL_AT, LENET, POINTS, QUICK
 from thriftylib.paths import claims_dir
 from thriftylib.spec import Data, Run
@@ -352,3 +353,9 @@ def test_neighbours_are_no_claims():
     assert "SSR" in others.by
     assert [result.value for result in others.results] == [0.05, 0.20, 0.05, 0.18, 0.01, 0.04]
     assert not any("SSR" in claim.source for claim in (*CLAIMS.values(), *COUNTED.values()))
+
+
+def test_in_fewer_epochs_what_would_be_free_after_the_end_is_left_out():
+    grid = experiment("less-is-more-ablations")
+    short, enough = ({each.labels["change"] for each in select(grid, "paper", epochs=epochs)} for epochs in (8, 9))
+    assert enough - short == {"last epochs free"}

@@ -395,6 +395,23 @@ def test_strict_and_closed():
             Small(**wrong)
 
 
+@pytest.mark.parametrize("name", ["resolve", "cost"])
+@pytest.mark.parametrize(
+    ("shape", "classes", "words"),
+    [
+        ((32, 32), 10, r"image_shape = \(32, 32\): must be \(C, H, W\), whole numbers >= 1"),
+        ((3, 0, 32), 10, r"image_shape = \(3, 0, 32\): must be"),
+        (32, 10, "image_shape = 32: must be"),
+        ((3, 32, 32), 0, "classes = 0: must be a whole number >= 1"),
+        ((3, 32, 32), "10", "classes = '10': must be"),
+        ((3, 32, 32), True, "classes = True: must be"),
+    ],
+)
+def test_images_and_classes_that_cannot_be(name, shape, classes, words):
+    with pytest.raises(SpecError, match=f"^{words}"):
+        getattr(PlainOptions(width=3), name)(shape, classes)
+
+
 def test_find():
     assert find(NetworkOptions, "test-plain") is PlainOptions
     assert find(MethodOptions, "test-method") is PlainMethod

@@ -77,6 +77,12 @@ def test_a_redraw_is_another_network_of_the_same_seed(scored):
     assert torch.equal(trainer_of(other).network.conv.weight, two["conv.weight"])
 
 
+def test_a_redraw_of_what_a_parent_replaces_is_refused(scored):
+    run, _ = scored
+    with pytest.raises(SpecError, match="^redraws = 1: must be 0 with a parent, whose weights replace every draw$"):
+        changed(run, method={"name": "ucp-scores", "options": {"redraws": 1}}, parent=run.configuration)
+
+
 @pytest.mark.parametrize("widths", ["scores", "uniform", "shuffled", "reversed", "magnitude"])
 def test_a_narrow_network_is_kept_and_verified(scored, folder, widths):
     run = child(scored, widths=widths)

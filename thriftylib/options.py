@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from thriftylib.cost import Cost
     from thriftylib.method import Method
+    from thriftylib.spec import Run
 
 ImageShape = tuple[int, int, int]
 """(C, H, W) of one image."""
@@ -42,6 +45,7 @@ def _one_line(cls: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{subject}: is required"
     reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should").replace("valid tuple", "list")
+    reason = reason.replace("Tuple should", "should").replace(" after validation", "")
     if isinstance(first["input"], dict) and first["type"] == "value_error":
         return f"{cls.__name__}: {reason}"
     return f"{subject} = {first['input']!r}: {reason}"
@@ -65,8 +69,30 @@ class Strict(BaseModel):
             raise SpecError(_one_line(cls, error)) from None
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _of_images(function: Callable) -> Callable:
+    """``function`` of a network's class, which first says what is wrong with its images or classes."""
+
+    @wraps(function)
+    def checked(self: NetworkOptions, image_shape: ImageShape, classes: int) -> Any:
+        shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+        if len(shape) != 3 or not all(map(_is_count, shape)):
+            raise SpecError(f"image_shape = {image_shape!r}: must be (C, H, W), whole numbers >= 1")
+        if not _is_count(classes):
+            raise SpecError(f"classes = {classes!r}: must be a whole number >= 1")
+        return function(self, image_shape, classes)
+
+    return checked
+
+
 class NetworkOptions(Strict):
-    """The options of one kind of network; subclass with ``class X(NetworkOptions, network="name")`` to register it."""
+    """The options of one kind of network; subclass with ``class X(NetworkOptions, network="name")`` to register it.
+
+    What a subclass has of ``resolve``, ``cost`` and ``build`` raises a SpecError for images or classes that cannot be.
+    """
 
     network: ClassVar[str]
     fast: ClassVar[tuple[str, ...]] = ()  # the modules of thriftylib.fast that may serve it
@@ -74,6 +100,8 @@ class NetworkOptions(Strict):
 
     def __init_subclass__(cls, network: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in {"resolve", "cost", "build"} & vars(cls).keys():
+            setattr(cls, name, _of_images(vars(cls)[name]))
         if network is not None:
             cls.network = network
             cls.known[network] = cls
@@ -107,6 +135,9 @@ class MethodOptions(Strict):
         if method is not None:
             cls.method = method
             cls.known[method] = cls
+
+    def check(self, run: Run) -> None:
+        """Nothing; a method that cannot change every run raises a SpecError here, when the run is made."""
 
     def start(self) -> Method:
         """The object whose hooks the engine calls, made afresh for one run."""

@@ -173,7 +173,9 @@ class Run(Strict):
         return values
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _possible(self, info: ValidationInfo) -> Self:
+        if self.method is not None and not (info.context or {}).get("recorded"):
+            find(MethodOptions, self.method.name).model_validate(self.method.options).check(self)
         if self.recipe is None:
             if self.method is None:
                 raise SpecError("recipe = None (measure only): needs a method, whose measure() is the outcome")

@@ -110,7 +110,9 @@ _TEMPLATES.filters |= {
 
 
 def unavailable(items: Sequence[Unavailable]) -> str:
-    """What a paper shows and could not be read, with what is known of it."""
+    """What a paper shows and could not be read, with what is known of it; or that its claims file lists nothing."""
+    if not items:
+        return "<p>Nothing is listed.</p>"
     rows = [(item.figure, item.what, item.why, item.known) for item in items]
     return html_table(("Where", "What", "Why it is missing", "What is known"), rows)
 

@@ -101,6 +101,11 @@ def readable(loaded: Loaded) -> Iterator[Loaded]:
         raise typer.Exit(FAILED)
 
 
+def runs_are(count: int) -> str:
+    """``"1 run is"``, ``"2 runs are"``."""
+    return f"{count} run is" if count == 1 else f"{count} runs are"
+
+
 def print_json(value: Any) -> None:
     """Indented JSON on standard output."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False, default=str))

@@ -20,6 +20,7 @@ from thriftylib.cli.app import (
     print_json,
     print_rows,
     readable,
+    runs_are,
     say,
 )
 from thriftylib.errors import ThriftyError
@@ -229,8 +230,9 @@ def summary(made: Plan, chosen: Sequence[Slot], conditions: Conditions, limit: f
         return "No run is missing."
     if limit is None:
         total = sum(pending.estimate.seconds for pending in missing)
-        return f"{len(missing)} runs are missing: ~{about(total)} on {conditions.device}, one after the other."
-    text = f"{len(chosen)} of {len(missing)} missing runs fit into {about(limit)} on {conditions.device}."
+        return f"{runs_are(len(missing))} missing: ~{about(total)} on {conditions.device}, one after the other."
+    fit = "run fits" if len(missing) == 1 else "runs fit"
+    text = f"{len(chosen)} of {len(missing)} missing {fit} into {about(limit)} on {conditions.device}."
     if not chosen:
         text = f"Nothing fits into {about(limit)} on {conditions.device}."
     if made.too_long:

@@ -24,6 +24,7 @@ from thriftylib.cli.app import (
     Threads,
     parse_pairs,
     parse_value,
+    runs_are,
     say,
 )
 from thriftylib.cli.plan import SEEDS, about, check_presets, conditions_of, estimator_of, summary
@@ -43,7 +44,12 @@ def train(
     targets: Annotated[
         list[str] | None, typer.Argument(metavar="[EXPERIMENT|RUN.json]...", help="None: every experiment.")
     ] = None,
-    preset: Annotated[list[str] | None, typer.Option(help="smoke, fast or paper; may be given twice.")] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="smoke, fast (ours) or paper (the paper's recipe, or our reading of it); may be given twice."
+        ),
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds such as 0, 0,3 or 0-4; else 0, or a run file's own.")] = None,
     only: Annotated[str | None, typer.Option(help="Only the runs that answer this claim.")] = None,
     where: Annotated[
@@ -85,7 +91,9 @@ def train(
     if files and (names or preset or only or where):
         raise ThriftyError("a run file is one run: --preset, --only, --where and experiments do not go with it")
     if not files and not preset:
-        raise ThriftyError("which preset? --preset smoke (seconds), fast (minutes on a GPU) or paper (the authors')")
+        raise ThriftyError(
+            "which preset? --preset smoke (seconds), fast (minutes on a GPU) or paper (the paper's recipe)"
+        )
     expected, left_out = None, 0
     if files:
         runs = [_read_run(Path(file)) for file in files]
@@ -119,7 +127,7 @@ def train(
         else:
             pending = [each for each in made.runs if only is None or only in each.configuration.claims]
             total = about(sum(each.estimate.seconds for each in pending))
-            say(f"{len(pending)} runs are missing: ~{total} on {conditions.device}, one after the other (estimate)")
+            say(f"{runs_are(len(pending))} missing: ~{total} on {conditions.device}, one after the other (estimate)")
         runs = [each.run for each in pending]
 
     def announce(run: Run, number: int, of: int) -> None:
@@ -142,11 +150,11 @@ def train(
         say(f"run {record.id} {record.status}: {_in_words(record)}")
     missing = len(done.missing)
     if done.stopped == "left out":
-        say(f"stopped: {missing} runs are left, which were left out as said above, or start from one of those")
+        say(f"stopped: {runs_are(missing)} left: left out as said above, or starting from one that is")
     elif done.stopped:
-        say(f"stopped by the {done.stopped}: {missing + left_out} runs are left; the same command goes on")
+        say(f"stopped by the {done.stopped}: {runs_are(missing + left_out)} left; the same command goes on")
     elif left_out:
-        say(f"{left_out} runs are left, none of which this call could train; records are in {folders.results}")
+        say(f"{runs_are(left_out)} left that this call could not train; records are in {folders.results}")
     else:
         say(f"no run is missing; records are in {folders.results}")
     if done.stopped or left_out:
@@ -179,10 +187,10 @@ def _possible(made: Plan, folders: OutputFolders, data: Path | None) -> list[Pen
     counted = Counter(pending.run.data.name for pending in found)
     absent = {name for name in sorted(counted) if name != "digits" and not present(name, root)}
     for name in sorted(absent):
-        say(f"{counted[name]} runs are left out: {name} is not in {root}; thrifty data {name} says how to get it")
+        say(f"{runs_are(counted[name])} left out: {name} is not in {root}; thrifty data {name} says how to get it")
     found = [pending for pending in found if pending.run.data.name not in absent]
     while lost := {run.id for run in orphans([pending.run for pending in found], folders)}:
-        say(f"{len(lost)} runs are left out: the weights that they start from are not here")
+        say(f"{runs_are(len(lost))} left out: the weights to start from are not here")
         found = [pending for pending in found if pending.run.id not in lost]
     return found
 

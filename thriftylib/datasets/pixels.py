@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -55,6 +55,8 @@ def _spread(values: Tensor, limit: Tensor | int) -> Tensor:
 def raw_images(images: Images) -> Tensor:
     """Images as one uint8 tensor (N, C, H, W), or a SpecError that says why they are none."""
     if not isinstance(images, Tensor):
+        if not isinstance(images, Iterable):
+            raise SpecError(f"images are {images!r}: must be raw 8-bit values (uint8), (N, C, H, W)")
         if len(shapes := {np.shape(image) for image in images}) > 1:
             raise SpecError(f"images of {len(shapes)} sizes, {' and '.join(map(str, sorted(shapes)[:2]))}: must be one")
         stacked = np.stack(list(images)) if len(images) else np.empty(0)

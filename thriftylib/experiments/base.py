@@ -19,7 +19,7 @@ Where = Mapping[str, Sequence[Label]]
 """The values of labels to keep, such as ``{"filters": (32, 64)}``."""
 
 PRESETS = ("recorded", "smoke", "fast", "paper")
-"""recorded: train nothing, show what is committed; smoke: digits, seconds; fast: our recipe; paper: the authors'."""
+"""recorded: train nothing, show what is committed; smoke: digits, seconds; fast: our recipe; paper: the paper's."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ def select(
 ) -> list[Configuration]:
     """The configurations of a preset that ``where`` keeps, with ``epochs`` in place of the recipe's own.
 
+    What its method cannot do in so many epochs is left out.
+
     Raises:
         SpecError: no such label, or no configuration has such a value.
     """
@@ -146,7 +148,16 @@ def select(
             raise SpecError(f"{label} = {list(values)}: experiment {chosen.name} ({preset}) has {there}")
     if epochs is None:
         return kept
-    return [replace(each, run=_shortened(each.run, epochs, family), claims=()) for each in kept]
+    changed = [replace(each, run=_shortened(each.run, epochs, family), claims=()) for each in kept]
+    return [each for each in changed if _can_be(each.run)]
+
+
+def _can_be(run: Run) -> bool:
+    """Whether a run of changed length still can be: its method may have a phase that would begin after the end."""
+    try:
+        return bool(Run.model_validate(run.model_dump()))
+    except SpecError:
+        return False
 
 
 def _shortened(run: Run, epochs: int, family: Mapping[str, Run]) -> Run:

@@ -24,8 +24,7 @@ _NETWORKS: dict[str, tuple[str, Data, Recipe]] = {
 }
 _TINY = {LENET: {"widths": [4, 8], "padding": 2, "hidden": 16}, QUICK: {"widths": [4, 4, 8], "hidden": 16}}
 _TINY_SCALE = {LENET: 1.0, QUICK: 0.04}  # of strengths
-POINTS = {LENET: (0.35, 11), QUICK: (3.9, 17)}
-"""Strength on ip1 and neurons that the table leaves there."""
+POINTS = {LENET: (0.35, 11), QUICK: (3.9, 17)}  # strength on ip1, and neurons that the table leaves there
 FIRST_LINEAR = "first linear"
 LAYERS = {  # what is constrained; conv1 of CIFAR-10 quick starts so small that any strength removes it at once
     FIRST_LINEAR: {LENET: ["ip1"], QUICK: ["ip1"]},

@@ -259,6 +259,6 @@ def counts() -> pandas.DataFrame:
     for depth, lists in IMAGENET.items():
         for name, widths in {"all": "", **lists}.items():
             network = imagenet_resnet(depth, numbers(widths))
-            built += [(f"ResNet-{depth}", "imagenet, 224x224", name, network, (3, 224, 224))]
+            built += [(f"ResNet-{depth}", "ImageNet, 224x224", name, network, (3, 224, 224))]
     rows = [(*n, count(x, s).parameters, early_ptflops(x, s) / 1e6, count(x, s).macs / 1e6) for *n, x, s in built]
     return pandas.DataFrame(rows, columns=["network", "images", "widths", "parameters", "flops", "macs"])

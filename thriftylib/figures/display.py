@@ -44,7 +44,7 @@ def show(axes: Axes | Sequence[Axes], data: pd.DataFrame, name: str, alt: str) -
 def as_png(figure: Figure, words: Mapping[str, str]) -> bytes:
     """``figure`` as a PNG file with ``words`` in it.
 
-    A palette of 256 colours, nearly all that a plot has, makes it less than half as large.
+    A palette of 256 colours, nearly all that a plot has, makes it less than half as large; k-means keeps greys grey.
     """
     drawn, file, info = io.BytesIO(), io.BytesIO(), PngInfo()
     with house_style():
@@ -52,7 +52,7 @@ def as_png(figure: Figure, words: Mapping[str, str]) -> bytes:
     for key, word in words.items():
         info.add_text(key, word)
     with Picture.open(drawn) as picture:
-        small = picture.convert("RGB").quantize(256, Picture.Quantize.MAXCOVERAGE, dither=Picture.Dither.NONE)
+        small = picture.convert("RGB").quantize(256, Picture.Quantize.MAXCOVERAGE, kmeans=1, dither=Picture.Dither.NONE)
     small.save(file, "png", optimize=True, pnginfo=info)
     return file.getvalue()
 
@@ -124,14 +124,21 @@ def replications(others: Iterable[Replication]) -> HTML:
             (each.network, each.start, f"{each.value:.2f}" + ("" if each.spread is None else f" ± {each.spread:.2f}"))
             for each in other.results
         ]
-        about = f"{other.what}, by {other.by}. Their recipe: {other.recipe}. {other.remark}".rstrip()
         heads = ("network", "first weights", f"measured by them, {other.unit}")
-        shown.append(f"<p>{escape(about)}</p>{html_table(heads, rows, numbers=(2,))}")
+        if not any(each.start for each in other.results):
+            heads, rows = (heads[0], heads[2]), [(row[0], row[2]) for row in rows]
+        about = f"{other.what}, by {other.by}. Their recipe: {other.recipe}. {other.remark}".rstrip()
+        shown.append(f"<p>{escape(about)}</p>{html_table(heads, rows, numbers=(len(heads) - 1,))}")
     return HTML("".join(shown))
 
 
 def table(frame: pd.DataFrame, form: str = "{:,.2f}", forms: Mapping[str, str] | None = None) -> HTML:
-    """A frame as a table, numbers on the right: by the column's of ``forms``, else by ``form`` if not whole."""
+    """A frame as a table, numbers on the right: by the column's of ``forms``, else by ``form`` if not whole.
+
+    Without rows it is one line that says so.
+    """
+    if frame.empty:
+        return HTML("<p>No row yet: not enough is recorded. The list of runs at the top has the commands.</p>")
 
     def text(value: object, name: str) -> str:
         if isinstance(value, str):

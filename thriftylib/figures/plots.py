@@ -55,7 +55,8 @@ def lines(
         panels = _panels(frame, facet, 1.2 if is_empty else height, panel, share_y=share)
         ends = {name: {"marker": shapes[name]} if markers else {} for name in names}
         lines_of = {name: (0, dash) if dash else "-" for name, dash in dashes.items()}
-        key = {str(n): Line2D([], [], color=colours[n], linestyle=lines_of[n], **ends[n]) for n in names}
+        drawn = [] if is_empty else names
+        key = {str(n): Line2D([], [], color=colours[n], linestyle=lines_of[n], **ends[n]) for n in drawn}
         return finish(panels, key, **{"xlabel": x, "ylabel": y} | around)
 
 

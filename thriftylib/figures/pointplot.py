@@ -56,8 +56,9 @@ def points(
 
     Where ``y`` holds text, each text is a row of the figure, and the hues of a row lie below each other. A column
     ``source`` sets apart what a paper claims (``claimed``: hollow and grey, with its ``error`` or ``spread``), what is
-    recorded (``reproduced``: filled and coloured) and what is ``pending``; the caption says how much is recorded. Rows
-    with a column ``n`` are means already.
+    recorded (``reproduced``: filled and coloured) and what is ``pending``; the caption says how much is recorded, and
+    names panels that would be empty. Rows with a column ``n`` are means already; a line takes several of one place in
+    the frame's order.
 
     Args:
         hue: column that colour and marker tell; ``style``: column that marker and dashes tell, without hue colour too.
@@ -80,10 +81,17 @@ def points(
     is_beyond = mean.lt(within[0]) | mean.gt(within[1])  # never where a limit is not known
     beyond = data.assign(mean=mean)[is_beyond].drop_duplicates(["source", *_POINT])
     told = ", ".join(f"{row.place} {row.hue} {row.mean:.1f}".replace("-", "−") for row in beyond.itertuples())
-    caption = "\n".join(filter(None, (_progress(data), caption, f"Beyond the axis: {told}." if told else "")))
+    lines = [_progress(data), caption, f"Beyond the axis: {told}." if told else ""]
     data = data[~is_beyond]
     is_empty = data["value"].isna().all()
     facets = dict(iter(data.groupby("facet", sort=False))) or {"": data}
+    empty = [name for name, some in facets.items() if some["value"].isna().all()]
+    if is_empty and empty:
+        facets = {"": data}
+    elif empty:
+        facets = {name: some for name, some in facets.items() if name not in empty}
+        lines.append(f"Nothing claimed, nothing run yet: {'; '.join(empty)}.")
+    caption = "\n".join(filter(None, lines))
     rows = {
         name: list(dict.fromkeys(some["place"])) if some["value"].notna().any() else [] for name, some in facets.items()
     }
@@ -95,9 +103,9 @@ def points(
             axes.set_title(name)
             if is_rows:
                 axes.set_yticks(range(len(rows[name])), [textwrap.fill(text, 26) for text in rows[name]])
-                axes.set_ylim(max(len(rows[name]), 1) - 0.4, -0.6)
                 axes.tick_params(axis="y", length=0)
                 axes.grid(visible=False, axis="y")
+                axes.xaxis.get_major_locator().set_params(nbins=6)  # more numbers of four digits would touch
             else:
                 axes.update_datalim(np.column_stack([some["place"]] * 2), updatey=False)  # pending places are in view
                 axes.autoscale_view(scaley=False)
@@ -108,16 +116,23 @@ def points(
             elif joined:
                 for _, other in data[data["source"].eq("claimed") & data["facet"].ne(name)].groupby("facet"):
                     axes.plot(other["place"], other["value"], color=GHOST, linewidth=0.8, zorder=1)
-            if zero:
+            if zero and not is_empty:
                 (axes.axvline if is_rows else axes.axhline)(0, color=CLAIMED, linewidth=1, zorder=1)
         places = [] if is_rows else sorted(set(data["place"].dropna()))
         looks = _looks(data, by_hue=hue is not None, is_rows=is_rows, dodge=dodge * np.ptp(places) if dodge else 0.0)
+        if is_rows:
+            beside = max([0.6, *(abs(look.shift) + 0.4 for look in looks.values())])  # room for hues and claims
+            for axes, name in zip(panels, facets, strict=True):
+                axes.set_ylim(max(len(rows[name]), 1) - 1 + beside, -beside)
         for (source, *names), look in looks.items():
             for axes, some in zip(panels, facets.values(), strict=True):
                 some = some[(some[["hue", "style"]] == names).all(axis=1) & some["source"].isin([source, *look.gaps])]
-                for _, part in some.groupby(["label", "turn"]):
-                    if part["value"].notna().any():
-                        _draw(axes, part, look, is_rows=is_rows, joined=joined, each=each)
+                for _, same in some.groupby("label"):
+                    turns = [part for _, part in same.groupby("turn") if part["value"].notna().any()]
+                    if is_path := joined and len(turns) > 1 and not look.is_claimed:
+                        axes.plot(same["place"], same["value"], look.dash, color=look.colour, linewidth=1.5, zorder=3.9)
+                    for part in turns:
+                        _draw(axes, part, look, is_rows=is_rows, joined=joined and not is_path, each=each)
         for axes, some in zip(panels, facets.values(), strict=True):
             if label:
                 _write_labels(axes, some[some["source"].eq(min(some["source"])) & some["value"].notna()])

@@ -14,7 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.scale import FuncScale
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#8F4E80", "#A67C00", "#2F4B7C")
 """Okabe and Ito's colours (purple and yellow darkened for white paper): distinct for colour-blind readers."""
@@ -162,9 +162,16 @@ def rescale(axes: Axes, name: str, which: str) -> None:
     inches = getattr(axes.bbox, {"x": "width", "y": "height"}[which]) / axes.figure.dpi
     gap = {"x": 0.4, "y": 0.15}[which] / inches * abs(place(high) - place(low))
     kept: list[float] = []
-    for tick in scale.ticks:
-        if low <= tick <= high and all(abs(place(tick) - place(other)) > gap for other in kept):
-            kept.append(tick)
+
+    def add(ticks: Sequence[float]) -> None:
+        for tick in ticks:
+            if low <= tick <= high and all(abs(place(tick) - place(other)) > gap for other in kept):
+                kept.append(tick)
+
+    add(scale.ticks)
+    if len(kept) < 3:  # a short axis is nearly even
+        kept.clear()
+        add(MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high))
     axis.set_major_locator(FixedLocator(sorted(kept)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: scale.text(value)))

@@ -97,7 +97,7 @@ def shaped(
     """
     check_known("count", count, get_args(Counted))
     check_known("match", match, get_args(Match))
-    if not isinstance(bound, Integral):
+    if not isinstance(bound, Integral) or isinstance(bound, bool):
         raise SpecError(f"bound = {bound!r}: must be a whole number; bound() rounds an entropy")
     stages = len(options.repeats)
     bound = int(bound)  # numpy's too, as a table has them

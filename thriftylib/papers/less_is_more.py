@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from thriftylib.papers.less_is_more_method import LessIsMore
+    from thriftylib.spec import Run
 
 Strength = Annotated[float, Field(ge=0)]
 
@@ -48,6 +49,10 @@ class LessIsMoreOptions(MethodOptions, method="less-is-more"):
     bias: Literal["within", "outside"] = "within"
     clear_momentum: bool = True  # of a neuron at zero: momentum keeps neurons from dying (reading notes)
     constrained_epochs: Count | None = None  # then what is left trains on without constraint; None: to the end
+
+    def check(self, run: Run) -> None:
+        if self.constrained_epochs is not None and self.constrained_epochs >= run.epochs:
+            raise SpecError(f"constrained_epochs = {self.constrained_epochs}: must be below the recipe's {run.epochs}")
 
     def start(self) -> LessIsMore:
         """The hooks of one training."""
@@ -99,10 +104,8 @@ class CaffeOptions(NetworkOptions):
             else:
                 size = layer.size(size)
                 if size and min(size) < 1:
-                    raise SpecError(
-                        f"network {self.network}: images of {image_shape[1]}x{image_shape[2]} are too small; "
-                        f"nothing is left of them at {layer.name}"
-                    )
+                    images = f"network {self.network}: images of {image_shape[1]}x{image_shape[2]}"
+                    raise SpecError(f"{images} are too small; nothing is left of them at {layer.name}")
             yield layer, inputs, size
             inputs = layer.outputs or inputs
 
@@ -202,8 +205,7 @@ class AlexNetOptions(CaffeOptions, network="caffe-alexnet"):
 class Vgg13Options(CaffeOptions, network="vgg13"):
     """Configuration B of the VGG paper, without batch norm: 133,047,848 parameters for 224x224 and 1,000 classes.
 
-    That the paper's VGG-13 is this one is a READING, which its table's counts confirm; first weights are Caffe's xavier
-    (READING: the authors' are not known).
+    READINGs: the paper's VGG-13 is this one, as its table's counts confirm; first weights are Caffe's xavier.
     """
 
     hidden: Annotated[tuple[Count, Count], Field(strict=False)] = (4096, 4096)

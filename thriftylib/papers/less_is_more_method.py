@@ -178,8 +178,7 @@ def _clear_momentum(optimizer: Optimizer, layer: Neurons, bias: Tensor | None) -
     """Set the momentum of zero neurons to 0."""
     dead = ~_with_weights(layer) & (bias is None or bias == 0)
     for parameter in (layer.weight, bias):
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
+        if (momentum := optimizer.state.get(parameter, {}).get("momentum_buffer")) is not None:
             momentum.masked_fill_(dead.view(-1, *[1] * (momentum.dim() - 1)), 0)
 
 

@@ -27,7 +27,7 @@ from thriftylib.errors import SpecError
 from thriftylib.options import ImageShape, MethodOptions, NetworkOptions
 from thriftylib.papers.networks import Counts, check_size, conv_norm_terms
 from thriftylib.schedules import Count
-from thriftylib.spec import Positive
+from thriftylib.spec import Positive, Run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -131,9 +131,7 @@ class UcpResNetOptions(PrunableOptions, network="ucp-resnet"):
 
     blocks: Count = 9  # in each of the three stages
     outer: Annotated[Counts, Field(min_length=3, max_length=3)] = (16, 32, 64)
-    inner: Counts = Field(
-        default_factory=lambda given: _stagewise([given.get("blocks", 1)] * 3, given.get("outer", ()))
-    )
+    inner: Counts = Field(default_factory=lambda of: _stagewise([of.get("blocks", 1)] * 3, of.get("outer", ())))
     # Where the excitation block is. inner: behind the first convolution, before its batch norm (their last code);
     # output: behind the second batch norm (their first code, as in the standard block).
     excited: Literal["no", "inner", "output"] = "no"
@@ -181,8 +179,11 @@ class ScoringOptions(MethodOptions, method="ucp-scores"):
 
     split: Literal["train", "test"] = "train"  # test: as the authors' code seems to have it
     mode: Literal["evaluation", "training"] = "evaluation"  # training: batch norms by each batch of 500 images
-    # Another network of the same run's seed: its first weights are drawn so many times, and the last draw is used.
-    redraws: Annotated[int, Field(ge=0)] = 0
+    redraws: Annotated[int, Field(ge=0)] = 0  # first weights are drawn so often anew: another network of the same seed
+
+    def check(self, run: Run) -> None:
+        if self.redraws and run.parent is not None:
+            raise SpecError(f"redraws = {self.redraws}: must be 0 with a parent, whose weights replace every draw")
 
     def start(self) -> Scoring:
         """The hooks of one run."""
@@ -203,9 +204,8 @@ class UcpOptions(MethodOptions, method="ucp"):
     widths: Literal["scores", "magnitude", "shuffled", "reversed", "uniform"] = "scores"
     multiplier: Positive = 0.99999999  # (1 +- lambda): a channel stays whose score is above so many times the mean
     keep: Annotated[tuple[Count, ...], Field(strict=False)] = ()  # widths in place of threshold and skip
-    skip: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)
-    ] = ()  # layers, from 0, that stay whole
+    # Layers, from 0, that stay whole.
+    skip: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)] = ()
     ties: Literal["keep", "halve"] = "keep"  # what becomes of a layer whose scores are all equal
     budget: Literal["macs", "parameters"] = "macs"
     channels: Literal["scores", "magnitude", "random"] = "scores"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
 PARAMETERS = """\
-preset: str = "recorded"  # recorded: train nothing | smoke: digits, seconds | fast: our recipe | paper: the authors'
+preset: str = "recorded"  # recorded: train nothing | smoke: digits, seconds | fast: our recipe | paper: the paper's
 device: str = "auto"  # auto | cpu | cuda | cuda:1
 seeds: str = "0"  # such as 0, 0,3 or 0-4; recorded shows every committed seed
 budget: str = ""  # stop cleanly after this time, such as 90s, 9m or 1h30m; empty: train to the end
