@@ -1,5 +1,6 @@
 """The bench on tiny sizes: what it compares is the same, and what it gives is a record. Nothing here is timed."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -87,6 +88,25 @@ def test_overparameterised_blocks_are_merged_in_a_row_of_their_own(two_processor
     assert record.name == "smallnet-7-ck-fc"
     assert list(record.variants) == ["usual", "plain", "merged", "kernels"]
     assert record.what.endswith("trained as CK+FC of rate 4")
+
+
+def test_the_recursion_against_what_the_machine_could_do(without_peaks, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    record = measure.bench_recursion(filters=6, iterations=5, threads=1, **TINY)
+    assert record.name == "recursion-6-5-1"
+    assert list(record.variants) == ["plain", "kernels", "product", "kernels-bf16", "product-bf16"]
+    afters = {"kernels": "plain", "kernels-bf16": "kernels"}
+    assert {name: each.after for name, each in record.variants.items() if each.after} == afters
+    assert record.share("kernels") == record.ratio("kernels", "product")
+    assert record.share("kernels-bf16") == record.ratio("kernels-bf16", "product-bf16")
+    assert record.share("product") is None
+
+
+def test_a_product_has_as_many_multiply_adds_as_a_step(monkeypatch):
+    run, shapes = bench_run({"name": "thriftynet", "options": {"filters": 64}}, 3, 100), []
+    monkeypatch.setattr(torch, "mm", lambda a, b: shapes.append((*a.shape, b.shape[1])))
+    next(Way("a product", ("product",)).steps(run))
+    assert math.prod(shapes[0]) == pytest.approx(3 * 100 * run.cost.macs, rel=1e-3)
 
 
 def test_lenet_with_and_without_constraint(without_peaks):

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from thriftylib.bench.record import BenchRecord, Variant
+from thriftylib.bench.record import PRODUCT, BenchRecord, Variant
 from thriftylib.bench.ways import Way, bench_run, random_images
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.papers.ebcle import shaped
@@ -32,7 +32,7 @@ from thriftylib.training.provenance import provenance, versions
 
 SAME = 1e-6  # of the norm of float64 logits and gradients
 SMALLNET_STEPS = 20  # in a round: one step is a few milliseconds
-PARALLEL = "-in-parallel"
+PARALLEL, BF16 = "-in-parallel", "-bf16"
 ENGINE = {
     "usual": Way("PyTorch's usual loop with a DataLoader"),
     "plain": Way("our plain path: data in batches", ("engine",)),
@@ -79,6 +79,25 @@ def bench_thriftynet(
         ways["bf16"] = replace(ENGINE["kernels"], what="fast paths in bf16", precision="bf16")
     what = f"ThriftyNet mb1, {filters} filters, {iterations} iterations, batch {batch_size}, 32x32"
     return measure("thriftynet", what, run, ways, rounds=rounds, **settings)
+
+
+def bench_recursion(
+    *, filters: int = 32, iterations: int = 20, batch_size: int = 100, rounds: int = 5, **settings
+) -> BenchRecord:
+    """Training steps of the mb1, tanh ThriftyNet with history 5 and a pool each ``iterations / 5``, against the machine.
+
+    The fast path against the plain modules, and both against matrix products of as many multiply-adds; where the CPU
+    computes in bf16, in it too. ``settings`` and what it raises are those of :func:`measure`.
+    """
+    network = {"name": "thriftynet", "options": {"filters": filters, "iterations": iterations}}
+    run = bench_run(network, rounds + 3, batch_size)
+    ways = {name: ENGINE[name] for name in ("plain", "kernels")}
+    ways[PRODUCT] = Way("a matrix product of as many multiply-adds", ("product",))
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        ways |= {f"{name}{BF16}": replace(ways[name], precision="bf16") for name in ("kernels", PRODUCT)}
+    what = f"ThriftyNet mb1, {filters} filters, {iterations} iterations, batch {batch_size}, 32x32"
+    threads = settings.get("threads") or torch.get_num_threads()
+    return measure(f"recursion-{filters}-{iterations}-{threads}", what, run, ways, rounds=rounds, **settings)
 
 
 def bench_lenet(*, batch_size: int = 64, rounds: int = 5, **settings) -> BenchRecord:
@@ -171,6 +190,8 @@ def measure(
     after = dict(zip(ways, [None, *ways], strict=False))
     after |= {key: key.removesuffix(PARALLEL) for key in ways if key.endswith(PARALLEL)}
     after |= {key: next(iter(ways)) for key, way in ways.items() if way.other is not None}
+    after |= {key: None for key, way in ways.items() if "product" in way.parts}
+    after |= {key: key.removesuffix(BF16) for key in ways if key.endswith(BF16) and after[key]}
     variants = {
         key: Variant(
             what=f"{way.what}; two trainings in parallel" if way.in_parallel > 1 else way.what,
@@ -208,7 +229,7 @@ def check_same(run: Run, ways: Mapping[str, Way]) -> None:
     pixels, labels = (tensor[: min(8, run.recipe.batch_size)] for tensor in random_images(run))
     first: list[torch.Tensor] = []
     for key, way in ways.items():
-        if way.precision != "fp32" or way.in_parallel > 1 or way.other is not None:
+        if way.precision != "fp32" or way.in_parallel > 1 or way.other is not None or "product" in way.parts:
             continue
         network = way.network(run).double().train()
         logits = network(pixels.double() / 127.5 - 1)

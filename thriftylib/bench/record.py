@@ -15,6 +15,10 @@ from thriftylib.evidence.records import Commit, Text, read_model, write_json
 from thriftylib.options import Strict, suggest
 
 
+PRODUCT = "product"
+"""What the names of variants begin with that are a matrix product and no network."""
+
+
 class Variant(Strict):
     """One way of doing it: a speed for each round, and the most memory it held."""
 
@@ -68,6 +72,13 @@ class BenchRecord(Strict):
         """What the variant's one addition gives: its ratio to the variant that it comes after; None: it has none."""
         after = self._of(variant).after
         return self.ratio(variant, after) if after else None
+
+    def share(self, variant: str) -> float | None:
+        """Of the speed of a matrix product of as many multiply-adds in the same precision; None: not measured."""
+        precision = self._of(variant).precision
+        products = [name for name, each in self.variants.items() if name.startswith(PRODUCT)]
+        same = [name for name in products if self.variants[name].precision == precision]
+        return self.ratio(variant, same[0]) if same and variant not in products else None
 
     def memory_ratio(self, variant: str) -> float | None:
         """The variant's peak memory over the baseline's; None where one of them was not measured."""

@@ -22,10 +22,14 @@ from thriftylib.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train; ``parts`` are those of our engine that it uses."""
+    """One way to train; ``parts`` are those of our engine that it uses.
+
+    ``product`` trains nothing: it is a matrix product of as many multiply-adds as a training step has, the most that
+    this machine could reach.
+    """
 
     what: str
-    parts: tuple[Literal["authors", "engine", "merged", "kernels"], ...] = ()
+    parts: tuple[Literal["authors", "engine", "merged", "kernels", "product"], ...] = ()
     precision: Precision = "fp32"
     in_parallel: int = 1  # trainings at once, which share the threads, but have one each at least
     method: Mapping[str, Any] | None = None  # options of the run's method that it changes
@@ -59,6 +63,8 @@ class Way:
 
     def steps(self, run: Run) -> Iterator[None]:
         """A training step for each ``next``."""
+        if "product" in self.parts:
+            yield from _products(run, self.precision)
         if "engine" not in self.parts:
             yield from _usual_loop(run, self.network(run).train())
         training = self.trainer(run)
@@ -123,6 +129,16 @@ def _usual_loop(run: Run, network: nn.Module) -> Iterator[None]:
         optimizer.step()
         running_loss += loss.item()
         correct += (logits.argmax(1) == labels).sum().item()
+        yield
+
+
+def _products(run: Run, precision: Precision) -> Iterator[None]:
+    """Matrix products of (rows, 1024) and (1024, 1024): a forward pass counts once, and its backward pass twice."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    rows = round(3 * run.cost.macs * run.recipe.batch_size / 1024**2)
+    a, b = (torch.randn(size, 1024).to(dtype) for size in (rows, 1024))
+    while True:
+        torch.mm(a, b)
         yield
 
 

@@ -16,11 +16,22 @@ from thriftylib.paths import results_dir
 OPTIONS = {
     "smallnet": ("kernel", "convs", "linear", "batch_size"),
     "thriftynet": ("filters", "iterations", "batch_size"),
+    "recursion": ("filters", "iterations", "batch_size"),
     "lenet": ("batch_size",),
     "depth": ("network", "units", "batch_size"),
     "entropy": ("data",),
 }
-COLUMNS = ("variant", "what", "precision", "images/s", "x as fast", "this alone", "peak MiB", "x memory")
+COLUMNS = (
+    "variant",
+    "what",
+    "precision",
+    "images/s",
+    "x as fast",
+    "this alone",
+    "of a product",
+    "peak MiB",
+    "x memory",
+)
 
 
 class Convs(StrEnum):
@@ -33,11 +44,11 @@ def bench(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="smallnet|thriftynet|lenet|depth|entropy", help="Which network is trained, or entropy: of images."
+            metavar="|".join(OPTIONS), help="Which network is trained; recursion: against what the machine could do."
         ),
     ],
-    filters: Annotated[int | None, typer.Option(min=3, help="thriftynet: else 172.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=5, help="thriftynet: else 20.")] = None,
+    filters: Annotated[int | None, typer.Option(min=3, help="thriftynet: else 172; recursion: else 32.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=5, help="thriftynet and recursion: else 20.")] = None,
     kernel: Annotated[int | None, typer.Option(help="smallnet: 3, 5, 7 or 9; else 3.")] = None,
     convs: Annotated[Convs | None, typer.Option(help="smallnet: how convolutions are expanded; else plain.")] = None,
     linear: Annotated[bool | None, typer.Option("--linear", help="smallnet: expand the hidden linear layer.")] = None,
@@ -83,6 +94,7 @@ def bench(
             statistics.median(variant.images_per_second),
             measured.ratio(name),
             measured.gain(name),
+            measured.share(name),
             variant.peak_bytes and variant.peak_bytes / 2**20,
             measured.memory_ratio(name),
         ]

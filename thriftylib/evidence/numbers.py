@@ -14,7 +14,8 @@
 - ``runs:<data set>:<field>``: deviation of the best epoch between runs of one configuration (points), pooled over all
   configurations with two runs or more; freedom: its degrees of freedom.
 - ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), gain (ratio to the variant that it adds
-  one thing to), images_per_second (median), peak_mib.
+  one thing to), share (percent of the speed of a matrix product of as many multiply-adds), images_per_second
+  (median), peak_mib.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ _FORMATS = {
     "difference": "+.2f",
     "ratio": ".1f",
     "gain": ".1f",
+    "share": ".0f",
     **dict.fromkeys(("seconds", "images_per_second", "peak_mib"), ",.0f"),
 }
 """How a field is written; any other has two decimals, a whole number thousands commas."""
@@ -204,6 +206,7 @@ def _bench(bench: BenchRecord, variant: str) -> Fields:
     return {
         "ratio": bench.ratio(variant),
         "gain": bench.gain(variant),
+        "share": None if (share := bench.share(variant)) is None else 100 * share,
         "memory_ratio": bench.memory_ratio(variant),
         "images_per_second": statistics.median(found.images_per_second),
         "peak_mib": found.peak_bytes and found.peak_bytes / 2**20,
