@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from thriftylib.fast import compiled, recursion_kernel, tiles
+from thriftylib.fast import compiled, recursion_kernel, recursion_states, tiles
 from thriftylib.fast.compiled import library
 from thriftylib.fast.recursion import FastThriftyNet
 from thriftylib.papers.thriftynet import ThriftyNetOptions
@@ -200,9 +200,9 @@ def test_two_maps_an_iteration_and_none_fresh_in_the_next_step(monkeypatch):
 
 def test_python_and_c_agree_on_the_fields():
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        assert library("recursion", dtype).recursion_bytes() == ctypes.sizeof(recursion_kernel._Fields)
-    source = (compiled._SOURCES / "recursion.c").read_text()
-    for name, cls in (("recursion", recursion_kernel._Fields), ("part", recursion_kernel._Part)):
+        assert library("recursion", dtype).recursion_bytes() == ctypes.sizeof(recursion_states.Fields)
+    source = (compiled._SOURCES / "recursion.h").read_text()
+    for name, cls in (("recursion", recursion_states.Fields), ("part", recursion_states.Part)):
         struct = re.search(rf"struct {name} {{(.*?)\n}};", source, re.DOTALL)[1]
         names = re.findall(r"(\w+)\s*[,;]", re.sub(r"/\*.*?\*/", "", struct, flags=re.DOTALL))
         assert names == [field for field, _ in cls._fields_]

@@ -84,7 +84,7 @@ def bench_thriftynet(
 def bench_recursion(
     *, filters: int = 32, iterations: int = 20, batch_size: int = 100, rounds: int = 5, **settings
 ) -> BenchRecord:
-    """Training steps of the mb1, tanh ThriftyNet with history 5 and a pool each ``iterations / 5``, against the machine.
+    """Training steps of the mb1, tanh ThriftyNet of history 5, a pool each ``iterations / 5``, against the machine.
 
     The fast path against the plain modules, and both against matrix products of as many multiply-adds; where the CPU
     computes in bf16, in it too. ``settings`` and what it raises are those of :func:`measure`.

@@ -14,7 +14,6 @@ from thriftylib.evidence.consistency import check_utc
 from thriftylib.evidence.records import Commit, Text, read_model, write_json
 from thriftylib.options import Strict, suggest
 
-
 PRODUCT = "product"
 """What the names of variants begin with that are a matrix product and no network."""
 

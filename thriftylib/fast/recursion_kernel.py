@@ -4,91 +4,19 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from thriftylib.errors import ThriftyError
 from thriftylib.fast.compiled import library
+from thriftylib.fast.recursion_states import Fields, Kernels, Normalised, Part, State, Step
 from thriftylib.fast.tiles import each, threads_to_use
 from thriftylib.papers.thriftynet_recursion import ThriftyNet
 
 TILES = 16  # a batch's shares, whose sums are added in their order: enough for some threads to end together
 WORTH_SHARING = 2_000_000  # multiply-adds: fewer are done before another thread is awake
 ACTIVATIONS = {nn.Tanh: 0, nn.ReLU: 1, nn.LeakyReLU: 2}  # ``enum activation``
-
-
-class _Part(ctypes.Structure):
-    """``struct part``."""
-
-    _fields_ = [(name, ctypes.c_void_p) for name in ("map", "scale", "shift", "coefficient", "grad_coefficient")]
-
-
-class _Fields(ctypes.Structure):
-    """``struct recursion``."""
-
-    _sizes = "images height width channels narrow group filters classic tiles next activation count"
-    _forward = "own map scale shift mean parts activated result weight grouped kernel back depthwise sums gamma beta"
-    _norm = "running_mean running_var result_mean result_scale result_shift invstd"
-    _backward = "pooled gradient result_gradient factor result_factor constant grad_own dots grad_kernel grad_depthwise"
-    _sums = "sum_kernel sum_depthwise grad_weight grad_grouped grad_gamma grad_beta"
-    _made = "made_factor made_result_factor made_constant"
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in _sizes.split()),
-        *((name, ctypes.c_double) for name in ("slope", "momentum", "eps")),
-        *((name, ctypes.c_void_p) for name in f"{_forward} {_norm} {_backward} {_sums} {_made}".split()),
-    ]
-
-    def point(self, **tensors: Tensor | None) -> None:
-        """Where tensors are that outlive the call."""
-        for name, tensor in tensors.items():
-            setattr(self, name, None if tensor is None else tensor.data_ptr())
-
-
-@dataclass(eq=False)
-class State:
-    """One state at one resolution."""
-
-    map: Tensor  # (N, H, W, channels): of what an iteration mixed, of the images, or of what a pool left
-    needed: bool = True  # whether its gradient is
-    made: Normalised | None = None  # what batch norm makes of the map; None: it stays as it is
-    mixed: list[tuple[Step, int]] = field(default_factory=list)  # the iterations that mix it in, by which coefficient
-    reader: Step | None = None  # the one whose convolution reads it
-    pooled: State | None = None
-    gradient: Tensor | None = None
-
-
-class Normalised:
-    """Batch norm of one iteration: its factors for the map, and those from a gradient to the map's."""
-
-    def __init__(self, t: int, channels: int, filters: int, dtype: torch.dtype) -> None:
-        self.t = t
-        self.mean, self.scale, self.shift = torch.zeros(3, channels, dtype=dtype)
-        self.factors = torch.zeros(3, channels, dtype=dtype)
-        self.invstd = torch.empty(filters, dtype=torch.float64)
-
-
-@dataclass(eq=False)
-class Step:
-    """Iteration t: what it reads and leaves."""
-
-    t: int
-    states: list[State]
-    result: State
-    activated: Tensor | None  # None: not kept
-
-
-class Kernels:
-    """W of one iteration or of all, as the C code has it, and its gradient."""
-
-    def __init__(self, channels: int, depth: int, real: torch.dtype, dtype: torch.dtype) -> None:
-        self.kernel, self.back = torch.zeros(2, channels * depth, dtype=dtype)
-        self.depthwise = torch.zeros(9 * channels, dtype=real)
-        self.sum_kernel, self.sum_depthwise = (
-            torch.zeros(channels * depth, dtype=real),
-            torch.zeros_like(self.depthwise),
-        )
 
 
 class Plan:
@@ -108,10 +36,10 @@ class Plan:
         self.library, self.dtype, self.training = library("recursion", dtype), dtype, training
         self.real = torch.promote_types(dtype, torch.float32)
         self.images, self.inputs, height, width = shape
-        self.filters, self.iterations, lanes = network.filters, network.iterations, self.library.recursion_lanes()
+        self.filters, self.iterations, multiple = network.filters, network.iterations, self.library.recursion_multiple()
         grouped, *others = leaves(network.convs[0])
         self.group = self.filters // grouped.groups if others else 1
-        self.narrow = -(-self.filters // self.group // lanes) * lanes
+        self.narrow = -(-self.filters // self.group // multiple) * multiple
         self.channels, self.depth = self.group * self.narrow, self.narrow if others else 9 * self.narrow
         self.tiles = min(self.images, TILES)
         self.weights: list[list[Tensor]] = []  # of each convolution of each iteration's W, or of the one W
@@ -173,17 +101,17 @@ class Plan:
         self.states.append(state.pooled)
         return state.pooled
 
-    def _fields(self, state: State) -> _Fields:
+    def _fields(self, state: State) -> Fields:
         _, height, width, _ = state.map.shape
         classic = self.depth != self.narrow
         sizes = self.channels, self.narrow, self.group, self.filters, classic, self.tiles
-        fields = _Fields(self.images, height, width, *sizes)
+        fields = Fields(self.images, height, width, *sizes)
         fields.point(map=state.map)
         if state.made:
             fields.point(scale=state.made.scale, shift=state.made.shift, mean=state.made.mean)
         return fields
 
-    def _forward_fields(self, step: Step) -> _Fields:
+    def _forward_fields(self, step: Step) -> Fields:
         fields, kernels, made = self._fields(step.states[-1]), self._kernels_of(step), step.result.made
         first = self.alpha.shape[1] - len(step.states) if self.alpha_given else 0
         parts = [
@@ -204,14 +132,14 @@ class Plan:
     def _place(table: Tensor, row: int, column: int) -> int:
         return table[row, column].data_ptr()
 
-    def _part(self, map_: Tensor, coefficients: Tensor, at: tuple[int, int], made: Normalised | None = None) -> _Part:
+    def _part(self, map_: Tensor, coefficients: Tensor, at: tuple[int, int], made: Normalised | None = None) -> Part:
         scale, shift = (made.scale.data_ptr(), made.shift.data_ptr()) if made else (None, None)
         grad = self._place(self.grad_alpha, *at) if self.alpha_given and coefficients is self.alpha else None
-        return _Part(map_.data_ptr(), scale, shift, self._place(coefficients, *at), grad)
+        return Part(map_.data_ptr(), scale, shift, self._place(coefficients, *at), grad)
 
     @staticmethod
-    def _give_parts(fields: _Fields, parts: list[_Part]) -> None:
-        fields.kept = (_Part * len(parts))(*parts)  # lives as long as the fields
+    def _give_parts(fields: Fields, parts: list[Part]) -> None:
+        fields.kept = (Part * len(parts))(*parts)  # lives as long as the fields
         fields.parts, fields.count = ctypes.addressof(fields.kept), len(parts)
 
     def _lay_out_backward(self) -> None:
@@ -228,7 +156,7 @@ class Plan:
             if state.needed or state.reader or (state.mixed and self.alpha_given):
                 self.backward_calls.append((self._backward_fields(state), state.made))
 
-    def _backward_fields(self, state: State) -> _Fields:
+    def _backward_fields(self, state: State) -> Fields:
         fields, step = self._fields(state), state.reader
         parts = [self._part(reader.result.gradient, self.alpha, (reader.t, i)) for reader, i in state.mixed]
         if state is self.last:
@@ -328,7 +256,7 @@ class Plan:
             fields.point(**dict(zip(("grouped", "weight")[-len(exact) :], exact, strict=True)))
             self._call("pack", fields)
 
-    def _fields_of(self, kernels: Kernels) -> _Fields:
+    def _fields_of(self, kernels: Kernels) -> Fields:
         fields = self._fields(self.first)
         fields.point(kernel=kernels.kernel, back=kernels.back, depthwise=kernels.depthwise)
         fields.point(sum_kernel=kernels.sum_kernel, sum_depthwise=kernels.sum_depthwise)
@@ -340,10 +268,10 @@ class Plan:
             return slice(count)
         return [channel % self.group * self.narrow + channel // self.group for channel in range(count)]
 
-    def _call(self, name: str, fields: _Fields) -> int:
+    def _call(self, name: str, fields: Fields) -> int:
         return getattr(self.library, f"recursion_{name}")(ctypes.byref(fields))
 
-    def _share(self, name: str, fields: _Fields, activation: nn.Module) -> None:
+    def _share(self, name: str, fields: Fields, activation: nn.Module) -> None:
         """Threads take tiles until none is left; one alone where there is too little work."""
         fields.activation, fields.slope = ACTIVATIONS[type(activation)], getattr(activation, "negative_slope", 0.0)
         fields.next = 0
