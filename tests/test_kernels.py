@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import random
 import re
 from contextlib import nullcontext
 
@@ -96,6 +97,41 @@ def test_equals_the_plain_module_in_float64(options):
     plain.eval(), fast.eval()
     with torch.no_grad():
         torch.testing.assert_close(fast(batch()[0]), plain(batch()[0]), rtol=1e-9, atol=1e-11)
+
+
+def random_network(rng):
+    """Options, size of images and images of a network that may be."""
+    conv, size = rng.choice(["classic", "mb1", "mb2", "mb4"]), (rng.randint(1, 19), rng.randint(1, 19))
+    group = {"mb2": 2, "mb4": 4}.get(conv, 1)
+    pools, left, iterations = [], min(size), rng.randint(1, 8)
+    for t in range(iterations):
+        if left >= 2 and rng.random() < 0.3:
+            pools.append(t)
+            left //= 2
+    options = {"iterations": iterations, "pool": tuple(pools) or None, "conv": conv}
+    options |= {"filters": group * rng.randint(-(-3 // group), 50 // group), "shared": rng.random() < 0.7}
+    options |= {"activation": rng.choice(["tanh", "relu", "leaky"]), "head": rng.choice(["max", "flatten"])}
+    options |= {"norm_affine": rng.random() < 0.8, "norm": rng.choice(["separate", "shared"])}
+    if rng.random() < 0.7:
+        options |= {"history": rng.randint(1, 8), "alpha_init": rng.choice(["main", "half", "one"])}
+    else:
+        options |= {"recursion": "plain"}
+    return options, size, rng.randint(2, 11)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_networks_equal_the_plain_module(seed):
+    rng = random.Random(seed)
+    for _ in range(8):
+        options, size, images = random_network(rng)
+        plain, fast = networks(size=size, **options)
+        assert type(fast) is FastThriftyNet
+        found = [learn(network, *batch(images, size=size)) | dict(network.named_buffers()) for network in (fast, plain)]
+        for name, theirs in found[1].items():
+            torch.testing.assert_close(
+                found[0][name], theirs, rtol=1e-8, atol=1e-10 * theirs.abs().max().clamp(min=1).item(),
+                msg=lambda text, name=name, options=options: f"{name} of {options}: {text}",
+            )  # fmt: skip
 
 
 def test_gradient_of_the_images():
