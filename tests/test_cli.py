@@ -355,7 +355,7 @@ def test_train_goes_on_and_writes_records_and_weights_that_verify_confirms(tmp_p
     assert {row["run"] for row in rows} == {record.id for record in load_records(tmp_path)}
     assert all(row["agrees"] for row in rows)
     record = json.loads((tmp_path / "runs" / f"{rows[0]['run']}.json").read_text())
-    wrong = 100 * 36 / 360  # of the digits' test images
+    wrong = 100 * 324 / 360  # of the digits' test images; far from what so short a training reaches
     record["series"]["test_accuracy"][-1] = record["final"]["test_accuracy"] = record["kept"]["test_accuracy"] = wrong
     changed = tmp_path / "changed" / "runs" / f"{record['id']}.json"
     changed.parent.mkdir(parents=True)
