@@ -60,6 +60,9 @@ def train(
     planned: Annotated[
         bool, typer.Option("--plan", help="Only what ends within --budget, as thrifty plan orders it; seeds 0-4.")
     ] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Set checkpoints aside that cannot be gone on from, and start anew.")
+    ] = False,
 ) -> None:
     """Train the runs that have no record yet, most valuable first; the same command goes on where it stopped.
 
@@ -137,6 +140,7 @@ def train(
         jobs=jobs,
         announce=announce,
         expected=expected,
+        anew=anew,
     )
     for record in done.records.values():
         say(f"run {record.id} {record.status}: {_in_words(record)}")

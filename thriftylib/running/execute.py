@@ -70,6 +70,7 @@ def train_missing(
     progress: bool = True,
     announce: Announce | None = None,
     expected: Mapping[str, float] | None = None,
+    anew: bool = False,
 ) -> QueueResult:
     """Train every run that has no record yet, in the order given but parents before their children.
 
@@ -83,6 +84,7 @@ def train_missing(
         announce: called before each training with the run, its number and how many there are.
         expected: seconds that each run takes, by its id: none begins that would not end within the budget, unless no
             shorter one is left (see :class:`thriftylib.running.queue.Queue`).
+        anew: set a checkpoint aside that cannot be gone on from, and start its run anew.
 
     Raises:
         ThriftyError: the data, the device or a record cannot be used; or, before anything is trained, a run would start
@@ -98,7 +100,7 @@ def train_missing(
             f"{folders.weights}, beside its record, and it is not among the runs to train now"
         )
     arguments = {name: getattr(folders, name) for name in ("results", "weights", "checkpoints")}
-    arguments |= {"data": data, "device": device, "precision": precision, "progress": progress}
+    arguments |= {"data": data, "device": device, "precision": precision, "progress": progress, "anew": anew}
     arguments["threads"] = threads_each(threads, jobs)
     queue = Queue(list(todo), folders, expected)
     train_all = _in_parallel if min(jobs, len(todo)) > 1 else _one_by_one

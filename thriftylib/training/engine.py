@@ -24,7 +24,7 @@ from thriftylib.evidence.records import Record, Session, load_record, record_pat
 from thriftylib.paths import results_dir, weights_dir
 from thriftylib.spec import Run
 from thriftylib.training import fast_path
-from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from thriftylib.training.checkpoint import ANEW, checkpoint_path, load_checkpoint, save_checkpoint, set_aside
 from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
 from thriftylib.training.finishing import find_parent, keep, make_record, save_weights
 from thriftylib.training.hooks import as_network, as_numbers
@@ -61,6 +61,7 @@ def train(
     threads: int | None = None,
     progress: bool = True,
     checkpoint_every: float = 120.0,
+    anew: bool = False,
 ) -> Trained:
     """Train one run to its end, or until the budget or a signal stops it; goes on from a checkpoint if there is one.
 
@@ -77,6 +78,7 @@ def train(
         threads: of a CPU; None: as PyTorch is set. The last digits depend on it, so the record states it.
         progress: report on standard error.
         checkpoint_every: seconds between checkpoints.
+        anew: set a checkpoint aside that cannot be gone on from, and start at the first step.
 
     Raises:
         BusyError: another process trains the run in the same folder.
@@ -111,7 +113,14 @@ def train(
         # The network, prepared by its method, at its first step or where a checkpoint left it.
         trainer = Trainer(run, dataset, where, session.precision, parent)
         path = checkpoint_path(checkpoints, run.id) if checkpoints else None
-        earlier = _resume(trainer, path, trace)
+        aside = None
+        try:
+            earlier = _resume(trainer, path, trace)
+        except CheckpointError:
+            if not anew:
+                raise
+            aside, trainer = set_aside(path), Trainer(run, dataset, where, session.precision, parent)
+            earlier = _resume(trainer, path, trace)
         resumed_at = trainer.seconds
         session = session.model_copy(update={"fast": fast_path.describe(trainer.network)})
         trace.describe([*earlier, session])
@@ -129,6 +138,8 @@ def train(
         with Progress(run, trainer.steps * run.epochs, trainer.position, shown=progress) as shown:
             if where.type == "cpu" and (hint := fast_path.hint(trainer.network)):
                 shown.say(hint)
+            if aside:
+                shown.say(f"starts anew: the checkpoint that it cannot go on from is {aside}")
             if earlier and (changed := differences(earlier[-1], session)):
                 shown.say(f"goes on elsewhere than it stopped: {changed}")
             saved = time.monotonic()
@@ -181,4 +192,6 @@ def _resume(trainer: Trainer, path: Path | None, trace: Trace) -> list[Session]:
         sessions = [Session.model_validate(each) for each in values["sessions"]]
         return with_lost_work(sessions, values["saved"], trace)
     except KeyError as error:
-        raise CheckpointError(f"{path}: lacks {error}; delete it to start this run anew") from None
+        raise CheckpointError(f"{path}: lacks {error}; {ANEW}") from None
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: does not fit ({' '.join(str(error).split())}); {ANEW}") from None
