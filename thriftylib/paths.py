@@ -1,12 +1,19 @@
-"""Where the project's files are and how they are written. No torch."""
+"""Where the project's files are, how they are read and how they are written. No torch."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from thriftylib.errors import ThriftyError
+from thriftylib.errors import RecordError, ThriftyError
+
+_MOST = 2**27
+"""Bytes of a text file that is read: no record of years of training has as many."""
 
 
 def project_root() -> Path:
@@ -52,6 +59,57 @@ def cache_dir() -> Path:
     """The user's cache folder of this package: data sets, compiled code."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "thriftylib"
+
+
+@contextmanager
+def reading(path: Path, kind: type[ThriftyError] = RecordError) -> Iterator[None]:
+    """Whatever goes wrong while ``path`` is read and understood is one line of ``kind`` that names it."""
+    try:
+        yield
+    except ThriftyError as error:
+        text = str(error)
+        raise kind(text if str(path) in text else f"{path}: {text}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise kind(f"{path}: is not JSON, perhaps cut short ({error})") from None
+    except OSError as error:
+        raise kind(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise kind(f"{path}: cannot be understood ({type(error).__name__}: {' '.join(str(error).split())})") from None
+
+
+def read_text(path: Path) -> str:
+    """A file's text, UTF-8.
+
+    Raises:
+        RecordError: it is no file, or longer than any of ours.
+    """
+    with reading(path), path.open("rb") as file:
+        content = file.read(_MOST + 1)
+        if len(content) > _MOST:
+            raise RecordError(f"holds more than {_MOST:,} bytes")
+        return content.decode("utf-8")
+
+
+def read_json(path: Path, kind: type[ThriftyError] = RecordError) -> Any:
+    """What a JSON file holds, without NaN, infinities or a key given twice.
+
+    Raises:
+        kind: names the file and what is wrong with it.
+    """
+    with reading(path, kind):
+        return json.loads(read_text(path), parse_constant=_refuse_constant, object_pairs_hook=_object)
+
+
+def _refuse_constant(name: str) -> None:
+    raise RecordError(f"holds {name}; numbers must be finite")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise RecordError(f"holds the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from thriftylib.errors import DiedError, ThriftyError
+from thriftylib.escaping import for_terminal, tell
 
 if TYPE_CHECKING:
     from thriftylib.evidence.claims_files import Loaded
@@ -88,7 +89,7 @@ PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: b
 
 def say(line: str) -> None:
     """A line for the person on standard error, where it does not mix with data."""
-    typer.echo(line, err=True)
+    tell(line)
 
 
 @contextmanager
@@ -106,10 +107,15 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
+def put(text: object = "") -> None:
+    """A line, or lines, on standard output."""
+    typer.echo(for_terminal(text))
+
+
 def print_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> None:
     """A table of rows with the same keys, numbers to the right; None is an empty cell."""
     if title is not None:
-        typer.secho(title, bold=True)
+        typer.secho(for_terminal(title), bold=True)
     if rows:
         print_table(list(rows[0]), [list(row.values()) for row in rows])
 
@@ -117,7 +123,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> N
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A table with numbers to the right; None is an empty cell."""
     numeric = [all(isinstance(value, int | float | None) for value in column) for column in zip(*rows, strict=True)]
-    cells = [list(columns), *([_text(value) for value in row] for row in rows)]
+    cells = [[for_terminal(_text(value), lines=False) for value in row] for row in (columns, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for number, row in enumerate(cells):
         aligned = zip(row, widths, numeric, strict=True)

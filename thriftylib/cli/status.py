@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thriftylib.cli.app import Json, Results, print_json, print_table, readable
+from thriftylib.cli.app import Json, Results, print_json, print_table, put, readable
 from thriftylib.errors import ThriftyError
 from thriftylib.paths import claims_dir, results_dir
 
@@ -47,9 +47,9 @@ def status(
         changes = list(dict.fromkeys(row["reading_changed"] for row in rows if row["n"] and row["reading_changed"]))
         print_table(SHOWN, [[_cell(row, column, changes) for column in SHOWN] for row in rows])
         counted = Counter(row["verdict"] for row in rows)
-        typer.echo("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
+        put("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
         for number, text in enumerate(changes, 1):
-            typer.echo(f"\n{'*' * number} {text}")
+            put(f"\n{'*' * number} {text}")
 
 
 def _cell(row: dict[str, Any], column: str, changes: list[str]) -> Any:

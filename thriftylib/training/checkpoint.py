@@ -56,7 +56,8 @@ def load_checkpoint(path: Path, run_id: str) -> tuple[dict[str, Tensor], dict[st
         metadata, length = _metadata(content)
         if metadata.get("format") != FORMAT:
             raise CheckpointError(
-                f"{path}: is not a checkpoint of this version ({FORMAT!r}); go on with the version that wrote it, {ANEW}"
+                f"{path}: is not a checkpoint of this version ({FORMAT!r}); "
+                f"go on with the version that wrote it, {ANEW}"
             )
         found = _SUM.search(content, 8, 8 + length)
         start, end = found.span(1) if found else (0, 0)
