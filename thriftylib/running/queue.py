@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from thriftylib.errors import ThriftyError
+from thriftylib.errors import DiedError, ThriftyError
 from thriftylib.escaping import tell
 from thriftylib.evidence.records import load_records
 from thriftylib.paths import results_dir, weights_dir
@@ -47,7 +47,8 @@ class Queue:
         self.running.remove(run)
         if why is not None:
             self.left_out[run] = why
-            tell(f"run {run.id} is left out: {why}")
+            then = "; the same command goes on from its checkpoint" if isinstance(why, DiedError) else ""
+            tell(f"run {run.id} is left out: {why}{then}", lines=False)
 
 
 def parents_first(runs: Iterable[Run]) -> list[Run]:
