@@ -1,14 +1,18 @@
 """Checkpoints: whatever was changed in one is found, nothing is trained on it, and nothing is lost."""
 
+import os
 import random
 
 import pytest
 from safetensors.torch import load_file, save_file
 from stepping import trainer_of
 
-from thriftylib.errors import CheckpointError
+from thriftylib import paths
+from thriftylib.errors import CheckpointError, ThriftyError
+from thriftylib.training import engine
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint, saved_values
 from thriftylib.training.engine import train
+from thriftylib.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -85,3 +89,74 @@ def test_the_sum_may_stand_in_the_values_too(make_run, tmp_path):
     values["series"] = {'"sha256":"' + "0" * 64 + '"': []}
     save_checkpoint(tmp_path / "c", run.id, tensors, values)
     assert load_checkpoint(tmp_path / "c", run.id)[1]["series"] == values["series"]
+
+
+class Full:
+    """Refuses to write checkpoints as long as ``full``."""
+
+    def __init__(self, monkeypatch):
+        self.full, self.tried = True, 0
+        self.real = engine.save_checkpoint
+        monkeypatch.setattr(engine, "save_checkpoint", self)
+
+    def __call__(self, *arguments):
+        self.tried += 1
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.real(*arguments)
+
+
+def test_a_checkpoint_that_fails_ends_no_training_and_the_next_is_tried(make_run, tmp_path, monkeypatch, capsys):
+    run, disk = make_run(epochs=1), Full(monkeypatch)
+    places = {"results": tmp_path, "checkpoints": tmp_path / "c", "threads": 1, "checkpoint_every": 0.0}
+    stopped = train(run, budget=0.0, **places)
+    assert stopped.stopped == "budget"
+    said = capsys.readouterr().err
+    assert "its checkpoint could not be written (No space left on device)" in said
+    assert "or starts anew where there is none" in said
+    assert train(run, **places).record
+    assert disk.tried == 1 + 4
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["results", "weights", "checkpoints"])
+@pytest.mark.parametrize("how", ["a file", "a folder", "a long name", "full"])
+def test_what_cannot_be_written_is_found_before_the_first_step(make_run, tmp_path, monkeypatch, place, how):
+    run = make_run(epochs=1)
+    places = {name: tmp_path / name for name in ("results", "weights", "checkpoints")}
+    if how == "a file":
+        places[place].write_text("")
+    if how == "a long name":
+        places[place] /= "x" * 300
+    if how == "a folder":
+        end = f"runs/{run.id}.json" if place == "results" else f"{run.id}.safetensors"
+        (places[place] / end).mkdir(parents=True)
+    if how == "full":
+        real = paths._temporary
+        monkeypatch.setattr(
+            paths,
+            "_temporary",
+            lambda path: (
+                (os.open("/dev/full", os.O_WRONLY), real(path)[1])
+                if places[place] in path.parents and "locks" not in path.parts
+                else real(path)
+            ),
+        )
+    monkeypatch.setattr(Trainer, "step", None)
+    with pytest.raises(ThriftyError) as caught:
+        train(run, threads=1, progress=False, **places)
+    assert str(places[place]) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_killed_writes_left_is_cleared(make_run, tmp_path):
+    run = make_run(epochs=1)
+    folders = tmp_path / "runs", tmp_path / "w", tmp_path / "c"
+    for folder, end in zip(folders, ("json", "safetensors", "safetensors"), strict=True):
+        folder.mkdir()
+        (folder / f".{run.id}.{end}.abcd1234").write_bytes(b"cut")
+    (tmp_path / "w" / ".mine").write_text("")
+    train(run, results=tmp_path, weights=tmp_path / "w", checkpoints=tmp_path / "c", threads=1, progress=False)
+    assert sorted(path.name for folder in folders for path in folder.iterdir()) == sorted(
+        [f"{run.id}.json", f"{run.id}.safetensors", ".mine"]
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
 import tempfile
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from thriftylib.errors import RecordError, ThriftyError
+from thriftylib.errors import OutputError, RecordError, ThriftyError
 
 _MOST = 2**27
 """Bytes of a text file that is read: no record of years of training has as many."""
@@ -112,10 +114,38 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def check_writable(path: Path, size: int = 0) -> None:
+    """Make sure, before any work, that a file of so many bytes can be written; removes what killed writes of it left.
+
+    Raises:
+        OutputError: it cannot; names the place and why.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        for left in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+            left.unlink()
+        handle, temporary = _temporary(path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                for _ in range(size // 2**20 + 1):
+                    file.write(bytes(min(size, 2**20)))
+        finally:
+            Path(temporary).unlink()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path}: cannot be written ({why}); give another folder") from None
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` always holds either the old or the new whole file, even if power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = _temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -11,6 +11,7 @@ bit-identical to an uninterrupted one.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,10 @@ from typing import Literal
 import torch
 
 from thriftylib.datasets.load import load
-from thriftylib.errors import CheckpointError
+from thriftylib.errors import CheckpointError, SpecError
+from thriftylib.escaping import tell
 from thriftylib.evidence.records import Record, Session, load_record, record_path, save_record
-from thriftylib.paths import results_dir, weights_dir
+from thriftylib.paths import check_writable, results_dir, weights_dir
 from thriftylib.spec import Run
 from thriftylib.training import fast_path
 from thriftylib.training.checkpoint import ANEW, checkpoint_path, load_checkpoint, save_checkpoint, set_aside
@@ -84,6 +86,7 @@ def train(
         BusyError: another process trains the run in the same folder.
         CheckpointError: the checkpoint is another run's, unreadable, or of another precision.
         SpecError: the network costs something else than its closed form says.
+        OutputError: nothing can be written in one of the folders; before the first step.
         ThriftyError: the data, the device or the parent's weights cannot be used.
     """
     deadline = None if budget is None else time.monotonic() + budget
@@ -128,11 +131,25 @@ def train(
         def sessions() -> list[Session]:
             return [*earlier, session.model_copy(update={"seconds": trainer.seconds - resumed_at})]
 
-        def save() -> float:
+        def save() -> str:
+            """Write a checkpoint; returns why that failed, which ends no training, or nothing."""
             tensors, values = trainer.state()
             values |= {"sessions": [each.model_dump(mode="json") for each in sessions()], "saved": time.time()}
-            save_checkpoint(path, run.id, tensors, values)
-            return time.monotonic()
+            try:
+                save_checkpoint(path, run.id, tensors, values)
+            except (OSError, TypeError, ValueError, RuntimeError) as error:
+                return getattr(error, "strerror", None) or " ".join(str(error).split())
+            return ""
+
+        # What cannot be written is found now, and not after the last epoch.
+        tensors, values = trainer.state()
+        size = 2 * sum(x.numel() * x.element_size() for x in tensors.values())
+        try:
+            json.dumps(values)
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"run {run.id}: its method's state is no JSON ({error})") from None
+        for place in filter(None, (path, weights and weights / f"{run.id}.safetensors", record_path(results, run.id))):
+            check_writable(place, size + 2**16)
 
         # All epochs, step by step; each epoch ends with an evaluation.
         with Progress(run, trainer.steps * run.epochs, trainer.position, shown=progress) as shown:
@@ -148,15 +165,20 @@ def train(
                 trace.beat()
                 now = time.monotonic()
                 stopped = "signal" if signals else "budget" if deadline and now >= deadline else None
+                fault = ""
                 if path and not trainer.finished and (stopped or now - saved >= checkpoint_every):
-                    saved = save()
+                    if fault := save():
+                        shown.say(f"its checkpoint could not be written ({fault}): {path}")
+                    saved = time.monotonic()
                 if stopped and not trainer.finished:
                     then = "the same command goes on from its checkpoint" if path else "it starts anew: no checkpoints"
+                    if fault:
+                        then = "the same command goes on from its last checkpoint, or starts anew where there is none"
                     shown.say(f"stopped by {stopped} in epoch {trainer.epoch + 1}/{run.epochs}; {then}")
-                    trace.lost = path is None
+                    trace.lost = path is None or bool(fault)
                     return Trained(None, stopped)
-        if path:
-            save()  # should the method fail at its end, the training is not lost
+        if path and (fault := save()):  # should the method fail at its end, the training is not lost
+            tell(f"run {run.id}: its checkpoint could not be written ({fault}): {path}")
 
         # What is kept: the network as its method finishes it, its weights, its accuracy, its measured numbers.
         began = time.monotonic()
