@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thriftylib.errors import RecordError
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.quantities import TEST_ACCURACY
@@ -51,6 +52,7 @@ def collect(
         Columns experiment, preset, recipe, claim, run, seed, the configurations' labels, parameters, macs,
         ptflops_macs, best_accuracy and final_accuracy (percent), epochs, seconds, device, claimed and claim_error
         (percent), and status: complete, diverged or missing. What a method measured is among the labels, by its name.
+        ``attrs`` say what stopped a training call (``stopped``), how many runs are ``left``, and which ``failed``.
 
     Raises:
         ThriftyError: a name or value that cannot be; data, device or a record that cannot be used.
@@ -61,15 +63,16 @@ def collect(
     papers = {configuration.run.id for each, configuration in grid if each == "paper"}
     grid = [(each, one) for each, one in grid if each == "paper" or one.run.id not in papers]
     found: dict[str, dict[int, Record | None]] = {}
+    done = None
     if preset == "recorded":
-        for record in load_records(Path(results) if results else results_dir()):
+        for record in load_records(given_folder(results) if results else results_dir()):
             found.setdefault(record.run.configuration, {})[record.run.seed] = record
     else:
         runs = {seed: [each.run.with_seed(seed) for _, each in grid] for seed in parse_seeds(seeds)}
         done = train_missing(
             [run for seeded in runs.values() for run in seeded],
             OutputFolders.below(results),
-            data=Path(data) if data else None,
+            data=Path(data).expanduser() if data else None,
             device=device,
             budget=parse_budget(budget),
             progress=progress,
@@ -91,7 +94,22 @@ def collect(
     ]  # a column before any run is recorded
     keys = dict.fromkeys((*(key for row in rows for key in row), *measured))
     labels = [key for key in keys if key not in (*FIRST, *LAST)]
-    return pandas.DataFrame(rows, columns=[*FIRST, *labels, *LAST]).astype(dict.fromkeys((*NUMBERS, *measured), float))
+    table = pandas.DataFrame(rows, columns=[*FIRST, *labels, *LAST]).astype(dict.fromkeys((*NUMBERS, *measured), float))
+    if done and done.stopped:
+        table.attrs |= {"stopped": done.stopped, "failed": [run.id for run in done.failed], "left": len(done.missing)}
+    return table
+
+
+def given_folder(results: str | Path) -> Path:
+    """A folder of records that is to be read.
+
+    Raises:
+        RecordError: there is none.
+    """
+    folder = Path(results).expanduser()
+    if not folder.is_dir():
+        raise RecordError(f"results = {str(results)!r}: is no folder; empty: the committed records")
+    return folder
 
 
 FIRST = ("experiment", "preset", "recipe", "claim", "run", "seed")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -18,8 +20,8 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Self
 
-from thriftylib.errors import DiedError, ThriftyError, debugging
-from thriftylib.training.signals import STOPPING, collect_signals, start_ignoring_interrupts
+from thriftylib.errors import DiedError, StoppedError, ThriftyError, debugging
+from thriftylib.training.signals import STOPPING, collect_signals, collecting, start_ignoring_interrupts
 
 POLL = 0.2
 """Seconds between two looks for a signal."""
@@ -112,3 +114,35 @@ def attempt(work: Callable[..., Any], *arguments: Any) -> Any:
         if debugging():
             traceback.print_exc()
         return DiedError(f"it ended by {type(error).__name__}: {' '.join(str(error).split())}; --debug shows where")
+
+
+def stop_with_parent() -> None:
+    """In a Jupyter kernel: end with the process that started it, however that ends, but after a checkpoint.
+
+    ipykernel looks for its parent too and would end at once, in the middle of a step.
+    """
+    poller, parent = sys.modules.get("ipykernel.parentpoller"), os.getppid()
+    if poller is None or isinstance(poller.os, _Orphanage) or "JPY_PARENT_PID" not in os.environ:
+        return
+    poller.os = _Orphanage(parent)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL)
+        if collecting():
+            os.kill(os.getpid(), signal.SIGTERM)
+        while collecting():
+            time.sleep(POLL)
+        os._exit(StoppedError.exit_code)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class _Orphanage:
+    """What the module ``os`` is for ipykernel's own look at its parent: always there."""
+
+    def __init__(self, parent: int) -> None:
+        self.getppid = lambda: parent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
