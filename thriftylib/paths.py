@@ -54,13 +54,26 @@ def local_dir() -> Path:
 def data_root(explicit: str | os.PathLike[str] | None = None) -> Path:
     """The folder of the data sets: ``explicit``, else ``THRIFTY_DATA``, else the per-user cache folder."""
     chosen = explicit or os.environ.get("THRIFTY_DATA")
-    return Path(chosen).expanduser() if chosen else cache_dir()
+    return user_path(chosen) if chosen else cache_dir()
 
 
 def cache_dir() -> Path:
     """The user's cache folder of this package: data sets, compiled code."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "thriftylib"
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "thriftylib"
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path as a user gives it: ``~`` is the home folder.
+
+    Raises:
+        ThriftyError: there is no such home folder.
+    """
+    if "\0" in str(text):
+        raise ThriftyError(f"{text}: no path has a null character")
+    try:
+        return Path(text).expanduser()
+    except (RuntimeError, KeyError):
+        raise ThriftyError(f"{text}: there is no such home folder; give a whole path") from None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 
 from thriftylib.cli.app import STOPPED, Budget, DataFolder, Device, parse_pairs, say
 from thriftylib.errors import ThriftyError
-from thriftylib.paths import local_dir
+from thriftylib.paths import local_dir, user_path
 
 
 def run(
@@ -20,12 +20,18 @@ def run(
     device: Device = "auto",
     budget: Budget = None,
     data: DataFolder = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of the records; else the notebook's own choice.")] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(parser=user_path, metavar="PATH", help="Folder of the records; else the notebook's own choice."),
+    ] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Of the notebook; repeatable.")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--out", help="Folder of executed notebooks; else local/notebooks.")
+        Path | None,
+        typer.Option(
+            "--out", parser=user_path, metavar="PATH", help="Folder of executed notebooks; else local/notebooks."
+        ),
     ] = None,
 ) -> None:
     """Execute notebooks through papermill: one per GPU at the same time, else one by one; a failure stops no other.
@@ -52,7 +58,7 @@ def run(
     if twice := sorted(given.keys() & pairs.keys() - {"preset"}):
         raise ThriftyError(f"{twice[0]} is given twice, as --{twice[0]} and by -p")
     given |= pairs
-    given |= {key: str(Path(given[key]).expanduser().resolve()) for key in FOLDERS if given.get(key)}
+    given |= {key: str(user_path(given[key]).absolute()) for key in FOLDERS if given.get(key)}
     chosen = choose(names or [])
     parameters = {path.stem: check_parameters(path, given) for path in chosen}  # all, before the first starts
     codes = set()

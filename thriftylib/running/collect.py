@@ -12,7 +12,7 @@ from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record, load_records
 from thriftylib.experiments.base import Configuration, Experiment, Where, experiment, select
-from thriftylib.paths import claims_dir, results_dir
+from thriftylib.paths import claims_dir, results_dir, user_path
 from thriftylib.running.execute import train_missing
 from thriftylib.running.folders import OutputFolders, parse_budget
 from thriftylib.spec import parse_seeds
@@ -72,7 +72,7 @@ def collect(
         done = train_missing(
             [run for seeded in runs.values() for run in seeded],
             OutputFolders.below(results),
-            data=Path(data).expanduser() if data else None,
+            data=user_path(data) if data else None,
             device=device,
             budget=parse_budget(budget),
             progress=progress,
@@ -106,7 +106,7 @@ def given_folder(results: str | Path) -> Path:
     Raises:
         RecordError: there is none.
     """
-    folder = Path(results).expanduser()
+    folder = user_path(results)
     if not folder.is_dir():
         raise RecordError(f"results = {str(results)!r}: is no folder; empty: the committed records")
     return folder

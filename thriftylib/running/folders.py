@@ -9,7 +9,7 @@ from pathlib import Path
 
 from thriftylib.errors import SpecError
 from thriftylib.evidence.records import Record, load_records
-from thriftylib.paths import local_dir, results_dir
+from thriftylib.paths import local_dir, results_dir, user_path
 from thriftylib.spec import Run
 
 
@@ -24,7 +24,7 @@ class OutputFolders:
     @classmethod
     def below(cls, out: str | Path | None) -> OutputFolders:
         """Everything below ``out``, or in the checkout's ``local`` folder where none is given."""
-        folder = Path(out).expanduser() if out else local_dir()
+        folder = user_path(out) if out else local_dir()
         return cls(folder if out else folder / "results", folder / "weights", folder / "checkpoints")
 
     def checkpoint(self, run: Run) -> Path:

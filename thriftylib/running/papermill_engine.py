@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jupyter_client.manager import AsyncKernelManager
@@ -22,6 +22,7 @@ from thriftylib.escaping import tell
 from thriftylib.training.signals import collect_signals
 
 _POLL = 0.1  # seconds between two looks for a signal
+_LONG = 60.0  # seconds that a step and its checkpoint may take
 
 
 class Engine(NBClientEngine):
@@ -81,15 +82,17 @@ def _error(notebook: Any) -> tuple[str, str]:
 
 @contextmanager
 def _passing_on(received: list[int], kernels: list[AsyncKernelManager]) -> Iterator[None]:
-    """Interrupt the kernel once when a signal has come."""
+    """Interrupt the kernel when a signal has come; once more where nothing follows for long."""
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(_POLL):
+        wait = _POLL
+        while not over.wait(wait):
             pid = getattr(kernels[0].provisioner, "pid", None) if kernels else None
             if received and pid:
-                os.kill(pid, signal.SIGINT)
-                return
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT)
+                wait = _LONG
 
     threading.Thread(target=watch, daemon=True).start()
     try:

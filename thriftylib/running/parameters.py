@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from thriftylib.errors import ThriftyError
 from thriftylib.options import suggest
+from thriftylib.paths import user_path
 
 _LINE = re.compile(r"(\w+): (\w+) = (.+?)  # (.*)")
 FOLDERS = ("data", "results")
@@ -63,7 +63,7 @@ def check(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str,
             raise ThriftyError(f"{name} = {value!r}: {expected}") from None
         if choices and value not in choices:
             raise ThriftyError(f"{name} = {value!r}" + suggest(value, choices))
-        checked[name] = str(Path(value).expanduser()) if name in FOLDERS and value else value
+        checked[name] = str(user_path(value)) if name in FOLDERS and value else value
     return checked
 
 
