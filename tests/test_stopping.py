@@ -15,7 +15,7 @@ import pytest
 from thriftylib.errors import ThriftyError
 from thriftylib.paths import project_root
 from thriftylib.running import parameters
-from thriftylib.running.notebooks import check_parameters, notebooks
+from thriftylib.running.notebooks import check_parameters, choose, notebooks
 from thriftylib.running.report import PARAMETERS
 
 CELLS = (
@@ -159,3 +159,15 @@ def test_run_ends_with_3_where_the_budget_ends_inside(tmp_path):
     assert "thriftynet-size: stopped early; the same command goes on" in done.stderr
     assert "done in" not in done.stderr
     assert checkpoints(tmp_path)
+
+
+def test_one_scratch_notebook_does_not_block_the_others(tmp_path, monkeypatch, capsys):
+    (tmp_path / "notebooks").mkdir()
+    path = notebooks()["thriftynet-size"]
+    (tmp_path / "notebooks" / path.name).write_bytes(path.read_bytes())
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "notebooks" / "Untitled.ipynb")
+    (tmp_path / "notebooks" / "Cut.ipynb").write_text("{")
+    monkeypatch.setattr("thriftylib.running.notebooks.project_root", lambda: tmp_path)
+    assert [each.name for each in choose([])] == [path.name]
+    assert capsys.readouterr().err.count("is left out: it has no cell of our parameters") == 2
+    assert [each.name for each in choose(["thriftynet-size-cifar10"])] == [path.name]

@@ -31,6 +31,7 @@ def status(
     from thriftylib.evidence.tables import claim_row
     from thriftylib.evidence.verdicts import judge_all
     from thriftylib.options import suggest
+    from thriftylib.running.folders import given_folder
 
     if verdict is not None and verdict not in STATUSES:
         raise ThriftyError(f"unknown verdict {verdict!r}" + suggest(verdict, STATUSES))
@@ -38,7 +39,9 @@ def status(
         papers = {claim.paper for claim in claims.values()}
         if paper is not None and paper not in papers:
             raise ThriftyError(f"unknown paper {paper!r}" + suggest(paper, papers))
-        judged = judge_all(claims, load_records(results or results_dir()), load_counts(results_dir()))
+        judged = judge_all(
+            claims, load_records(given_folder(results) if results else results_dir()), load_counts(results_dir())
+        )
         rows = [claim_row(claims[key], found) for key, found in judged.items() if verdict in (None, found.status)]
         rows = [row for row in rows if paper in (None, row["paper"])]
         if as_json:

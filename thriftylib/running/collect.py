@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thriftylib.errors import RecordError
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.quantities import TEST_ACCURACY
@@ -14,7 +13,7 @@ from thriftylib.evidence.records import Record, load_records
 from thriftylib.experiments.base import Configuration, Experiment, Where, experiment, select
 from thriftylib.paths import claims_dir, results_dir, user_path
 from thriftylib.running.execute import train_missing
-from thriftylib.running.folders import OutputFolders, parse_budget
+from thriftylib.running.folders import OutputFolders, given_folder, parse_budget
 from thriftylib.spec import parse_seeds
 
 if TYPE_CHECKING:
@@ -98,18 +97,6 @@ def collect(
     if done and done.stopped:
         table.attrs |= {"stopped": done.stopped, "failed": [run.id for run in done.failed], "left": len(done.missing)}
     return table
-
-
-def given_folder(results: str | Path) -> Path:
-    """A folder of records that is to be read.
-
-    Raises:
-        RecordError: there is none.
-    """
-    folder = user_path(results)
-    if not folder.is_dir():
-        raise RecordError(f"results = {str(results)!r}: is no folder; empty: the committed records")
-    return folder
 
 
 FIRST = ("experiment", "preset", "recipe", "claim", "run", "seed")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thriftylib.errors import DiedError, RecordError, StoppedError, ThriftyError
+from thriftylib.escaping import tell
 from thriftylib.experiments.base import EXPERIMENTS
 from thriftylib.options import suggest
 from thriftylib.paths import check_writable, project_root, read_json, reading
@@ -56,15 +57,29 @@ def _cells(path: Path) -> list[dict[str, Any]]:
         return [{"metadata": {}, "source": "", **cell} for cell in read_json(path)["cells"]]
 
 
+def _parameters(path: Path) -> str:
+    """The cell of a notebook's parameters; empty: it has none, or cannot be read."""
+    with suppress(RecordError):
+        cells = (cell for cell in _cells(path) if "parameters" in cell["metadata"].get("tags", ()))
+        return next(("".join(cell["source"]) for cell in cells), "")
+    return ""
+
+
 def choose(names: Sequence[str]) -> list[Path]:
-    """The notebooks of these names, or those that show these experiments; no name: all.
+    """The notebooks of these names, or those that show these experiments; no name: all that have our parameters.
 
     Raises:
         ThriftyError: neither a notebook nor an experiment, or an experiment that no notebook shows.
     """
     known = notebooks()
     chosen: dict[str, Path] = {}
-    for name in names or known:
+    if not names:
+        for name, path in known.items():
+            if "preset: " in _parameters(path):
+                chosen[name] = path
+            else:
+                tell(f"{path} is left out: it has no cell of our parameters", lines=False)
+    for name in names:
         stem = Path(name).stem if name.endswith(".ipynb") else name
         found = [stem] if stem in known else showing(name) if name in EXPERIMENTS else None
         if found is None:
@@ -81,8 +96,7 @@ def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ThriftyError: the notebook has no such parameter, it is of another type, or has not this value.
     """
-    cells = [cell for cell in _cells(path) if "parameters" in cell["metadata"].get("tags", ())]
-    known = parameters.parse("".join(cells[0]["source"]) if cells else "")
+    known = parameters.parse(_parameters(path))
     if unknown := next((name for name in given if name not in known), None):
         raise ThriftyError(f"notebook {path.stem} has no parameter {unknown!r}" + suggest(unknown, known))
     with reading(path, ThriftyError):

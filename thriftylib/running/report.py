@@ -16,9 +16,9 @@ from thriftylib.experiments.base import PRESETS, experiment
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
 from thriftylib.running import parameters
-from thriftylib.running.collect import collect, given_folder
+from thriftylib.running.collect import collect
 from thriftylib.running.estimates import Conditions, Estimator
-from thriftylib.running.folders import OutputFolders, known_records, parse_budget
+from thriftylib.running.folders import OutputFolders, given_folder, known_records, parse_budget
 from thriftylib.running.processes import stop_with_parent
 from thriftylib.running.roads import roads
 

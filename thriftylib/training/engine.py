@@ -27,7 +27,7 @@ from thriftylib.paths import check_writable, results_dir, weights_dir
 from thriftylib.spec import Run
 from thriftylib.training import fast_path
 from thriftylib.training.checkpoint import ANEW, checkpoint_path, load_checkpoint, save_checkpoint, set_aside
-from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
+from thriftylib.training.device import check_memory, choose_device, choose_precision, keep_freed_memory
 from thriftylib.training.finishing import find_parent, keep, make_record, save_weights
 from thriftylib.training.hooks import as_network, as_numbers
 from thriftylib.training.progress import Progress
@@ -104,6 +104,7 @@ def train(
         folders = [(results, weights or results / "weights"), (results_dir(), weights_dir())]
         parent = find_parent(run, folders) if run.parent else None
         if run.recipe is None:
+            check_writable(record_path(results, run.id))
             began = time.monotonic()
             method, network = build(run, parent)
             network = network.to(where, memory_format=torch.channels_last).eval()
@@ -113,6 +114,9 @@ def train(
             save_record(record, results)
             return Trained(record, "signal" if signals else None)
 
+        if not run.method:  # a method may train another network
+            least = run.recipe.batch_size * run.cost.activation_bytes() / 8  # in bf16, and some computed anew
+            check_memory(where, least + 3 * run.cost.weight_bytes())
         # The network, prepared by its method, at its first step or where a checkpoint left it.
         trainer = Trainer(run, dataset, where, session.precision, parent)
         path = checkpoint_path(checkpoints, run.id) if checkpoints else None
