@@ -80,7 +80,7 @@ def _check_sizes(name: str, value: Any) -> None:
             _check_sizes(name, each)
 
 
-class _Options(Strict):
+class Options(Strict):
     """Options, of sizes that can be meant."""
 
     @model_validator(mode="before")
@@ -91,7 +91,7 @@ class _Options(Strict):
         return data
 
 
-class NetworkOptions(_Options):
+class NetworkOptions(Options):
     """The options of one kind of network; subclass with ``class X(NetworkOptions, network="name")`` to register it."""
 
     network: ClassVar[str]
@@ -122,7 +122,7 @@ class NetworkOptions(_Options):
         raise NotImplementedError
 
 
-class MethodOptions(_Options):
+class MethodOptions(Options):
     """How a paper changes training; subclass with ``class X(MethodOptions, method="name")`` to register it."""
 
     method: ClassVar[str]

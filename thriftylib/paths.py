@@ -109,7 +109,7 @@ def read_json(path: Path, kind: type[ThriftyError] = RecordError) -> Any:
     """What a JSON file holds, without NaN, infinities or a key given twice.
 
     Raises:
-        kind: names the file and what is wrong with it.
+        ThriftyError: of this ``kind``; names the file and what is wrong with it.
     """
     with reading(path, kind):
         return json.loads(read_text(path), parse_constant=_refuse_constant, object_pairs_hook=_object)

@@ -75,7 +75,7 @@ def choose(names: Sequence[str]) -> list[Path]:
     chosen: dict[str, Path] = {}
     if not names:
         for name, path in known.items():
-            if "preset: " in _parameters(path):
+            if "preset" in parameters.parse(_parameters(path)):
                 chosen[name] = path
             else:
                 tell(f"{path} is left out: it has no cell of our parameters", lines=False)

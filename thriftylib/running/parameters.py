@@ -13,7 +13,7 @@ from thriftylib.errors import ThriftyError
 from thriftylib.options import suggest
 from thriftylib.paths import user_path
 
-_LINE = re.compile(r"(\w+): (\w+) = (.+?)  # (.*)")
+_LINE = re.compile(r"^(\w+)(?:: \w+)? = (.+?)(?:  # (.*))?$", re.MULTILINE)
 FOLDERS = ("data", "results")
 
 
@@ -25,12 +25,12 @@ class Parameter(NamedTuple):
 
 
 def parse(source: str) -> dict[str, Parameter]:
-    """The parameters of a cell: a line each, ``name: type = default  # comment``.
+    """The parameters of a cell: a line each, ``name: type = default  # comment``; type and comment may be left out.
 
     A comment that begins "a | b | c" or "a, or b, c" lists the values there are; those of a device are known by torch.
     """
     found = {}
-    for name, _, default, comment in _LINE.findall(source):
+    for name, default, comment in _LINE.findall(source):
         value = ast.literal_eval(default)
         listed = re.fullmatch(r"([\w-]+), or ([\w-]+(?:, [\w-]+)*)", comment)
         words = [listed[1], *listed[2].split(", ")] if listed else comment.split(" | ")
@@ -69,7 +69,7 @@ def check(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str,
 
 def injected(cells: Sequence[str]) -> tuple[str, list[str]]:
     """The cell of the parameters among those that a kernel has executed, and the names that papermill set after it."""
-    at = next((place for place, cell in enumerate(cells) if cell.startswith("preset: ")), None)
+    at = next((place for place, cell in enumerate(cells) if re.match("preset\\b", cell)), None)
     if at is None:
         return "", []
     after = cells[at + 1] if len(cells) > at + 1 else ""

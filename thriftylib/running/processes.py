@@ -56,7 +56,7 @@ class Pool:
     def ended(self) -> list[tuple[Any, Any]]:
         """Wait a moment; keys and answers of those that have ended meanwhile.
 
-        The answer is "signal" where one was asked to stop before it could listen, a :class:`DiedError` where it sent
+        The answer is "signal" where one was asked to stop before it could listen, a :class:`~thriftylib.errors.DiedError` where it sent
         none, and the error where it raised one.
         """
         connection.wait([each.process.sentinel for each in self.running.values()], POLL)
@@ -105,7 +105,7 @@ def _stop_with_parent() -> None:
 
 
 def attempt(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``work`` returns; or its error, where that is none of ours a :class:`DiedError`."""
+    """What ``work`` returns; or its error, where that is none of ours a :class:`~thriftylib.errors.DiedError`."""
     try:
         return work(*arguments)
     except ThriftyError as error:
