@@ -56,8 +56,8 @@ class Pool:
     def ended(self) -> list[tuple[Any, Any]]:
         """Wait a moment; keys and answers of those that have ended meanwhile.
 
-        The answer is "signal" where one was asked to stop before it could listen, a :class:`~thriftylib.errors.DiedError` where it sent
-        none, and the error where it raised one.
+        The answer is "signal" where one was asked to stop before it could listen, the error where it raised one, and
+        a :class:`~thriftylib.errors.DiedError` where it sent nothing.
         """
         connection.wait([each.process.sentinel for each in self.running.values()], POLL)
         gone = [key for key, each in self.running.items() if not each.process.is_alive()]
