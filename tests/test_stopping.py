@@ -171,3 +171,32 @@ def test_one_scratch_notebook_does_not_block_the_others(tmp_path, monkeypatch, c
     assert [each.name for each in choose([])] == [path.name]
     assert capsys.readouterr().err.count("is left out: it has no cell of our parameters") == 2
     assert [each.name for each in choose(["thriftynet-size-cifar10"])] == [path.name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the processes in /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 3), (signal.SIGKILL, -9)])
+def test_a_run_that_is_killed_takes_its_kernels_with_it(tmp_path, number, code):
+    command = [sys.executable, "-m", "thriftylib.cli", "run", "thriftynet-size", "--preset", "smoke", "--device", "cpu"]
+    command += ["-p", "epochs=100000", "--results", tmp_path / "r", "--out", tmp_path / "n"]
+    process = subprocess.Popen(command, cwd=project_root(), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(tmp_path.glob("r/locks/*.json")))
+    started = below(process.pid)
+    assert len(started) >= 2  # a worker and its kernel
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]  # until the last of them has closed it
+    assert process.returncode == code, said
+    wait_for(lambda: not any(is_running(pid) for pid in started))
+    assert checkpoints(tmp_path)
+
+
+def below(pid):
+    """The processes that one has started, and theirs."""
+    children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [each for child in children for each in below(child)]
+
+
+def is_running(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
