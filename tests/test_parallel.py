@@ -206,7 +206,7 @@ def test_a_busy_run_is_left_out_and_the_following_ones_go_on(tmp_path, busy, cap
 
 
 def test_a_process_sends_that_its_run_cannot_be_trained_now(busy, monkeypatch, tmp_path):
-    monkeypatch.setattr(processes, "_stop_with_parent", lambda: None)
+    monkeypatch.setattr(processes, "follow_parent", lambda: None)
     run, wrong = run_of("SmallNet"), run_of("CL+FC")
     busy.add(run.id)
     folders = OutputFolders.below(tmp_path)
