@@ -182,3 +182,43 @@ def test_narrower_registers(anew, flags, monkeypatch):
 @pytest.mark.skipif(not os.path.exists("/proc/cpuinfo"), reason="Linux says there what a processor can")
 def test_the_processor_is_part_of_the_name():
     assert b"flags" in compiled._processor() or b"Features" in compiled._processor()
+
+
+def test_what_others_may_have_written_is_not_run(anew, short_source):
+    library("fused_block", torch.float64)
+    (kept,) = anew.iterdir()
+    assert not anew.stat().st_mode & 0o077
+    planted = kept.read_bytes()
+    for place, mode in ((anew, 0o777), (anew, 0o770), (kept, 0o666)):
+        place.chmod(mode)
+        before = kept.stat().st_ino, kept.stat().st_mtime_ns
+        compiled._find.cache_clear()
+        assert library("fused_block", torch.float64).fused_lanes() > 1
+        assert (kept.stat().st_ino, kept.stat().st_mtime_ns) != before
+        assert not kept.stat().st_mode & 0o022
+    assert kept.read_bytes() == planted
+
+
+def test_nothing_is_kept_in_a_folder_of_somebody_else(anew, short_source, tmp_path, monkeypatch):
+    library("fused_block", torch.float64)
+    (kept,) = anew.iterdir()
+    kept.write_bytes(b"not loaded")
+    compiled._find.cache_clear()
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    assert library("fused_block", torch.float64).fused_lanes() > 1
+    assert kept.read_bytes() == b"not loaded"
+    monkeypatch.undo()
+    elsewhere = tmp_path / "elsewhere"
+    anew.rename(elsewhere)
+    anew.symlink_to(elsewhere)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert compiled._own(anew) is None
+
+
+def test_a_compiler_with_odd_output(anew, tmp_path, monkeypatch):
+    odd = tmp_path / "odd"
+    odd.write_text("#!/bin/sh\nprintf '\\377\\376\\033[31m\\n' >&2; printf '\\377\\n'; exit 1\n")
+    odd.chmod(0o755)
+    monkeypatch.setenv("CC", str(odd))
+    assert library("fused_block", torch.float64) is None
+    assert "does not work" in missing("fused_block", torch.float64)

@@ -23,9 +23,11 @@ from thriftylib.method import Method
 from thriftylib.options import MethodOptions
 from thriftylib.training.augment import augment
 from thriftylib.training.checkpoint import load_checkpoint, save_checkpoint
+from thriftylib.training.device import choose_device
 from thriftylib.training.engine import train
 from thriftylib.training.evaluation import evaluate
 from thriftylib.training.progress import duration
+from thriftylib.training.signals import collect_signals
 from thriftylib.training.streams import stream, stream_seed
 from thriftylib.training.trainer import Trainer, make_optimizer
 
@@ -367,3 +369,42 @@ def test_progress_is_one_plain_line_per_epoch_off_a_terminal(make_run, tmp_path,
 
 def test_durations_read_well():
     assert [duration(seconds) for seconds in (4.4, 65, 7500)] == ["4s", "1m05s", "2h05m"]
+
+
+ODD_DEVICES = ("mps", "xpu", "meta", "cpu:7", "cuda:9999", "cuda:-1", "CPU", "", "cuda:1:2", "cu\nda", "a\0")
+
+
+@pytest.mark.parametrize("name", ODD_DEVICES)
+def test_a_device_that_cannot_be_is_one_line(name):
+    with pytest.raises(ThriftyError, match="device = ") as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_memory_that_will_not_do_is_found_before_the_first_step(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "step", None)
+    run = make_run(options={"width": 10_000_000})
+    with pytest.raises(ThriftyError, match="needs more than [0-9]+ GiB of memory, cpu has [0-9]+ GiB"):
+        train(run, results=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_every_signal_of_a_batch_system_stops_a_training_in_order(make_run, tmp_path, name):
+    """Sent twice, as some do."""
+    run, places = make_run(epochs=1), {"results": tmp_path, "checkpoints": tmp_path, "progress": False, "threads": 1}
+    with collect_signals() as received:
+        for _ in range(2):
+            os.kill(os.getpid(), getattr(signal, name))
+        assert received == [getattr(signal, name)] * 2
+        assert train(run, **places).stopped == "signal"
+    assert list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_hang_up_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with collect_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -202,3 +202,24 @@ def test_the_words_are_those_of_the_chosen_runs_alone(whole):
     few = whole.within(3 * 3600)
     ledger = whole.ledger.copy()
     assert [slot.words for slot in few] == [ledger.add(slot.pending.key) for slot in few]
+
+
+def test_twenty_seeds_take_no_more_than_twenty_times_one(committed, monkeypatch):
+    """Ids are hashed once for each run; what is worth something does not grow beyond the seeds that a claim can use."""
+    from thriftylib.running.plan import _Order
+    from thriftylib.spec import Run
+
+    counted = {"hashed": 0, "rated": 0}
+    canonical, rate = Run.canonical, _Order._rate
+    monkeypatch.setattr(Run, "canonical", lambda self: counted.update(hashed=counted["hashed"] + 1) or canonical(self))
+    monkeypatch.setattr(_Order, "_rate", lambda *all: counted.update(rated=counted["rated"] + 1) or rate(*all))
+    make(names=THRIFTYNETS, records=committed)  # grids are made once
+    found = []
+    for seeds in (5, 20):
+        counted.update(hashed=0, rated=0)
+        runs = len(make(names=THRIFTYNETS, seeds=range(seeds), records=committed).runs)
+        found.append((runs, counted["hashed"], counted["rated"]))
+    (few, hashed, rated), (many, hashed_many, rated_many) = found
+    assert many > 3 * few
+    assert hashed_many - hashed <= 2 * (many - few)
+    assert rated_many <= 2 * rated

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from thriftylib.errors import ThriftyError
+from thriftylib.errors import BuildError, ThriftyError
 from thriftylib.paths import project_root
 
 _TAIL = 40  # lines of the builder's output that an error shows
@@ -44,7 +44,7 @@ def build(output: Path | None = None, *, local: Path | None = None) -> Path:
         lines = _NOISE.sub("", done.stdout + done.stderr).splitlines()
         warnings = [line for line in lines if "WARNING" in line or "ERROR" in line]
         shown = "\n".join(warnings or lines[-_TAIL:]).replace(f"{root}/", "")
-        raise ThriftyError(f"the book was not built (exit code {done.returncode}):\n{shown}")
+        raise BuildError(f"the book was not built (exit code {done.returncode}):\n{shown}")
     return output / "_build" / "html"
 
 

@@ -1,11 +1,25 @@
 """Every mistake a user can make ends in one of these; the command line prints its one line and no traceback."""
 
+from __future__ import annotations
+
+import os
+
+DEBUG = "THRIFTY_DEBUG"
+"""The environment variable that ``--debug`` sets, for the processes that a command starts too."""
+
+
+def debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return bool(os.environ.get(DEBUG))
+
 
 class ThriftyError(Exception):
     """A mistake that the reader of the message can mend: one line that names what is wrong and what is right.
 
     Not a ``ValueError``: pydantic would catch that inside a validator and bury the line in its own report.
     """
+
+    exit_code = 2  # a user's mistake
 
 
 class SpecError(ThriftyError):
@@ -20,12 +34,26 @@ class RecordError(ThriftyError):
     """A record, claim or weight file that is corrupt, foreign or inconsistent: names the file and the fault."""
 
 
+class OutputError(ThriftyError):
+    """A place where nothing can be written: names it, and why."""
+
+
+class BuildError(ThriftyError):
+    """The book was not built; the message has the builder's lines."""
+
+    exit_code = 1
+
+
 class DiedError(ThriftyError):
     """A training's process that ended by itself, killed or broken: a failure, and no mistake in the call."""
+
+    exit_code = 1
 
 
 class RunError(ThriftyError):
     """A training that cannot go on, as its method has found; other runs are not concerned."""
+
+    exit_code = 1
 
 
 class BusyError(ThriftyError):
@@ -34,3 +62,9 @@ class BusyError(ThriftyError):
 
 class CheckpointError(ThriftyError):
     """A checkpoint that belongs to another run or cannot be read."""
+
+
+class StoppedError(ThriftyError):
+    """A training that stopped early, by its budget or a signal: the same command goes on."""
+
+    exit_code = 3

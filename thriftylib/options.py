@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from thriftylib.method import Method
     from thriftylib.spec import Run
 
+LARGEST, DEEPEST, LONGEST = 10**8, 10_000, 1_000
+"""Of any whole number in the options of a network or a method, of a number of layers, and of a list."""
+_DEPTHS = ("iterations", "depth", "units", "layers", "blocks")
 ImageShape = tuple[int, int, int]
 """(C, H, W) of one image."""
 
@@ -69,6 +72,29 @@ class Strict(BaseModel):
             raise SpecError(_one_line(cls, error)) from None
 
 
+def _check_sizes(name: str, value: Any) -> None:
+    """Refuse what cannot be meant before anything is computed from it."""
+    most = DEEPEST if name in _DEPTHS else LARGEST
+    if isinstance(value, int) and abs(value) > most:
+        raise SpecError(f"{name} = {str(value)[:20]}: must be at most {most:,}")
+    if isinstance(value, list | tuple):
+        if len(value) > LONGEST:
+            raise SpecError(f"{name}: has {len(value):,} values: must be at most {LONGEST:,}")
+        for each in value:
+            _check_sizes(name, each)
+
+
+class Options(Strict):
+    """Options, of sizes that can be meant."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, data: Any) -> Any:
+        for name, value in data.items() if isinstance(data, dict) else ():
+            _check_sizes(name, value)
+        return data
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
@@ -88,7 +114,7 @@ def _of_images(function: Callable) -> Callable:
     return checked
 
 
-class NetworkOptions(Strict):
+class NetworkOptions(Options):
     """The options of one kind of network; subclass with ``class X(NetworkOptions, network="name")`` to register it.
 
     What a subclass has of ``resolve``, ``cost`` and ``build`` raises a SpecError for images or classes that cannot be.
@@ -124,7 +150,7 @@ class NetworkOptions(Strict):
         raise NotImplementedError
 
 
-class MethodOptions(Strict):
+class MethodOptions(Options):
     """How a paper changes training; subclass with ``class X(MethodOptions, method="name")`` to register it."""
 
     method: ClassVar[str]

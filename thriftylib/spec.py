@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationInfo, model_validator
@@ -130,6 +132,7 @@ class Data(Strict):
 
 
 SEEDS = 2**32  # of a random number generator
+_MOST_SEEDS = 1000  # of one call
 NO_NETWORK = "none"
 """The network of runs that measure a data set alone."""
 
@@ -199,12 +202,12 @@ class Run(Strict):
         """The JSON text whose hash is the id: sorted keys, no spaces, shortest exact floats."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The first 12 hexadecimal digits of the canonical JSON's SHA-256: the same on every machine."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
 
-    @property
+    @cached_property
     def configuration(self) -> str:
         """The id that all seeds of this run share."""
         return self.model_copy(update={"seed": 0}).id
@@ -237,10 +240,19 @@ class Run(Strict):
         """The same run from another seed."""
         if not 0 <= seed < SEEDS:
             raise SpecError(f"Run.seed = {seed}: must be from 0 to {SEEDS - 1}")
-        return self.model_copy(update={"seed": seed})  # all else is checked already
+        other = self.model_copy(update={"seed": seed})  # all else is checked already
+        other.__dict__["configuration"] = self.configuration
+        return other
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """pydantic's, without the ids that this run has computed: the copy's are others."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("id", "configuration"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     def __hash__(self) -> int:
-        return hash(self.canonical())
+        return hash(self.id)
 
 
 def _named(kind: type[NetworkOptions] | type[MethodOptions], value: Any, info: DatasetInfo | None = None) -> Named:
@@ -260,9 +272,11 @@ def parse_seeds(text: str | int) -> list[int]:
     """
     seeds: list[int] = []
     for part in str(text).split(","):
-        if not (match := re.fullmatch(r"\s*([0-9]+)(?:-([0-9]+))?\s*", part)):
+        if not (match := re.fullmatch(r"\s*([0-9]{1,10})(?:-([0-9]{1,10}))?\s*", part)):
             raise SpecError(f"seeds = {text!r}: must be numbers and ranges such as '0', '0,3' or '0-4'")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last >= SEEDS or len(seeds) + last - first >= _MOST_SEEDS:
+            raise SpecError(f"seeds = {text!r}: must be at most {_MOST_SEEDS}, each below {SEEDS}")
         seeds += range(first, last + 1) or [-1]
     if len(set(seeds)) != len(seeds) or -1 in seeds:
         raise SpecError(f"seeds = {text!r}: names a seed twice, or an empty range; must be such as '0', '0,3' or '0-4'")

@@ -26,6 +26,7 @@ from thriftylib.bench.ways import Way, bench_run, random_images
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.papers.ebcle import shaped
 from thriftylib.papers.families import StagedOptions
+from thriftylib.running.processes import follow_parent
 from thriftylib.spec import Augment, Run
 from thriftylib.training.device import device_name, keep_freed_memory
 from thriftylib.training.provenance import provenance, versions
@@ -271,6 +272,7 @@ _own: list[Iterator[None]] = []  # the training of this process
 
 
 def _begin(run: dict, way: Way, threads: int) -> None:
+    follow_parent()
     keep_freed_memory()
     torch.set_num_threads(threads)
     _own.append(way.steps(Run.model_validate(run)))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from thriftylib.cli.app import Json, print_json, print_table, say
+from thriftylib.cli.app import Json, print_json, print_table, put, say
 from thriftylib.errors import SpecError
 from thriftylib.options import suggest
 from thriftylib.paths import results_dir
@@ -85,7 +85,7 @@ def bench(
     if as_json:
         print_json(measured.model_dump(mode="json"))
         return
-    typer.echo(f"{measured.what}, {measured.device}, {measured.threads} threads")
+    put(f"{measured.what}, {measured.device}, {measured.threads} threads")
     rows = [
         [
             name,

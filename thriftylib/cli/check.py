@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from thriftylib.cli.app import FAILED, Json, print_json, say
+from thriftylib.cli.app import FAILED, Json, print_json, put, say
 
 
 def check(
@@ -34,7 +34,8 @@ def check(
     if as_json:
         print_json([asdict(finding) for finding in found])
     else:
-        typer.echo("".join(f"{finding}\n" for finding in found), nl=False)
+        for finding in found:
+            put(finding)
     say(f"{', '.join(papers)}: {len(found) or 'nothing'} to mend")
     if found:
         raise typer.Exit(FAILED)

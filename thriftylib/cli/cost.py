@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from thriftylib.cli.app import Json, parse_pairs, parse_value, print_json, print_table, say
+from thriftylib.cli.app import Json, parse_pairs, parse_value, print_json, print_table, put, say
 from thriftylib.errors import RecordError, ThriftyError
 from thriftylib.paths import claims_dir, results_dir
 
@@ -62,7 +62,7 @@ def cost(
     layers = [[term.name, term.parameters, term.macs, 4 * term.activations] for term in total.terms]
     layers += [["all", total.parameters, total.macs, total.activation_bytes()]]
     print_table(("layer", "parameters", "MACs", "activation bytes"), layers)
-    typer.echo()
+    put()
     print_table(("", "", ""), [(name, numbers[name], meaning) for name, meaning in MEANINGS.items()])
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from thriftylib.cli.app import Json, print_json, print_rows, readable
+from thriftylib.cli.app import Json, print_json, print_rows, put, readable
 from thriftylib.errors import ThriftyError
 from thriftylib.paths import claims_dir
 
@@ -59,4 +59,4 @@ def list_(kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = Non
             return
         for title, rows in chosen.items():
             print_rows(rows, title)
-            typer.echo()
+            put()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from thriftylib.cli.app import say
+from thriftylib.cli.app import put, say
 
 
 def new(
@@ -21,5 +21,5 @@ def new(
     from thriftylib.authoring.new import new_paper
 
     for path in new_paper(paper):
-        typer.echo(path)
+        put(path)
     say(f"thrifty check {paper} lists what is left to fill in; book/contribute.md goes through it step by step")

@@ -19,11 +19,13 @@ from thriftylib.cli.app import (
     Threads,
     print_json,
     print_rows,
+    put,
     readable,
     runs_are,
     say,
 )
 from thriftylib.errors import ThriftyError
+from thriftylib.escaping import for_shell
 from thriftylib.paths import local_dir
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ def plan(
             return
         print_rows([_shown(row) for row in rows[:SHOWN]])
         if len(rows) > SHOWN:
-            typer.echo(f"{len(rows) - SHOWN} more follow: --json prints all.")
+            put(f"{len(rows) - SHOWN} more follow: --json prints all.")
         lines = [summary(made, chosen, conditions, limit)]
         if chosen:
             weak, strong = (sum(row[word] for row in rows) for word in ("weak", "strong"))
@@ -115,7 +117,7 @@ def plan(
             )
         if chosen:
             lines.append(f"To train them in this order: {command}")
-        typer.echo("\n".join(["", *lines] if chosen else lines))
+        put("\n".join(["", *lines] if chosen else lines))
 
 
 def estimator_of(conditions: Conditions, records: Mapping[str, Record]) -> Estimator:
@@ -249,7 +251,8 @@ def _command(experiments: Sequence[str], presets: Sequence[str], seeds: str, opt
     words = ["thrifty train", *experiments, *(["--plan"] if planned else [])]
     words += [f"--preset {name}" for name in presets]
     words += [f"--seeds {seeds}"] if seeds != SEEDS or not planned else []
-    return " ".join([*words, *(f"--{name} {value}" for name, value in options.items() if value is not None)])
+    words += [f"--{name} {for_shell(str(value))}" for name, value in options.items() if value is not None]
+    return " ".join(words)
 
 
 def about(seconds: float) -> str:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from thriftylib.cli.app import FAILED, STOPPED, Budget, DataFolder, Device, parse_pairs, say
+from thriftylib.cli.app import STOPPED, Budget, DataFolder, Device, parse_pairs, say
 from thriftylib.errors import ThriftyError
-from thriftylib.paths import local_dir
+from thriftylib.paths import local_dir, user_path
 
 
 def run(
@@ -20,12 +20,18 @@ def run(
     device: Device = "auto",
     budget: Budget = None,
     data: DataFolder = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of the records; else the notebook's own choice.")] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(parser=user_path, metavar="PATH", help="Folder of the records; else the notebook's own choice."),
+    ] = None,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="Of the notebook; repeatable.")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--out", help="Folder of executed notebooks; else local/notebooks.")
+        Path | None,
+        typer.Option(
+            "--out", parser=user_path, metavar="PATH", help="Folder of executed notebooks; else local/notebooks."
+        ),
     ] = None,
 ) -> None:
     """Execute notebooks through papermill: one per GPU at the same time, else one by one; a failure stops no other.
@@ -36,6 +42,7 @@ def run(
     from thriftylib.options import suggest
     from thriftylib.running.folders import parse_budget
     from thriftylib.running.notebooks import check_parameters, choose, run_notebooks
+    from thriftylib.running.parameters import FOLDERS
     from thriftylib.spec import parse_seeds
     from thriftylib.training.progress import duration
 
@@ -45,21 +52,26 @@ def run(
     if seeds is not None:
         parse_seeds(seeds)
     own = {"preset": preset, "seeds": seeds, "budget": budget, "device": device if device != "auto" else None}
-    own |= {"data": data and str(data.resolve()), "results": results and str(results.resolve())}
-    given = {key: value for key, value in own.items() if value is not None} | parse_pairs(parameter or (), "-p")
+    own |= {"data": data and str(data), "results": results and str(results)}
+    pairs = parse_pairs(parameter or (), "-p")
+    given = {key: value for key, value in own.items() if value is not None}
+    if twice := sorted(given.keys() & pairs.keys() - {"preset"}):
+        raise ThriftyError(f"{twice[0]} is given twice, as --{twice[0]} and by -p")
+    given |= pairs
+    given |= {key: str(user_path(given[key]).absolute()) for key in FOLDERS if given.get(key)}
     chosen = choose(names or [])
     parameters = {path.stem: check_parameters(path, given) for path in chosen}  # all, before the first starts
     codes = set()
     for done in run_notebooks(chosen, parameters, to or local_dir() / "notebooks", gpus=_gpus(device), budget=limit):
+        codes.add(done.code)
         if done.error is None:
             say(f"{done.name}: done in {duration(done.seconds)}, {done.output}")
-        elif done.seconds:
-            codes.add(FAILED)
-            say(f"{done.name}: FAILED, {done.error}; as far as it came: {done.output}")
+        elif done.code == STOPPED:
+            then = "the same command goes on" + (f"; as far as it came: {done.output}" if done.seconds else "")
+            say(f"{done.name}: {done.error}; {then}")
         else:
-            codes.add(STOPPED)
-            say(f"{done.name}: {done.error}")
-    if codes:
+            say(f"{done.name}: FAILED, {done.error}; as far as it came: {done.output}")
+    if codes := codes - {0}:
         raise typer.Exit(min(codes))
 
 
@@ -69,5 +81,6 @@ def _gpus(device: str) -> list[str]:
         return []
     import torch
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    seen = torch.cuda.device_count()
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return visible if len(visible) == seen else [str(index) for index in range(seen)]

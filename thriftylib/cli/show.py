@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thriftylib.cli.app import Json, print_json, print_rows, readable, say
+from thriftylib.cli.app import Json, print_json, print_rows, put, readable, say
 from thriftylib.errors import ThriftyError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _show_experiment(
         print_json({**head, "configurations" if preset else "presets": rows})
         return
     _print_fields(head)
-    typer.echo()
+    put()
     print_rows(rows)
 
 
@@ -127,4 +127,4 @@ def _print_fields(fields: Mapping[str, Any], as_json: bool = False) -> None:
     width = max(map(len, fields)) + 2
     for key, value in fields.items():
         text = value if isinstance(value, str) else json.dumps(value)
-        typer.echo(f"{key:<{width}}{text.replace(chr(10), chr(10) + ' ' * width)}")
+        put(f"{key:<{width}}{text.replace(chr(10), chr(10) + ' ' * width)}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thriftylib.cli.app import Json, Results, print_json, print_table, readable
+from thriftylib.cli.app import Json, Results, print_json, print_table, put, readable
 from thriftylib.errors import ThriftyError
 from thriftylib.paths import claims_dir, results_dir
 
@@ -31,6 +31,7 @@ def status(
     from thriftylib.evidence.tables import claim_row
     from thriftylib.evidence.verdicts import judge_all
     from thriftylib.options import suggest
+    from thriftylib.running.folders import given_folder
 
     if verdict is not None and verdict not in STATUSES:
         raise ThriftyError(f"unknown verdict {verdict!r}" + suggest(verdict, STATUSES))
@@ -38,7 +39,9 @@ def status(
         papers = {claim.paper for claim in claims.values()}
         if paper is not None and paper not in papers:
             raise ThriftyError(f"unknown paper {paper!r}" + suggest(paper, papers))
-        judged = judge_all(claims, load_records(results or results_dir()), load_counts(results_dir()))
+        judged = judge_all(
+            claims, load_records(given_folder(results) if results else results_dir()), load_counts(results_dir())
+        )
         rows = [claim_row(claims[key], found) for key, found in judged.items() if verdict in (None, found.status)]
         rows = [row for row in rows if paper in (None, row["paper"])]
         if as_json:
@@ -47,9 +50,9 @@ def status(
         changes = list(dict.fromkeys(row["reading_changed"] for row in rows if row["n"] and row["reading_changed"]))
         print_table(SHOWN, [[_cell(row, column, changes) for column in SHOWN] for row in rows])
         counted = Counter(row["verdict"] for row in rows)
-        typer.echo("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
+        put("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
         for number, text in enumerate(changes, 1):
-            typer.echo(f"\n{'*' * number} {text}")
+            put(f"\n{'*' * number} {text}")
 
 
 def _cell(row: dict[str, Any], column: str, changes: list[str]) -> Any:

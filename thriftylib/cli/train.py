@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -29,7 +28,7 @@ from thriftylib.cli.app import (
 )
 from thriftylib.cli.plan import SEEDS, about, check_presets, conditions_of, estimator_of, summary
 from thriftylib.errors import ThriftyError
-from thriftylib.paths import data_root
+from thriftylib.paths import data_root, read_json, reading
 
 if TYPE_CHECKING:
     from thriftylib.evidence.claims import Claim
@@ -65,6 +64,9 @@ def train(
     jobs: Jobs = 1,
     planned: Annotated[
         bool, typer.Option("--plan", help="Only what ends within --budget, as thrifty plan orders it; seeds 0-4.")
+    ] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Set checkpoints aside that cannot be gone on from, and start anew.")
     ] = False,
 ) -> None:
     """Train the runs that have no record yet, most valuable first; the same command goes on where it stopped.
@@ -145,6 +147,7 @@ def train(
         jobs=jobs,
         announce=announce,
         expected=expected,
+        anew=anew,
     )
     for record in done.records.values():
         say(f"run {record.id} {record.status}: {_in_words(record)}")
@@ -207,12 +210,8 @@ def _in_words(record: Record) -> str:
 def _read_run(path: Path) -> Run:
     from thriftylib.spec import Run
 
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ThriftyError(f"{path}: cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ThriftyError(f"{path}: is not JSON ({error})") from None
+    content = read_json(path, ThriftyError)
     if not isinstance(content, dict):
         raise ThriftyError(f"{path}: must hold a run, an object with network, data and recipe")
-    return Run.model_validate(content.get("run", content))  # a record holds its run
+    with reading(path, ThriftyError):
+        return Run.model_validate(content.get("run", content))  # a record holds its run

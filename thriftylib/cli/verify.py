@@ -9,7 +9,7 @@ import typer
 
 from thriftylib.cli.app import FAILED, DataFolder, Device, Json, Results, print_json, print_rows, say
 from thriftylib.errors import RecordError, ThriftyError
-from thriftylib.paths import results_dir, weights_dir
+from thriftylib.paths import results_dir, user_path, weights_dir
 
 if TYPE_CHECKING:
     from thriftylib.evidence.records import Record
@@ -35,8 +35,10 @@ def verify(
     from thriftylib.evidence.records import load_records
     from thriftylib.options import suggest
     from thriftylib.running.execute import verify_weights
+    from thriftylib.running.folders import given_folder
 
-    folder, where = weights or weights_dir(), results or results_dir()
+    folder = user_path(weights) if weights else weights_dir()
+    where = given_folder(results) if results else results_dir()
     names = runs or sorted(path.stem for path in folder.glob("*.safetensors"))
     if not names:
         raise ThriftyError(f"{folder}: holds no weights (*.safetensors)")

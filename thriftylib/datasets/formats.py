@@ -2,17 +2,19 @@
 
 A reader takes the contents of the files that hold one part of a set, and the shape (C, H, W) of an image. It returns
 the images, uint8 with N * C * H * W elements in that order, and N labels counted from 0. Where an MD5 sum is known the
-contents have been compared with it before, so a reader trusts them; what does not fit raises any exception.
+contents have been compared with it before; where there is none a reader trusts nothing. What does not fit raises any
+exception.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import pickle
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from thriftylib.datasets.arrays import array, read_npz, read_pickle
 
 Shape = tuple[int, int, int]
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -26,9 +28,9 @@ def cifar_binary(contents: Sequence[bytes], shape: Shape, *, label_bytes: int = 
 
 
 def cifar_pickle(contents: Sequence[bytes], shape: Shape) -> Arrays:
-    """A pickled dictionary: only for contents that have the official MD5 sum, since a pickle may run code."""
-    batch = pickle.loads(contents[0], encoding="bytes")
-    return batch[b"data"], np.asarray(batch[b"fine_labels" if b"fine_labels" in batch else b"labels"])
+    """A pickled dictionary: ``data`` (N, C * H * W) and a list of labels."""
+    batch = read_pickle(contents[0])
+    return array(batch["data"]), array(batch["fine_labels" if "fine_labels" in batch else "labels"])
 
 
 def stl10_binary(contents: Sequence[bytes], shape: Shape) -> Arrays:
@@ -52,6 +54,17 @@ def svhn_mat(contents: Sequence[bytes], shape: Shape) -> Arrays:
 
 
 def imagenet_npz(contents: Sequence[bytes], shape: Shape) -> Arrays:
-    """Downsampled ImageNet: ``data`` (N, C * H * W) and ``labels`` from 1; read without pickle."""
-    with np.load(io.BytesIO(contents[0]), allow_pickle=False) as batch:
-        return batch["data"], batch["labels"].astype(np.int64) - 1
+    """Downsampled ImageNet: ``data`` (N, C * H * W) and ``labels`` from 1."""
+    return read_npz(contents[0], "data"), _from_0(read_npz(contents[0], "labels"))
+
+
+def imagenet_pickle(contents: Sequence[bytes], shape: Shape) -> Arrays:
+    """The same as a pickled dictionary."""
+    batch = read_pickle(contents[0])
+    return array(batch["data"]), _from_0(array(batch["labels"]))
+
+
+def _from_0(labels: np.ndarray) -> np.ndarray:
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are {labels.dtype}")
+    return labels.astype(np.int64) - 1

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
+import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,10 +37,29 @@ class Release:
     def locate(self, root: Path) -> dict[str, Path | None]:
         """Where each file is; None: nowhere."""
         found = dict.fromkeys(self.train + self.test)
-        for file in found:
-            places = (root / folder / f"{file}{suffix}" for folder in self.folders for suffix in ("", ".gz"))
-            found[file] = next(filter(Path.is_file, places), None)
+        with _accessible(root):
+            for file in found:
+                places = (root / folder / f"{file}{suffix}" for folder in self.folders for suffix in ("", ".gz"))
+                found[file] = next(filter(_is_there, places), None)
         return found
+
+
+@contextmanager
+def _accessible(path: Path) -> Iterator[None]:
+    """Any refusal of the file system as one line that names the place."""
+    try:
+        yield
+    except (OSError, ValueError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or _line(error) or type(error).__name__
+        raise DataError(f"{getattr(error, 'filename', None) or path}: cannot be read ({why})") from None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file; a folder that may not be entered is an error."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _numbered(name: str, count: int) -> list[str]:
@@ -47,7 +70,7 @@ _CIFAR10, _CIFAR10_PY = ("cifar-10-batches-bin",), ("cifar-10-batches-py",)
 _CIFAR100, _CIFAR100_PY = ("cifar-100-binary",), ("cifar-100-python",)
 _IDX = formats.idx, *([f"{part}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")] for part in ("train", "t10k"))
 _STL10 = ("stl10_binary",), formats.stl10_binary, ["train_X.bin", "train_y.bin"]
-_IMAGENET = ("imagenet32", "Imagenet32_train_npz", "Imagenet32_val_npz")
+_IMAGENET = ("imagenet32", "Imagenet32_train", "Imagenet32_val", "Imagenet32_train_npz", "Imagenet32_val_npz")
 _cifar100_binary = partial(formats.cifar_binary, label_bytes=2)
 RELEASES: dict[str, tuple[Release, ...]] = {
     "cifar10": (
@@ -65,6 +88,7 @@ RELEASES: dict[str, tuple[Release, ...]] = {
     "stl10-split": (Release(*_STL10, [], together=True),),
     "imagenet32": (
         Release(_IMAGENET, formats.imagenet_npz, _numbered("train_data_batch_{}.npz", 10), ["val_data.npz"]),
+        Release(_IMAGENET, formats.imagenet_pickle, _numbered("train_data_batch_{}", 10), ["val_data"]),
     ),
 }
 
@@ -74,8 +98,9 @@ MD5 = {path: md5 for md5, path in map(str.split, _MD5SUMS.splitlines())}
 
 _HINTS = {
     "stl10": " (the training images alone serve as the data set 'stl10-split')",
-    "imagenet32": " (unpacked from image-net.org's Imagenet32_train_npz.zip and Imagenet32_val_npz.zip)",
+    "imagenet32": " (unpacked from image-net.org's Imagenet32_train.zip and Imagenet32_val.zip, or their _npz twins)",
 }
+_ARCHIVES = ("*.tar.gz", "*.tgz", "*.tar", "*.zip")
 # torchvision's class for each set that it downloads.
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "mnist": "MNIST"}
 _TORCHVISION |= {"fashionmnist": "FashionMNIST", "stl10": "STL10", "stl10-split": "STL10"}
@@ -112,19 +137,41 @@ def _missing(name: str, root: Path) -> str:
         listed = ", ".join(files) if len(files) <= 6 else f"{files[0]} ... {files[-1]} ({len(files)} files)"
         looked.append(f"{listed} in {' or '.join(release.folders)}")
     fetch = f"run `thrifty data {name} --data {root}`, or " if name in _TORCHVISION else ""
-    hint = _HINTS.get(name, "")
+    hint = _HINTS.get(name, "") + _nearby(name, root)
     return (
         f"{name}: missing below {root}: {'; or '.join(looked)}; to get them, {fetch}put the official files there{hint}"
     )
+
+
+def _nearby(name: str, root: Path) -> str:
+    """Where the files seem to be instead: one folder above or below, or in an archive."""
+    with suppress(DataError, OSError, ValueError):
+        if root.exists() and not root.is_dir():
+            return f"; {root} is no folder"
+        for folder in (root.absolute().parent, *sorted(filter(Path.is_dir, root.glob("*")))[:64]):
+            if present(name, folder):
+                return f"; they are below {folder}: give that folder"
+        wanted = {_letters(folder) for release in RELEASES[name] for folder in release.folders} - {""}
+        wanted |= {_letters(name), *(word.removesuffix("raw") for word in wanted)}
+        for archive in sorted(path for kind in _ARCHIVES for path in root.glob(kind)):
+            stem = _letters(archive.name.split(".")[0])
+            if any(word in stem or stem in word for word in wanted if stem):
+                return f"; {archive} seems to hold them: unpack it there"
+    return ""
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text)).lower()
 
 
 def _read_part(
     release: Release, files: list[str], paths: dict[str, Path], info: DatasetInfo, count: int
 ) -> formats.Arrays:
     images, labels = [np.empty((0, *info.image_shape), np.uint8)], [np.empty(0, np.int64)]
+    most = count * (math.prod(info.image_shape) + 64) + 2**20  # labels and file names are shorter
     for group in [files] if release.together and files else [[file] for file in files]:
         names = " and ".join(str(paths[file]) for file in group)
-        contents = [_contents(paths[file], release.md5(file)) for file in group]
+        contents = [_contents(paths[file], release.md5(file), most) for file in group]
         try:
             pixels, classes = release.read(contents, info.image_shape)
             if pixels.dtype != np.uint8 or not 0 <= classes.min() <= classes.max() < len(info.classes):
@@ -138,13 +185,18 @@ def _read_part(
     return np.concatenate(images), np.concatenate(labels)
 
 
-def _contents(path: Path, md5: str | None) -> bytes:
-    content, fault = path.read_bytes(), ""
-    if path.suffix == ".gz":
+def _contents(path: Path, md5: str | None, most: int) -> bytes:
+    """A file's plain contents; no more than ``most`` bytes are read or unpacked before anything is checked."""
+    fault, content = "", b""
+    with _accessible(path), path.open("rb") as file:
         try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
+            content = (gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file).read(most + 1)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             fault = f"cannot be decompressed ({_line(error)}): "
+            file.seek(0)
+            content = file.read(most)
+    if len(content) > most:
+        raise DataError(f"{path}: corrupt or foreign: holds more than {most:,} bytes; delete it and get it again")
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if fault or (md5 is not None and found != md5):
         raise DataError(
@@ -168,13 +220,13 @@ def download(name: str, root: Path) -> None:
         raise DataError(_missing(name, root))
     from torchvision import datasets
 
-    root.mkdir(parents=True, exist_ok=True)
     kind = getattr(datasets, _TORCHVISION[name])
     try:
+        root.mkdir(parents=True, exist_ok=True)
         if name == "svhn":
             for split in ("train", "test"):
                 kind(root / "svhn", split=split, download=True)
         else:
             kind(root, download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{name}: the download to {root} failed: {_line(error)}") from error

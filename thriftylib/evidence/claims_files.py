@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import os
+import string
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
@@ -24,7 +25,9 @@ from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence import quantities
 from thriftylib.evidence.claims import Amount, Claim, Setting, Spread, Text
 from thriftylib.evidence.quantities import Quantity
+from thriftylib.evidence.yaml_loader import Loader
 from thriftylib.options import Strict, suggest
+from thriftylib.paths import read_text, reading
 
 _OWN = set(Claim.model_fields) - {"paper", "declared", "side_spreads"}
 """The fields of a claim that a file gives."""
@@ -174,29 +177,18 @@ def load_claims_file(path: str | os.PathLike[str]) -> ClaimsFile:
         RecordError: one line that names the file, the line, the claim and the field.
     """
     path, root, place = Path(path), None, []
-    try:
-        loader = _Loader(path.read_text("utf-8"))
-        root = loader.get_single_node()
-        return _read(path.stem, loader.construct_document(root) if root else {}, root, place)
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.MarkedYAMLError as error:
-        raise RecordError(f"{path}:{error.problem_mark.line + 1}: is not YAML ({error.problem})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
-    except (SpecError, RecordError) as error:
-        raise RecordError(f"{path}:{_line(root, place)}: {error}") from None
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """YAML without a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
+    with reading(path):
+        try:
+            text = read_text(path)
+            loader = Loader(text)
+            root = loader.get_single_node()
+            return _read(path.stem, loader.construct_document(root) if root else {}, root, place)
+        except yaml.MarkedYAMLError as error:
+            raise RecordError(f"{path}:{error.problem_mark.line + 1}: is not YAML ({error.problem})") from None
+        except yaml.YAMLError as error:
+            raise RecordError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+        except (SpecError, RecordError) as error:
+            raise RecordError(f"{path}:{_line(root, place)}: {error}") from None
 
 
 def _line(node: yaml.Node | None, place: list[str | int]) -> int:
@@ -266,7 +258,10 @@ def _claim(paper: str, group: Group, own: dict[str, Any], declared: Mapping[str,
         setting["options"] |= inline
         if inline:
             values["setting"] = setting
-        values["statement"] = str(values.get("statement", "")).format_map({**values, **setting["options"]})
+        statement = str(values.get("statement", ""))
+        if any(form or how for _, _, form, how in string.Formatter().parse(statement)):
+            raise ValueError("a form after the name in braces")
+        values["statement"] = statement.format_map({**values, **setting["options"]})
         return Claim.model_validate(values)
     except (KeyError, IndexError, AttributeError, ValueError) as error:
         raise RecordError(f"claim {name}: statement: {error} is no field or option of it") from None

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from thriftylib.cost import Cost
-from thriftylib.errors import RecordError, SpecError
+from thriftylib.errors import RecordError
 from thriftylib.evidence.consistency import check, same_accuracy
 from thriftylib.evidence.series import SERIES, Percent, Point, Series, Whole
 from thriftylib.options import Strict
-from thriftylib.paths import write_atomically
+from thriftylib.paths import read_json, reading, write_atomically
 from thriftylib.spec import Run
 
 Amount = Annotated[float, Field(ge=0)]
@@ -188,27 +188,8 @@ def read_model(path: Path, model: type[Model], context: dict[str, Any] | None = 
     Raises:
         RecordError: names the file and what is wrong with it.
     """
-    try:
-        content = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
-        return model.model_validate(content, context=context)
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: is not JSON, perhaps cut short ({error})") from None
-    except (SpecError, RecordError, RecursionError) as error:
-        raise RecordError(f"{path}: {error}") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise RecordError(f"holds {name}; numbers must be finite")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise RecordError(f"holds the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
-    return found
+    with reading(path):
+        return model.model_validate(read_json(path), context=context)
 
 
 def write_json(content: Any, path: Path) -> Path:

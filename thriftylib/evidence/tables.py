@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from thriftylib.datasets.facts import dataset_info
+from thriftylib.escaping import for_shell
 from thriftylib.evidence.claims import Claim, Setting
 from thriftylib.evidence.counts import NetworkCount
 from thriftylib.evidence.records import Record
@@ -76,7 +77,7 @@ def command(claim: Claim) -> str:
     if claim.not_testable is not None:
         return ""
     if not claim.is_counted:
-        return f"thrifty train {claim.experiment} --preset paper --only {claim.id}"
+        return f"thrifty train {for_shell(claim.experiment)} --preset paper --only {for_shell(claim.id)}"
     return " && ".join(_count_command(side) for side in claim.sides)
 
 
@@ -88,4 +89,5 @@ def _count_command(side: Setting) -> str:
         name: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
         for name, value in options.items()
     }
-    return " ".join(["thrifty cost", side.network, *(f"{name}={text}" for name, text in texts.items())])
+    words = (side.network, *(f"{name}={text}" for name, text in texts.items()))
+    return " ".join(["thrifty cost", *map(for_shell, words)])

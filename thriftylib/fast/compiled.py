@@ -1,7 +1,8 @@
 """The package's C code, compiled on the machine that runs it when it is first needed.
 
 Wheels know nothing of the processor they will meet; a compiler on the spot does. What it makes is kept in the user's
-cache folder. Its name says what it was made from (source, command, compiler, processor) and, last, its own checksum.
+cache folder, where nobody else can write. Its name says what it was made from (source, command, compiler, processor)
+and, last, its own checksum.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -70,7 +72,8 @@ def _version(command: tuple[str, ...]) -> str:
 
 
 def _run(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS).stdout
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True, timeout=_SECONDS)
+    return done.stdout
 
 
 @cache
@@ -85,12 +88,32 @@ def _find(name: str, dtype: torch.dtype) -> ctypes.CDLL | str | None:
     texts = [path.read_bytes() for path in sorted(_SOURCES.glob("*.[ch]"))]
     made_from = [*texts, " ".join(command).encode(), compiler_version().encode(), _processor()]
     stem, folder = f"{name}-{_checksum(bytes(1).join(made_from))}", None
-    with suppress(OSError, RuntimeError):  # no cache folder, or nobody's home
-        folder = cache_dir() / "native"
-        for path in folder.glob(f"{stem}-*.so"):
-            if path.stem == f"{stem}-{_checksum(path.read_bytes())}":
+    with suppress(OSError, RuntimeError, KeyError):  # no cache folder, or nobody's home
+        folder = _own(cache_dir() / "native")
+        for path in folder.glob(f"{stem}-*.so") if folder else ():
+            if _is_own(path) and path.stem == f"{stem}-{_checksum(path.read_bytes())}":
                 return ctypes.CDLL(str(path))
     return _compile(command, _SOURCES / f"{name}.c", stem, folder)
+
+
+def _own(folder: Path) -> Path | None:
+    """The folder, made where it is not there; None: somebody else may write what this process would then run."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "getuid") and folder.lstat().st_uid == os.getuid() and not _is_own(folder):
+        if folder.is_symlink():
+            return None
+        folder.chmod(0o700)
+        for path in folder.iterdir():  # whoever could write there until now may have put it there
+            path.unlink()
+    return folder if _is_own(folder) else None
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it belongs to this user, by whom alone it can be written."""
+    if not hasattr(os, "getuid"):  # Windows: a profile's folders are its user's
+        return True
+    seen = path.lstat()
+    return seen.st_uid == os.getuid() and not stat.S_ISLNK(seen.st_mode) and not seen.st_mode & 0o022
 
 
 def _compile(command: list[str], source: Path, stem: str, folder: Path | None) -> ctypes.CDLL | str:

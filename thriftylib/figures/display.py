@@ -12,10 +12,12 @@ import pandas as pd
 from IPython.display import HTML, Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
 from PIL import Image as Picture
 from PIL.PngImagePlugin import PngInfo
 
 from thriftylib.errors import ThriftyError
+from thriftylib.escaping import for_spreadsheet
 from thriftylib.evidence.claims_files import Replication
 from thriftylib.figures.style import house_style
 
@@ -38,7 +40,8 @@ def show(axes: Axes | Sequence[Axes], data: pd.DataFrame, name: str, alt: str) -
     display(Image(as_png(figure, {"Data-SHA256": checksum(text)}), width=SHOWN_WIDTH, alt=alt))
     link = base64.b64encode(text.encode()).decode()
     rows = f"{len(data)} row" + "s" * (len(data) != 1)
-    display(HTML(f'<a download="{name}.csv" href="data:text/csv;base64,{link}">Data of this figure (CSV, {rows})</a>'))
+    place = f'download="{escape(name)}.csv" href="data:text/csv;base64,{link}"'
+    display(HTML(f"<a {place}>Data of this figure (CSV, {rows})</a>"))
 
 
 def as_png(figure: Figure, words: Mapping[str, str]) -> bytes:
@@ -59,7 +62,8 @@ def as_png(figure: Figure, words: Mapping[str, str]) -> bytes:
 
 def as_csv(data: pd.DataFrame) -> str:
     """The frame as CSV text: rounded so that the last bits of a mean never differ between machines."""
-    return data.round(4).to_csv(index=False, lineterminator="\n")
+    safe = data.round(4).apply(lambda column: column if is_numeric_dtype(column) else column.map(for_spreadsheet))
+    return safe.rename(columns=for_spreadsheet).to_csv(index=False, lineterminator="\n")
 
 
 def checksum(text: str) -> str:
@@ -109,7 +113,7 @@ def status(*tables: pd.DataFrame) -> HTML:
     for (name, preset), some in runs.groupby(["experiment", "preset"], sort=False):
         there, diverged = (some["status"] != "missing").sum(), (some["status"] == "diverged").sum()
         recorded = f"{there} of {len(some)}" + f", {diverged} diverged" * bool(diverged)
-        command = f"<code>thrifty train {name} --preset {preset}</code>" if there < len(some) else ""
+        command = f"<code>thrifty train {escape(name)} --preset {escape(preset)}</code>" if there < len(some) else ""
         rows.append((name, preset, recorded, command))
     runs = runs.drop_duplicates("run")
     table = html_table(("experiment", "preset", "recorded", "what is missing is trained by"), rows, raw=(3,))
@@ -171,7 +175,7 @@ def html_table(
 
 
 def _folding(summary: str, content: str, *, is_open: bool) -> HTML:
-    return HTML(f"<details{' open' if is_open else ''}><summary>{summary}</summary>{content}</details>")
+    return HTML(f"<details{' open' if is_open else ''}><summary>{escape(summary)}</summary>{content}</details>")
 
 
 def _number(value: float) -> str:

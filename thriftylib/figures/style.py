@@ -38,6 +38,7 @@ _RC = {
     **seaborn.axes_style("whitegrid"),
     # The bundled font only, so that a figure looks the same on every machine.
     "font.family": "DejaVu Sans",
+    "text.parse_math": False,  # a name with dollar signs is no formula; labels of axes, our own, may hold one
     "font.size": 9.5,
     "axes.labelsize": 9.5,
     "axes.titlesize": 9.5,
@@ -88,7 +89,10 @@ def finish(
     for axes in panels:
         axes.set(xlabel="", ylabel="")
     panels[-1].set_xlabel(xlabel)
-    panels[0].set_ylabel(ylabel) if len(panels) == 1 else figure.supylabel(ylabel)
+    of_y = panels[0].yaxis.label if len(panels) == 1 else figure.supylabel("")
+    of_y.set_text(ylabel)
+    for label in (panels[-1].xaxis.label, of_y):
+        label.set_parse_math(True)
     texts = [(line, {"fontsize": 10.5, "fontweight": "bold"}, 0.23) for line in textwrap.wrap(title, 56)]
     lines = [line for part in caption.splitlines() for line in textwrap.wrap(part, 76)]
     texts += [(line, {"fontsize": 8.5}, 0.2) for line in lines]

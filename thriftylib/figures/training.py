@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from thriftylib.evidence.quantities import TEST_ACCURACY, TRAIN_ACCURACY
 from thriftylib.evidence.records import Record
@@ -73,5 +73,7 @@ def training_curves(frame: pd.DataFrame, *, title: str, caption: str) -> list[Ax
     rates = frame["learning_rate"]
     if rates.gt(0).all() and rates.max() > 20 * rates.min():
         panels[2].set_yscale("log")
+        panels[2].yaxis.set_major_formatter("{x:g}")
+        panels[2].yaxis.set_minor_formatter(NullFormatter())
     panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     return panels

@@ -11,9 +11,9 @@ from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record, load_records
 from thriftylib.experiments.base import Configuration, Experiment, Where, experiment, select
-from thriftylib.paths import claims_dir, results_dir
+from thriftylib.paths import claims_dir, results_dir, user_path
 from thriftylib.running.execute import train_missing
-from thriftylib.running.folders import OutputFolders, parse_budget
+from thriftylib.running.folders import OutputFolders, given_folder, parse_budget
 from thriftylib.spec import parse_seeds
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def collect(
         Columns experiment, preset, recipe, claim, run, seed, the configurations' labels, parameters, macs,
         ptflops_macs, best_accuracy and final_accuracy (percent), epochs, seconds, device, claimed and claim_error
         (percent), and status: complete, diverged or missing. What a method measured is among the labels, by its name.
+        ``attrs`` say what stopped a training call (``stopped``), how many runs are ``left``, and which ``failed``.
 
     Raises:
         ThriftyError: a name or value that cannot be; data, device or a record that cannot be used.
@@ -61,15 +62,16 @@ def collect(
     papers = {configuration.run.id for each, configuration in grid if each == "paper"}
     grid = [(each, one) for each, one in grid if each == "paper" or one.run.id not in papers]
     found: dict[str, dict[int, Record | None]] = {}
+    done = None
     if preset == "recorded":
-        for record in load_records(Path(results) if results else results_dir()):
+        for record in load_records(given_folder(results) if results else results_dir()):
             found.setdefault(record.run.configuration, {})[record.run.seed] = record
     else:
         runs = {seed: [each.run.with_seed(seed) for _, each in grid] for seed in parse_seeds(seeds)}
         done = train_missing(
             [run for seeded in runs.values() for run in seeded],
             OutputFolders.below(results),
-            data=Path(data) if data else None,
+            data=user_path(data) if data else None,
             device=device,
             budget=parse_budget(budget),
             progress=progress,
@@ -91,7 +93,10 @@ def collect(
     ]  # a column before any run is recorded
     keys = dict.fromkeys((*(key for row in rows for key in row), *measured))
     labels = [key for key in keys if key not in (*FIRST, *LAST)]
-    return pandas.DataFrame(rows, columns=[*FIRST, *labels, *LAST]).astype(dict.fromkeys((*NUMBERS, *measured), float))
+    table = pandas.DataFrame(rows, columns=[*FIRST, *labels, *LAST]).astype(dict.fromkeys((*NUMBERS, *measured), float))
+    if done and done.stopped:
+        table.attrs |= {"stopped": done.stopped, "failed": [run.id for run in done.failed], "left": len(done.missing)}
+    return table
 
 
 FIRST = ("experiment", "preset", "recipe", "claim", "run", "seed")

@@ -7,27 +7,20 @@ would end with alone on as many threads; only the times in its record are those 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from multiprocessing import connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
 from thriftylib.errors import BusyError, CheckpointError, DiedError, RunError, ThriftyError
 from thriftylib.evidence.records import Record
 from thriftylib.running.folders import OutputFolders, known_records
+from thriftylib.running.processes import Pool, attempt
 from thriftylib.running.queue import Queue, orphans, parents_first
 from thriftylib.spec import Run
-from thriftylib.training.signals import collect_signals, start_ignoring_interrupts
+from thriftylib.training.signals import collect_signals
 
-_POLL = 0.2  # seconds between two looks for a signal
 Announce = Callable[[Run, int, int], None]
 Stop = Literal["budget", "signal", "left out"]
 """Why runs are missing in the end; left out: trained by others, unreadable checkpoints, or they cannot go on."""
@@ -39,7 +32,7 @@ Outcome = Stop | None | ThriftyError
 class QueueResult:
     """What came of one call: the records by run id, the runs still missing, and what stopped it (None: all done).
 
-    ``failed``: those of the missing runs that cannot go on, or whose checkpoint cannot be read.
+    ``failed``: those of the missing runs that died, cannot go on, or whose checkpoint cannot be read.
     """
 
     records: dict[str, Record]
@@ -70,11 +63,12 @@ def train_missing(
     progress: bool = True,
     announce: Announce | None = None,
     expected: Mapping[str, float] | None = None,
+    anew: bool = False,
 ) -> QueueResult:
     """Train every run that has no record yet, in the order given but parents before their children.
 
     A run that was stopped goes on from its checkpoint. One that another process is training, whose checkpoint cannot be
-    read, or that its method ends, is left out, with a line on standard error.
+    read, that its method ends, or that dies, is left out, with a line on standard error.
 
     Args:
         budget: seconds for all of them together.
@@ -83,6 +77,7 @@ def train_missing(
         announce: called before each training with the run, its number and how many there are.
         expected: seconds that each run takes, by its id: none begins that would not end within the budget, unless no
             shorter one is left (see :class:`thriftylib.running.queue.Queue`).
+        anew: set a checkpoint aside that cannot be gone on from, and start its run anew.
 
     Raises:
         ThriftyError: the data, the device or a record cannot be used; or, before anything is trained, a run would start
@@ -98,7 +93,7 @@ def train_missing(
             f"{folders.weights}, beside its record, and it is not among the runs to train now"
         )
     arguments = {name: getattr(folders, name) for name in ("results", "weights", "checkpoints")}
-    arguments |= {"data": data, "device": device, "precision": precision, "progress": progress}
+    arguments |= {"data": data, "device": device, "precision": precision, "progress": progress, "anew": anew}
     arguments["threads"] = threads_each(threads, jobs)
     queue = Queue(list(todo), folders, expected)
     train_all = _in_parallel if min(jobs, len(todo)) > 1 else _one_by_one
@@ -106,7 +101,7 @@ def train_missing(
     known = known_records(folders.results)
     records = {run.id: known[run.id] for run in pending if run.id in known}
     missing = [run for run in todo if run.id not in known]
-    failed = [run for run, why in queue.left_out.items() if isinstance(why, CheckpointError | RunError)]
+    failed = [run for run, why in queue.left_out.items() if isinstance(why, CheckpointError | RunError | DiedError)]
     return QueueResult(records, missing, (stopped or "left out") if missing else None, failed)
 
 
@@ -114,15 +109,16 @@ def _one_by_one(
     queue: Queue, jobs: int, arguments: dict[str, Any], deadline: float | None, announce: Announce
 ) -> Stop | None:
     of = len(queue.waiting)
-    while queue.waiting:
-        left = _left(deadline)
-        if left is not None and left <= 0:
-            return "budget"
-        if (run := queue.next(left)) is None:  # the parents of all that wait are left out
-            return None
-        announce(run, of - len(queue.waiting), of)
-        if stopped := _settle(queue, run, _train(run, arguments, deadline)):
-            return stopped
+    with collect_signals() as received:
+        while queue.waiting:
+            left = _left(deadline)
+            if received or (left is not None and left <= 0):
+                return "signal" if received else "budget"
+            if (run := queue.next(left)) is None:  # the parents of all that wait are left out
+                return None
+            announce(run, of - len(queue.waiting), of)
+            if stopped := _settle(queue, run, attempt(_train, run.model_dump(mode="json"), arguments, deadline)):
+                return stopped
     return None
 
 
@@ -132,34 +128,23 @@ def _in_parallel(
     """Train the runs in their order, ``jobs`` at once; returns what stopped them.
 
     Raises:
-        ThriftyError: what a training raised, or how its process died. The others have stopped then, with checkpoints.
+        ThriftyError: what a training raised. The others have stopped then, with checkpoints.
     """
-    running, of = list[_Training](), len(queue.waiting)
-    stopped: Stop | None = None
-    asked = False
-    with collect_signals() as received:
-        try:
-            while running or (queue.waiting and not stopped):
-                if (received or stopped == "signal") and not asked:
-                    stopped, asked = "signal", True
-                    _ask_to_stop(running)
-                elif deadline is not None and time.monotonic() >= deadline:
-                    stopped = stopped or "budget"
-                while not stopped and len(running) < jobs and (run := queue.next(_left(deadline))):
-                    announce(run, of - len(queue.waiting), of)
-                    running.append(_start(run, arguments, deadline))
-                if not running and not stopped:  # the parents of all that wait are left out
-                    break
-                connection.wait([training.process.sentinel for training in running], _POLL)
-                for training in [training for training in running if not training.process.is_alive()]:
-                    running.remove(training)
-                    outcome = _outcome(training, asked or bool(received))
-                    stopped = _settle(queue, training.run, outcome) or stopped
-        finally:
-            if not asked:
-                _ask_to_stop(running)
-            for training in running:
-                training.process.join()
+    of, stopped = len(queue.waiting), None
+    with collect_signals() as received, Pool() as pool:
+        while pool or (queue.waiting and not stopped):
+            if received or stopped == "signal":
+                stopped = "signal"
+                pool.stop()
+            elif deadline is not None and time.monotonic() >= deadline:
+                stopped = stopped or "budget"
+            while not stopped and len(pool) < jobs and (run := queue.next(_left(deadline))):
+                announce(run, of - len(queue.waiting), of)
+                pool.start(run, _train, run.model_dump(mode="json"), arguments, deadline)
+            if not pool and not stopped:  # the parents of all that wait are left out
+                break
+            for run, outcome in pool.ended():
+                stopped = _settle(queue, run, outcome) or stopped
     return stopped
 
 
@@ -167,14 +152,11 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()  # the clock is the machine's, not the process's
 
 
-def _train(run: Run, arguments: dict[str, Any], deadline: float | None) -> Outcome:
+def _train(run: dict[str, Any], arguments: dict[str, Any], deadline: float | None) -> Stop | None:
     from thriftylib.training.engine import train  # imports torch
 
-    try:
-        left = _left(deadline)
-        return train(run, **arguments, budget=None if left is None else max(0.0, left)).stopped
-    except ThriftyError as error:
-        return error
+    left = _left(deadline)
+    return train(Run.recorded(run), **arguments, budget=None if left is None else max(0.0, left)).stopped
 
 
 def _settle(queue: Queue, run: Run, outcome: Outcome) -> Stop | None:
@@ -183,63 +165,13 @@ def _settle(queue: Queue, run: Run, outcome: Outcome) -> Stop | None:
     Raises:
         ThriftyError: what it raised, if that may concern the other runs too.
     """
-    left_out = outcome if isinstance(outcome, BusyError | CheckpointError | RunError) else None
+    left_out = outcome if isinstance(outcome, BusyError | CheckpointError | RunError | DiedError) else None
     queue.ended(run, left_out)
     if left_out:
         return None
     if isinstance(outcome, ThriftyError):
         raise outcome
     return outcome
-
-
-@dataclass
-class _Training:
-    run: Run
-    process: BaseProcess
-    answer: connection.Connection
-
-
-def _start(run: Run, arguments: dict[str, Any], deadline: float | None) -> _Training:
-    context = multiprocessing.get_context("spawn")
-    answer, end = context.Pipe(duplex=False)
-    process = context.Process(target=_train_here, args=(end, run.model_dump(mode="json"), arguments, deadline))
-    with start_ignoring_interrupts():  # this process acts on Ctrl-C and asks the others
-        process.start()
-    end.close()
-    return _Training(run, process, answer)
-
-
-def _train_here(
-    answer: connection.Connection, run: dict[str, Any], arguments: dict[str, Any], deadline: float | None
-) -> None:
-    """In the process: train, then send what came of it."""
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
-    outcome = _train(Run.model_validate(run), arguments, deadline)
-    with suppress(OSError):  # nobody is there any more
-        answer.send(outcome)
-
-
-def _stop_with_parent() -> None:
-    """However the process that started this one ends: else a killed one's trainings would go on unseen."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _ask_to_stop(running: Sequence[_Training]) -> None:
-    for training in running:
-        training.process.terminate()
-
-
-def _outcome(training: _Training, asked: bool) -> Outcome:
-    """What the process of a training has sent, or how it died."""
-    code = training.process.exitcode
-    try:
-        return training.answer.recv()
-    except EOFError:
-        if asked and code == -signal.SIGTERM:  # before the training had begun, or after its last step
-            return "signal"
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return DiedError(f"run {training.run.id}: its process {how}; the same command goes on from its checkpoint")
 
 
 def verify_weights(record: Record, folder: Path, *, device: str = "auto", data: Path | None = None) -> float:

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from thriftylib.errors import SpecError
+from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence.records import Record, load_records
-from thriftylib.paths import local_dir, results_dir
+from thriftylib.paths import local_dir, results_dir, user_path
 from thriftylib.spec import Run
 
 
@@ -24,7 +24,7 @@ class OutputFolders:
     @classmethod
     def below(cls, out: str | Path | None) -> OutputFolders:
         """Everything below ``out``, or in the checkout's ``local`` folder where none is given."""
-        folder = Path(out).expanduser() if out else local_dir()
+        folder = user_path(out) if out else local_dir()
         return cls(folder if out else folder / "results", folder / "weights", folder / "checkpoints")
 
     def checkpoint(self, run: Run) -> Path:
@@ -39,6 +39,18 @@ def known_records(*folders: Path) -> dict[str, Record]:
         RecordError: a file is corrupt or foreign.
     """
     return {record.id: record for folder in (results_dir(), *folders) for record in load_records(folder / "runs")}
+
+
+def given_folder(results: str | Path) -> Path:
+    """A folder of records that is to be read.
+
+    Raises:
+        RecordError: there is none.
+    """
+    folder = user_path(results)
+    if not folder.is_dir():
+        raise RecordError(f"results = {str(results)!r}: is no folder; without it the committed records are read")
+    return folder
 
 
 def parse_budget(text: str | float | None) -> float | None:

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import ast
-import json
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thriftylib.errors import ThriftyError
+from thriftylib.errors import DiedError, RecordError, StoppedError, ThriftyError
+from thriftylib.escaping import tell
 from thriftylib.experiments.base import EXPERIMENTS
 from thriftylib.options import suggest
-from thriftylib.paths import project_root
+from thriftylib.paths import check_writable, project_root, read_json, reading
+from thriftylib.running import parameters
+from thriftylib.running.processes import Pool
+from thriftylib.training.signals import collect_signals
+
+FAILED, STOPPED = DiedError.exit_code, StoppedError.exit_code
 
 
 @dataclass(frozen=True)
 class Executed:
-    """A notebook's execution: its copy with outputs, and in one line why it failed (None: it did not)."""
+    """A notebook's execution: its copy with outputs, why it failed in one line (None: it did not), its exit code."""
 
     name: str
     output: Path
     seconds: float
     error: str | None
+    code: int = 0
 
 
 def notebooks() -> dict[str, Path]:
@@ -36,24 +40,46 @@ def notebooks() -> dict[str, Path]:
 
 
 def showing(experiment: str) -> list[str]:
-    """The notebooks whose code names an experiment."""
-    return [name for name, path in notebooks().items() if f'"{experiment}"' in _code(path)]
+    """The notebooks whose code names an experiment; one that cannot be read names none."""
+    found = []
+    for name, path in notebooks().items():
+        with suppress(RecordError):
+            found += [name] if f'"{experiment}"' in _code(path) else []
+    return found
 
 
 def _code(path: Path) -> str:
-    cells = json.loads(path.read_text("utf-8"))["cells"]
-    return "".join(line for cell in cells if cell["cell_type"] == "code" for line in cell["source"])
+    return "".join(line for cell in _cells(path) if cell["cell_type"] == "code" for line in cell["source"])
+
+
+def _cells(path: Path) -> list[dict[str, Any]]:
+    with reading(path):
+        return [{"metadata": {}, "source": "", **cell} for cell in read_json(path)["cells"]]
+
+
+def _parameters(path: Path) -> str:
+    """The cell of a notebook's parameters; empty: it has none, or cannot be read."""
+    with suppress(RecordError):
+        cells = (cell for cell in _cells(path) if "parameters" in cell["metadata"].get("tags", ()))
+        return next(("".join(cell["source"]) for cell in cells), "")
+    return ""
 
 
 def choose(names: Sequence[str]) -> list[Path]:
-    """The notebooks of these names, or those that show these experiments; no name: all.
+    """The notebooks of these names, or those that show these experiments; no name: all that have our parameters.
 
     Raises:
         ThriftyError: neither a notebook nor an experiment, or an experiment that no notebook shows.
     """
     known = notebooks()
     chosen: dict[str, Path] = {}
-    for name in names or known:
+    if not names:
+        for name, path in known.items():
+            if "preset" in parameters.parse(_parameters(path)):
+                chosen[name] = path
+            else:
+                tell(f"{path} is left out: it has no cell of our parameters", lines=False)
+    for name in names:
         stem = Path(name).stem if name.endswith(".ipynb") else name
         found = [stem] if stem in known else showing(name) if name in EXPERIMENTS else None
         if found is None:
@@ -65,33 +91,21 @@ def choose(names: Sequence[str]) -> list[Path]:
 
 
 def check_parameters(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` with texts turned into what the notebook's own defaults are; papermill itself would only warn.
+    """``given`` as what the notebook's own defaults are; papermill itself would only warn.
 
     Raises:
-        ThriftyError: the notebook has no such parameter, or it is of another type.
+        ThriftyError: the notebook has no such parameter, it is of another type, or has not this value.
     """
-    from papermill import inspect_notebook
-    from pydantic import TypeAdapter, ValidationError
-
-    known = inspect_notebook(str(path))
-    checked = dict(given)
-    for name, value in given.items():
-        if name not in known:
-            raise ThriftyError(f"notebook {path.stem} has no parameter {name!r}" + suggest(name, known))
-        default = ast.literal_eval(known[name]["default"])
-        if isinstance(value, str) and default is not None:
-            kind = type(default)
-            try:
-                checked[name] = TypeAdapter(kind).validate_python(value)
-            except ValidationError:
-                expected = f"must be of type {kind.__name__} such as {default!r}"
-                raise ThriftyError(f"notebook {path.stem}: {name} = {value!r}: {expected}") from None
-    return checked
+    known = parameters.parse(_parameters(path))
+    if unknown := next((name for name in given if name not in known), None):
+        raise ThriftyError(f"notebook {path.stem} has no parameter {unknown!r}" + suggest(unknown, known))
+    with reading(path, ThriftyError):
+        return parameters.check(known, given)
 
 
 def run_notebooks(
     paths: Sequence[Path],
-    parameters: Mapping[str, Mapping[str, Any]],
+    given: Mapping[str, Mapping[str, Any]],
     out: Path,
     *,
     gpus: Sequence[str] = (),
@@ -100,50 +114,55 @@ def run_notebooks(
     """Execute notebooks into ``out``, yielding each as it ends; one that fails stops no other.
 
     Args:
-        parameters: by notebook name.
+        given: parameters by notebook name.
         gpus: one slot each, as CUDA_VISIBLE_DEVICES names them; none: one slot.
         budget: seconds for all; each notebook gets what is left when it starts, and those left over then are not run.
+
+    Raises:
+        OutputError: nothing can be written in ``out``; before the first starts.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        check_writable(out / path.name, path.stat().st_size)
     deadline = None if budget is None else time.monotonic() + budget
-    context = multiprocessing.get_context("spawn")
-    slots = context.Queue()
-    for gpu in gpus or [None]:
-        slots.put(gpu)
-    with ProcessPoolExecutor(len(gpus) or 1, context, _take_slot, (slots,)) as pool:
-        waiting = {
-            pool.submit(_execute, path, out / path.name, dict(parameters[path.stem]), deadline, project_root()): path
-            for path in paths
-        }
-        for future in as_completed(waiting):
-            yield _result(future, waiting[future].stem, out / waiting[future].name)
+    waiting, free, started = list(paths), list(gpus or [None]), dict[Path, tuple[str | None, float]]()
+    with collect_signals() as received, Pool() as pool:
+        while waiting or pool:
+            over = "a signal came" if received else None
+            if deadline is not None and time.monotonic() >= deadline:
+                over = over or "the budget is used up"
+            if received:
+                pool.stop()
+            for path in waiting if over else ():
+                yield Executed(path.stem, out / path.name, 0.0, f"not started: {over}", STOPPED)
+            while (waiting := [] if over else waiting) and free:
+                path, gpu = waiting.pop(0), free.pop(0)
+                started[path] = gpu, time.monotonic()
+                words = dict(given[path.stem])
+                if deadline is not None:
+                    words["budget"] = f"{max(1.0, deadline - time.monotonic()):.0f}s"
+                pool.start(path, _execute, path, out / path.name, words, project_root(), gpu)
+            for path, answer in pool.ended():
+                gpu, began = started[path]
+                free.append(gpu)
+                if not isinstance(answer, tuple):  # "signal", or an error
+                    answer = str(answer), getattr(answer, "exit_code", STOPPED)
+                yield Executed(path.stem, out / path.name, time.monotonic() - began, *answer)
 
 
-def _result(future: Future[Executed], name: str, output: Path) -> Executed:
-    try:
-        return future.result()
-    except Exception as error:  # the worker itself died; what it left says how far it came
-        return Executed(name, output, 0.0, f"{type(error).__name__}: {error}")
-
-
-def _take_slot(slots: multiprocessing.Queue[str | None]) -> None:
-    if (gpu := slots.get()) is not None:
+def _execute(path: Path, output: Path, words: dict[str, Any], folder: Path, gpu: str | None) -> tuple[str | None, int]:
+    """In a process of its own: why it failed, if it did, and its exit code."""
+    if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-
-
-def _execute(path: Path, output: Path, parameters: dict[str, Any], deadline: float | None, folder: Path) -> Executed:
     import papermill
 
-    started = time.monotonic()
-    if deadline is not None:
-        if deadline <= started:
-            return Executed(path.stem, output, 0.0, "not started: the budget is used up")
-        parameters["budget"] = f"{deadline - started:.0f}s"  # the monotonic clock is the machine's, not the process's
-    error = None
+    from thriftylib.running import papermill_engine  # noqa: F401 (registers itself, however the package was installed)
+
     try:
         papermill.execute_notebook(
-            path, output, parameters, cwd=folder, progress_bar=False, stderr_file=sys.stderr, kernel_name="python3"
+            path, output, words, cwd=folder, progress_bar=False, stderr_file=sys.stderr, kernel_name="python3"
         )
     except papermill.PapermillExecutionError as failure:
-        error = f"cell {failure.cell_index}: {failure.ename}: {failure.evalue}".splitlines()[0]
-    return Executed(path.stem, output, time.monotonic() - started, error)
+        return f"cell {failure.cell_index}: {failure.ename}: {failure.evalue}".splitlines()[0], FAILED
+    except SystemExit as stop:
+        return "stopped early" if stop.code == STOPPED else "a mistake in its parameters, as said above", stop.code
+    return None, 0

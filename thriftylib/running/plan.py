@@ -10,7 +10,6 @@ bundle that does not fit into what is left of the budget comes after all that do
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -139,14 +138,10 @@ def fraction_done(run: Run, folders: OutputFolders) -> float:
     """The fraction of a run's steps that its checkpoint holds; 0 where there is none that can be read."""
     if run.recipe is None or not (path := folders.checkpoint(run)).is_file():
         return 0.0
-    from safetensors import SafetensorError, safe_open
+    from thriftylib.training.checkpoint import saved_values
 
-    try:
-        with safe_open(path, framework="np") as file:
-            values = json.loads((file.metadata() or {})["values"])
-            epoch, batch = values["epoch"], values["batch"]
-    except (SafetensorError, OSError, KeyError, ValueError):
-        return 0.0  # training says what is wrong with it
+    values = saved_values(path) or {}
+    epoch, batch = (values.get(name, 0) for name in ("epoch", "batch"))  # training says what is wrong with it
     steps = steps_per_epoch(run.data.training_images, run.recipe.batch_size)
     return min(1.0, (epoch + batch / steps) / run.epochs)
 

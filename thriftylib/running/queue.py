@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from thriftylib.errors import ThriftyError
+from thriftylib.errors import DiedError, ThriftyError
+from thriftylib.escaping import tell
 from thriftylib.evidence.records import load_records
 from thriftylib.paths import results_dir, weights_dir
 from thriftylib.running.folders import OutputFolders
@@ -47,7 +47,8 @@ class Queue:
         self.running.remove(run)
         if why is not None:
             self.left_out[run] = why
-            print(f"run {run.id} is left out: {why}", file=sys.stderr)
+            then = "; the same command goes on from its checkpoint" if isinstance(why, DiedError) else ""
+            tell(f"run {run.id} is left out: {why}{then}", lines=False)
 
 
 def parents_first(runs: Iterable[Run]) -> list[Run]:

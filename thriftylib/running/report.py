@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thriftylib.errors import SpecError
+from thriftylib.errors import RunError, SpecError, StoppedError, ThriftyError
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import Replication, load_claims, load_claims_files
 from thriftylib.evidence.counts import load_counts
@@ -16,9 +15,11 @@ from thriftylib.evidence.tables import scoreboard
 from thriftylib.experiments.base import PRESETS, experiment
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
+from thriftylib.running import parameters
 from thriftylib.running.collect import collect
 from thriftylib.running.estimates import Conditions, Estimator
-from thriftylib.running.folders import OutputFolders, known_records, parse_budget
+from thriftylib.running.folders import OutputFolders, given_folder, known_records, parse_budget
+from thriftylib.running.processes import stop_with_parent
 from thriftylib.running.roads import roads
 
 if TYPE_CHECKING:
@@ -50,24 +51,36 @@ class Report:
         ThriftyError: a parameter is missing or has a value that cannot be.
     """
 
-    def __init__(self, **parameters: Any) -> None:
-        if missing := [name for name in _NAMES if name not in parameters]:
+    def __init__(self, **given: Any) -> None:
+        if missing := [name for name in _NAMES if name not in given]:
             raise SpecError(f"the notebook's parameters lack {', '.join(missing)}")
-        self.preset, self.results = parameters["preset"], parameters["results"]
+        self.preset, self.results = given["preset"], given["results"]
         if self.preset not in PRESETS:
             raise SpecError(f"unknown preset {self.preset!r}" + suggest(self.preset, PRESETS))
-        self._asked = {name: parameters[name] for name in ("seeds", "device", "data")}
-        self._asked["epochs"] = parameters["epochs"] or None
+        self._asked = {name: given[name] for name in ("seeds", "device", "data")}
+        self._asked["epochs"] = given["epochs"] or None
         self._asked["progress"] = self.preset != "smoke"  # seconds long, and a line per epoch would hide what it shows
-        seconds = parse_budget(parameters["budget"])
+        seconds = parse_budget(given["budget"])
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._tables: dict[str, pandas.DataFrame] = {}
+        self._stopped: ThriftyError | None = None
+        if self.preset == "recorded" and self.results:
+            given_folder(self.results)
         self.claims: dict[str, Claim] = load_claims(claims_dir())
 
     @classmethod
     def of(cls, namespace: Mapping[str, Any]) -> Report:
-        """The report of a notebook that calls ``Report.of(globals())``."""
-        return cls(**{name: namespace[name] for name in _NAMES if name in namespace})
+        """The report of a notebook that calls ``Report.of(globals())``.
+
+        What papermill set is checked; a training then goes on as long as the process that started the kernel.
+        """
+        given = {name: namespace[name] for name in _NAMES if name in namespace}
+        cell, names = parameters.injected(namespace.get("In", ()))
+        if known := parameters.parse(cell):
+            own = {name: namespace[name] for name in (*known, *names) if name in namespace}
+            given |= {name: value for name, value in parameters.check(known, own).items() if name in given}
+        stop_with_parent()
+        return cls(**given)
 
     def images(self, name: str) -> str:
         """What a figure's title calls the images: ``name``, or what a smoke test uses instead."""
@@ -87,17 +100,31 @@ class Report:
             kept = {label: _numbers(label, values) for label, values in where.items() if values != ""}
             found = collect(name, preset=self.preset, results=self.results, budget=left, where=kept, **self._asked)
         self._tables[name] = found
+        if stopped := found.attrs.get("stopped"):
+            self._stop(stopped, found.attrs["failed"], found.attrs["left"])
         return found
+
+    def _stop(self, stopped: str, failed: list[str], left: int) -> None:
+        """Remember why runs are missing, for the notebook's end; after a signal there is no time for it."""
+        if failed:
+            self._stopped = RunError(f"runs {', '.join(failed)} failed, as said above")
+        elif not isinstance(self._stopped, RunError):
+            how = "" if stopped == "left out" else f" by the {stopped}"
+            self._stopped = StoppedError(f"stopped{how}: {left} runs are left; the same command goes on")
+        if stopped == "signal":
+            raise self._stopped
 
     def roads(self) -> pandas.DataFrame:
         """Every paper's networks beside the ordinary ones that they started from (:func:`thriftylib.running.roads`)."""
+        if self._stopped:
+            raise self._stopped
         presets = ("smoke",) if self.preset == "smoke" else ("paper", "fast")
         return roads(self.records(), self.claims, presets)
 
     def records(self) -> list[Record]:
         """Every record that this execution may show: the committed ones, and those of ``results`` or this machine."""
         if self.preset == "recorded":
-            return load_records(Path(self.results) if self.results else results_dir())
+            return load_records(given_folder(self.results) if self.results else results_dir())
         return list(known_records(OutputFolders.below(self.results).results).values())
 
     def replications(self, paper: str) -> tuple[Replication, ...]:
@@ -124,7 +151,12 @@ class Report:
         figures.show(panels, series, f"run-{longest.id}", alt="Accuracy, loss and learning rate by epoch.")
 
     def ending(self) -> None:
-        """Show what a rerun costs: runs and estimated GPU hours of each experiment that the notebook asked for."""
+        """Show what a rerun costs: runs and estimated GPU hours of each experiment that the notebook asked for.
+
+        Raises:
+            StoppedError: the budget ended before all was trained; what is there is shown above.
+            RunError: a run failed.
+        """
         import pandas
         from IPython.display import HTML, Markdown, display
 
@@ -135,6 +167,8 @@ class Report:
                 rows.append((name, preset, len(runs), f"{sum(estimate(run).seconds for run in runs) / 3600:.1f}"))
         costs = pandas.DataFrame(rows, columns=["experiment", "preset", "runs", "estimated GPU hours, one seed"])
         display(Markdown(_ENDING), HTML(costs.to_html(index=False, border=0)))
+        if self._stopped:
+            raise self._stopped
 
 
 def _numbers(label: str, values: str | int) -> list[int]:

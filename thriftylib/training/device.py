@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +25,31 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ThriftyError(f"device = {name!r}: must be auto, cpu, cuda or cuda:N") from None
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name, re.ASCII):
+        raise ThriftyError(f"device = {name!r}: must be auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ThriftyError(f"device = {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; cpu works")
     return device
+
+
+def check_memory(device: torch.device, needed: float) -> None:
+    """Refuse what cannot fit: ``needed`` is a lower bound in bytes.
+
+    Raises:
+        ThriftyError: the device has not as much memory.
+    """
+    if device.type == "cuda":
+        there = torch.cuda.mem_get_info(device)[1]
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    if needed > there:
+        raise ThriftyError(
+            f"this training needs more than {needed / 2**30:.0f} GiB of memory, {device} has {there / 2**30:.0f} GiB: "
+            "fewer images in a batch need less"
+        )
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:

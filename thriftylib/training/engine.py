@@ -11,6 +11,7 @@ bit-identical to an uninterrupted one.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,14 @@ from typing import Literal
 import torch
 
 from thriftylib.datasets.load import load
-from thriftylib.errors import CheckpointError
+from thriftylib.errors import CheckpointError, SpecError
+from thriftylib.escaping import tell
 from thriftylib.evidence.records import Record, Session, load_record, record_path, save_record
-from thriftylib.paths import results_dir, weights_dir
+from thriftylib.paths import check_writable, results_dir, weights_dir
 from thriftylib.spec import Run
 from thriftylib.training import fast_path
-from thriftylib.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
-from thriftylib.training.device import choose_device, choose_precision, keep_freed_memory
+from thriftylib.training.checkpoint import ANEW, checkpoint_path, load_checkpoint, save_checkpoint, set_aside
+from thriftylib.training.device import check_memory, choose_device, choose_precision, keep_freed_memory
 from thriftylib.training.finishing import find_parent, keep, make_record, save_weights
 from thriftylib.training.hooks import as_network, as_numbers
 from thriftylib.training.progress import Progress
@@ -61,6 +63,7 @@ def train(
     threads: int | None = None,
     progress: bool = True,
     checkpoint_every: float = 120.0,
+    anew: bool = False,
 ) -> Trained:
     """Train one run to its end, or until the budget or a signal stops it; goes on from a checkpoint if there is one.
 
@@ -77,11 +80,13 @@ def train(
         threads: of a CPU; None: as PyTorch is set. The last digits depend on it, so the record states it.
         progress: report on standard error.
         checkpoint_every: seconds between checkpoints.
+        anew: set a checkpoint aside that cannot be gone on from, and start at the first step.
 
     Raises:
         BusyError: another process trains the run in the same folder.
         CheckpointError: the checkpoint is another run's, unreadable, or of another precision.
         SpecError: the network costs something else than its closed form says.
+        OutputError: nothing can be written in one of the folders; before the first step.
         ThriftyError: the data, the device or the parent's weights cannot be used.
     """
     deadline = None if budget is None else time.monotonic() + budget
@@ -99,6 +104,7 @@ def train(
         folders = [(results, weights or results / "weights"), (results_dir(), weights_dir())]
         parent = find_parent(run, folders) if run.parent else None
         if run.recipe is None:
+            check_writable(record_path(results, run.id))
             began = time.monotonic()
             method, network = build(run, parent)
             network = network.to(where, memory_format=torch.channels_last).eval()
@@ -108,10 +114,20 @@ def train(
             save_record(record, results)
             return Trained(record, "signal" if signals else None)
 
+        if not run.method:  # a method may train another network
+            least = run.recipe.batch_size * run.cost.activation_bytes() / 8  # in bf16, and some computed anew
+            check_memory(where, least + 3 * run.cost.weight_bytes())
         # The network, prepared by its method, at its first step or where a checkpoint left it.
         trainer = Trainer(run, dataset, where, session.precision, parent)
         path = checkpoint_path(checkpoints, run.id) if checkpoints else None
-        earlier = _resume(trainer, path, trace)
+        aside = None
+        try:
+            earlier = _resume(trainer, path, trace)
+        except CheckpointError:
+            if not anew:
+                raise
+            aside, trainer = set_aside(path), Trainer(run, dataset, where, session.precision, parent)
+            earlier = _resume(trainer, path, trace)
         resumed_at = trainer.seconds
         session = session.model_copy(update={"fast": fast_path.describe(trainer.network)})
         trace.describe([*earlier, session])
@@ -119,16 +135,32 @@ def train(
         def sessions() -> list[Session]:
             return [*earlier, session.model_copy(update={"seconds": trainer.seconds - resumed_at})]
 
-        def save() -> float:
+        def save() -> str:
+            """Write a checkpoint; returns why that failed, which ends no training, or nothing."""
             tensors, values = trainer.state()
             values |= {"sessions": [each.model_dump(mode="json") for each in sessions()], "saved": time.time()}
-            save_checkpoint(path, run.id, tensors, values)
-            return time.monotonic()
+            try:
+                save_checkpoint(path, run.id, tensors, values)
+            except (OSError, TypeError, ValueError, RuntimeError) as error:
+                return getattr(error, "strerror", None) or " ".join(str(error).split())
+            return ""
+
+        # What cannot be written is found now, and not after the last epoch.
+        tensors, values = trainer.state()
+        size = 2 * sum(x.numel() * x.element_size() for x in tensors.values())
+        try:
+            json.dumps(values)
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"run {run.id}: its method's state is no JSON ({error})") from None
+        for place in filter(None, (path, weights and weights / f"{run.id}.safetensors", record_path(results, run.id))):
+            check_writable(place, size + 2**16)
 
         # All epochs, step by step; each epoch ends with an evaluation.
         with Progress(run, trainer.steps * run.epochs, trainer.position, shown=progress) as shown:
             if where.type == "cpu" and (hint := fast_path.hint(trainer.network)):
                 shown.say(hint)
+            if aside:
+                shown.say(f"starts anew: the checkpoint that it cannot go on from is {aside}")
             if earlier and (changed := differences(earlier[-1], session)):
                 shown.say(f"goes on elsewhere than it stopped: {changed}")
             saved = time.monotonic()
@@ -137,15 +169,20 @@ def train(
                 trace.beat()
                 now = time.monotonic()
                 stopped = "signal" if signals else "budget" if deadline and now >= deadline else None
+                fault = ""
                 if path and not trainer.finished and (stopped or now - saved >= checkpoint_every):
-                    saved = save()
+                    if fault := save():
+                        shown.say(f"its checkpoint could not be written ({fault}): {path}")
+                    saved = time.monotonic()
                 if stopped and not trainer.finished:
                     then = "the same command goes on from its checkpoint" if path else "it starts anew: no checkpoints"
+                    if fault:
+                        then = "the same command goes on from its last checkpoint, or starts anew where there is none"
                     shown.say(f"stopped by {stopped} in epoch {trainer.epoch + 1}/{run.epochs}; {then}")
-                    trace.lost = path is None
+                    trace.lost = path is None or bool(fault)
                     return Trained(None, stopped)
-        if path:
-            save()  # should the method fail at its end, the training is not lost
+        if path and (fault := save()):  # should the method fail at its end, the training is not lost
+            tell(f"run {run.id}: its checkpoint could not be written ({fault}): {path}")
 
         # What is kept: the network as its method finishes it, its weights, its accuracy, its measured numbers.
         began = time.monotonic()
@@ -181,4 +218,6 @@ def _resume(trainer: Trainer, path: Path | None, trace: Trace) -> list[Session]:
         sessions = [Session.model_validate(each) for each in values["sessions"]]
         return with_lost_work(sessions, values["saved"], trace)
     except KeyError as error:
-        raise CheckpointError(f"{path}: lacks {error}; delete it to start this run anew") from None
+        raise CheckpointError(f"{path}: lacks {error}; {ANEW}") from None
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: does not fit ({' '.join(str(error).split())}); {ANEW}") from None

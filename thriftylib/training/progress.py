@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from multiprocessing import parent_process
 from typing import Any, Self
 
+from thriftylib.escaping import for_terminal, tell
 from thriftylib.spec import Run
 
 
@@ -25,28 +27,32 @@ class Progress:
     def __init__(self, run: Run, steps: int, done: int, *, shown: bool = True) -> None:
         from rich import progress  # here: the command line needs duration() alone
         from rich.console import Console
+        from rich.markup import escape
 
         self.run, self.shown = run, shown
-        self.title = f"{run.network.name} {run.id} seed {run.seed}"
+        self.title = for_terminal(f"{run.network.name} {run.id} seed {run.seed}", lines=False)
         console = Console(stderr=True)
         # Of trainings in parallel, none may draw over the others' lines.
         live = shown and console.is_terminal and parent_process() is None
         self.bar = progress.Progress(
             *progress.Progress.get_default_columns(), console=console, disable=not live, refresh_per_second=2
         )
-        self.task = self.bar.add_task(self.title, total=steps, completed=done)
+        self.task = self.bar.add_task(escape(self.title), total=steps, completed=done)
         self.steps, self.first, self.started = steps, done, time.monotonic()
 
     def __enter__(self) -> Self:
-        self.bar.start()
+        with suppress(OSError, ValueError):  # a terminal that was closed ends no training
+            self.bar.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.bar.stop()
+        with suppress(OSError, ValueError):
+            self.bar.stop()
 
     def step(self, done: int) -> None:
         """Show how many steps are done."""
-        self.bar.update(self.task, completed=done)
+        with suppress(OSError, ValueError):
+            self.bar.update(self.task, completed=done)
 
     def epoch(self, done: int, numbers: dict[str, float], images_per_second: float) -> None:
         """One line for the epoch that ends with the step ``done``."""
@@ -62,5 +68,10 @@ class Progress:
         self._print(f": {line}")
 
     def _print(self, text: str) -> None:
-        if self.shown:
-            self.bar.console.print(f"{self.title}{text}", highlight=False, soft_wrap=True)
+        if self.shown and not self.bar.disable:
+            with suppress(OSError, ValueError):
+                self.bar.console.print(
+                    for_terminal(f"{self.title}{text}"), markup=False, highlight=False, soft_wrap=True
+                )
+        elif self.shown:
+            tell(f"{self.title}{text}")

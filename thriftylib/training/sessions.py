@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from thriftylib.errors import BusyError, ThriftyError
 from thriftylib.evidence.consistency import check_utc
 from thriftylib.evidence.records import Session
-from thriftylib.paths import write_atomically
+from thriftylib.paths import check_writable, write_atomically
 from thriftylib.training.device import Precision, device_name
 from thriftylib.training.provenance import provenance, versions
 
@@ -111,6 +111,7 @@ def alone(folder: Path, run_id: str) -> Iterator[Trace]:
     except OSError as error:
         raise ThriftyError(f"{locks}: cannot be written ({error.strerror}); give another folder for results") from None
     try:
+        check_writable(trace.path)
         trace.read()
         trace.describe(trace.killed)  # who trains from now on
         if trace.killed:

@@ -248,7 +248,7 @@ class Trainer:
         if values["precision"] != self.precision:
             raise CheckpointError(
                 f"run {self.run.id}: was begun in {values['precision']}, this call uses {self.precision}; a run has "
-                f"one precision: go on with --precision {values['precision']}, or delete its checkpoint to start anew"
+                f"one precision: go on with --precision {values['precision']}, or set its checkpoint aside by --anew"
             )
 
         def under(prefix: str) -> dict[str, Tensor]:
