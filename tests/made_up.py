@@ -74,7 +74,7 @@ def from_series(made: Run, accuracies: list[float | None], **more: Any) -> Recor
         "sittings": 1,
         **more,
     }
-    return Record(**fields)
+    return Record.model_validate(fields, context={"recorded": True})  # its run may be of no paper
 
 
 def counted(made: Run) -> Counted:

@@ -214,6 +214,12 @@ def test_sizes_of_images(size):
         assert_same(learn(fast, *batch(size=size)), learn(plain, *batch(size=size)), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("conv", ["classic", "mb2"])
+def test_weights_in_another_order_of_memory(conv):
+    plain, fast = (network.to(memory_format=torch.channels_last) for network in networks(iterations=3, conv=conv))
+    assert_same(learn(fast, *batch()), learn(plain, *batch()), rtol=1e-9, atol=1e-11)
+
+
 def test_evaluation_in_parts(monkeypatch):
     monkeypatch.setattr("thriftylib.fast.recursion.EVALUATED", 4)
     plain, fast = networks()

@@ -36,7 +36,7 @@ def execute(tmp_path):
     info = tmp_path / "site" / "plugin-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
-    plugin = "[papermill.engine]\nthrifty = thriftylib.running.papermill_engine:Engine\n"
+    plugin = "[papermill.engine]\nthrifty = thriftylib.running.papermill_engine\n"
     (info / "entry_points.txt").write_text(plugin)
     places = [str(tmp_path / "site"), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}

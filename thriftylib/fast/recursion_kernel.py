@@ -241,7 +241,7 @@ class Plan:
             if norm.affine:
                 add([norm.weight, norm.bias], gradients.to(self.real))
         for kernels, weights in zip(self.kernels, self.weights, strict=True):
-            gradients = [torch.zeros_like(weight, dtype=self.real) for weight in weights]
+            gradients = [torch.zeros(weight.shape, dtype=self.real) for weight in weights]  # whatever its strides are
             fields = self._fields_of(kernels)
             fields.point(**dict(zip(("grad_grouped", "grad_weight")[-len(gradients) :], gradients, strict=True)))
             self._call("unpack", fields)

@@ -102,3 +102,4 @@ def _passing_on(received: list[int], kernels: list[AsyncKernelManager]) -> Itera
 
 
 papermill_engines.register(None, Engine)
+execute_notebook = Engine.execute_notebook  # the entry point is this module: papermill may load it half-imported
