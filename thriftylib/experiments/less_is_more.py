@@ -34,7 +34,7 @@ SWEEP: dict[tuple[str, str], tuple[float, ...]] = {  # strengths by network and 
     (LENET, FIRST_LINEAR): (0.0, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2, 0.3, 0.35, 0.4),
     (LENET, "all hidden"): (0.01, 0.015, 0.02, 0.03, 0.05),
     (QUICK, FIRST_LINEAR): (0.0, 0.9, 1.5, 2.5, 3.7, 3.8, 3.9, 4.0),
-    (QUICK, "all hidden"): (0.02, 0.04, 0.06, 0.08, 0.2, 0.5, 1.0),
+    (QUICK, "all hidden"): (0.02, 0.04, 0.06, 0.08, 0.2, 0.5),
 }
 HELD_OUT = 5000
 ALL_AT = 0.02  # strength of the ablations
