@@ -1,6 +1,6 @@
 """Text on its way out: what others wrote is shown, and is no command to a terminal, a spreadsheet or a shell.
 
-HTML is escaped by :func:`html.escape` and jinja's autoescape, rich markup and matplotlib's formulae are switched off.
+HTML is escaped by ``html.escape`` and jinja's autoescape, rich markup and matplotlib's formulae are switched off.
 """
 
 from __future__ import annotations
