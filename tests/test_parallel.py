@@ -79,7 +79,8 @@ def test_the_last_run_goes_on_with_the_threads_of_its_first_session(tmp_path, mo
 
 def test_a_budget_that_ends_while_processes_start_is_theirs_too(tmp_path):
     runs = [run_of("CL+FC"), run_of("SmallNet")]
-    done = train(runs, tmp_path, jobs=2, budget=1.0)  # torch alone takes longer
+    train(runs[1:], tmp_path / "before")  # so that this process has imported what it needs
+    done = train(runs, tmp_path, jobs=2, budget=1.0)  # in theirs torch alone takes longer
     assert (done.missing, done.stopped) == (runs, "budget")
     assert len(checkpoints(tmp_path)) == 2
 
