@@ -48,7 +48,7 @@ class Plan:
             Kernels(self.channels, self.depth, self.real, dtype) for _ in network.convs[: network.iterations]
         ]
         self.norms, self.alpha_given = len(network.norms[: network.iterations]), network.alpha is not None
-        columns = network.alpha.shape[1] if self.alpha_given else 1
+        columns = network.alpha.shape[1] if self.alpha_given else 1  # of ones, for the one state that is kept then
         self.alpha = torch.ones(self.iterations, columns, dtype=self.real)
         self.grad_alpha = torch.zeros_like(self.alpha, dtype=torch.float64)
         self.grad_norms = torch.zeros(self.norms, 2, self.filters, dtype=torch.float64)
@@ -71,16 +71,15 @@ class Plan:
 
     def _lay_out(self, network: ThriftyNet) -> None:
         """The iterations and pools in their order."""
-        self.states, self.steps, self.forward_calls = [self.first], [], []
+        self.states, self.forward_calls = [self.first], []
         live = [self.first]
         for t in range(self.iterations):
             size = live[-1].map.shape[1:3]
             made = Normalised(t, self.channels, self.filters, self.real)
             step = Step(t, live, State(self._map(*size), made=made), self._map(*size) if self.training else None)
-            for i, state in enumerate(live, start=self.alpha.shape[1] - len(live) if self.alpha_given else 0):
-                state.mixed.append((step, i if self.alpha_given else 0))
+            for i, state in enumerate(live, start=self.alpha.shape[1] - len(live)):
+                state.mixed.append((step, i))
             live[-1].reader = step
-            self.steps.append(step)
             self.states.append(step.result)
             self.forward_calls.append(("forward", self._forward_fields(step), made))
             before, live = [*live, step.result], [*live, step.result][-network.kept_states :]
@@ -113,10 +112,9 @@ class Plan:
 
     def _forward_fields(self, step: Step) -> Fields:
         fields, kernels, made = self._fields(step.states[-1]), self._kernels_of(step), step.result.made
-        first = self.alpha.shape[1] - len(step.states) if self.alpha_given else 0
         parts = [
-            self._part(state.map, self.alpha, (step.t, first + i if self.alpha_given else 0), made=state.made)
-            for i, state in enumerate(step.states)
+            self._part(state.map, self.alpha, (step.t, i), made=state.made)
+            for i, state in enumerate(step.states, start=self.alpha.shape[1] - len(step.states))
         ]
         self._give_parts(fields, parts)
         fields.own = self._place(self.alpha, step.t, 0)

@@ -88,7 +88,6 @@ INLINE void start_chunk(const int64_t kind, const struct recursion *b, const str
                 int64_t at = q * channels + c;
                 vec g = read(b->result_gradient + place + at), y = read(b->activated + place + at);
                 if (b->factor) {
-
                     g = g * factor + (read(b->result + place + at) * by + constant);
                     write(b->result_gradient + place + at, g);
                 }
@@ -107,12 +106,11 @@ static void depthwise_gradient(const struct recursion *b, real *x, real *inner, 
         for (int64_t c = 0; c < narrow; c += LANES) {
             const real *at = bordered_pixel(b, x, b->channels, h - 1, -1) + g * narrow + c;
             const real *grad = bordered_pixel(b, inner, narrow, h, 0) + c;
-            vec sums[TAPS_3X3], before = {0}, last = load_reals(grad); /* gradients of the pixels left of a column */
+            vec sums[TAPS_3X3], before = {0}, last = {0}; /* gradients of the pixels left of a column */
             UNROLL for (int t = 0; t < TAPS_3X3; t++) sums[t] = load_reals(to + t * narrow + c);
             for (int64_t w = 0; w < b->width + 2; w++, at += b->channels) {
                 COLUMN(pixel, at);
                 vec here = w < b->width ? load_reals(grad + w * narrow) : (vec){0};
-                last = w ? last : (vec){0};
                 sums[0] += here * pixel0, sums[3] += here * pixel1, sums[6] += here * pixel2;
                 sums[1] += last * pixel0, sums[4] += last * pixel1, sums[7] += last * pixel2;
                 sums[2] += before * pixel0, sums[5] += before * pixel1, sums[8] += before * pixel2;
