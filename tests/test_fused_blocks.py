@@ -128,7 +128,7 @@ def test_any_layout_of_the_images_and_of_the_gradient(layout):
 
 
 def test_the_same_bits_on_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr(fused_kernel, "WORTH_SHARING", 0)
+    monkeypatch.setattr(tiles, "WORTH_SHARING", 0)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):

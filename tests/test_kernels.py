@@ -49,7 +49,7 @@ SERVED = {
 def small_tiles(monkeypatch):
     """Tiles of unequal size in every batch, and threads for them."""
     monkeypatch.setattr(recursion_kernel, "TILES", 3)
-    monkeypatch.setattr(recursion_kernel, "WORTH_SHARING", 0)
+    monkeypatch.setattr(tiles, "WORTH_SHARING", 0)
 
 
 def networks(dtype=torch.float64, precision="fp32", size=(12, 10), **options):

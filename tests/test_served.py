@@ -12,7 +12,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrizations, parametrize, weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 
-from thriftylib.fast import recursion_kernel
+from thriftylib.fast import recursion_kernel, tiles
 from thriftylib.fast.fused_blocks import FusedBlock
 from thriftylib.fast.recursion import FastThriftyNet
 from thriftylib.papers.expandnets_expansion import ExpandedConv2d
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.fast, pytest.mark.filterwarnings("ignore:.torch.jit:Fu
 def small_tiles(monkeypatch):
     """Several tiles in every batch."""
     monkeypatch.setattr(recursion_kernel, "TILES", 4)
-    monkeypatch.setattr(recursion_kernel, "WORTH_SHARING", 0)
+    monkeypatch.setattr(tiles, "WORTH_SHARING", 0)
 
 
 def recursion(**options):

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from thriftylib.errors import ThriftyError
 from thriftylib.fast.compiled import library
-from thriftylib.fast.tiles import each, threads_to_use
-
-WORTH_SHARING = 2_000_000  # operations on a number: fewer are done before another thread is awake
+from thriftylib.fast.tiles import share
 
 
 class _Tensor(ctypes.Structure):
@@ -122,14 +119,8 @@ class Kernel:
         return getattr(self.library, f"fused_{name}")(ctypes.byref(self.fields))
 
     def _share(self, name: str, work: int, *results: Tensor | None) -> None:
-        """Threads take tiles until none is left; one alone where there is too little ``work``.
-
-        ``results`` live as long as a thread is at work, even if this one is interrupted.
-        """
-        self.fields.next = 0
-        threads = min(threads_to_use(), self.tiles) if work > WORTH_SHARING else 1
-        if any(each(lambda _, results=results: self._call(name), range(threads))):
-            raise ThriftyError(f"no memory left for a block of {self.shape[0]} channels")
+        what = f"a block of {self.shape[0]} channels"
+        share(getattr(self.library, f"fused_{name}"), self.fields, self.tiles, work, what, *results)
 
 
 def map_size(x: Tensor, kernel: Sequence[int], padding: Sequence[int]) -> tuple[int, ...]:

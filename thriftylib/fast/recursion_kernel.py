@@ -8,14 +8,12 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from thriftylib.errors import ThriftyError
 from thriftylib.fast.compiled import library
 from thriftylib.fast.recursion_states import Fields, Kernels, Normalised, Part, State, Step
-from thriftylib.fast.tiles import each, threads_to_use
+from thriftylib.fast.tiles import share
 from thriftylib.papers.thriftynet_recursion import ThriftyNet
 
 TILES = 16  # a batch's shares, whose sums are added in their order: enough for some threads to end together
-WORTH_SHARING = 2_000_000  # multiply-adds: fewer are done before another thread is awake
 ACTIVATIONS = {nn.Tanh: 0, nn.ReLU: 1, nn.LeakyReLU: 2}  # ``enum activation``
 
 
@@ -270,13 +268,10 @@ class Plan:
         return getattr(self.library, f"recursion_{name}")(ctypes.byref(fields))
 
     def _share(self, name: str, fields: Fields, activation: nn.Module) -> None:
-        """Threads take tiles until none is left; one alone where there is too little work."""
         fields.activation, fields.slope = ACTIVATIONS[type(activation)], getattr(activation, "negative_slope", 0.0)
-        fields.next = 0
         macs = self.images * fields.height * fields.width * self.channels * self.depth
-        threads = min(threads_to_use(), self.tiles) if macs > WORTH_SHARING else 1
-        if any(each(lambda _: self._call(name, fields), range(threads))):
-            raise ThriftyError(f"no memory left for a recursion of {self.filters} filters")
+        what = f"a recursion of {self.filters} filters"
+        share(getattr(self.library, f"recursion_{name}"), fields, self.tiles, macs, what)
 
 
 def leaves(convs: nn.Module) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -12,6 +13,10 @@ from threading import Barrier
 from typing import Any
 
 import torch
+
+from thriftylib.errors import ThriftyError
+
+WORTH_SHARING = 2_000_000  # operations on a number: fewer are done before another thread is awake
 
 
 @cache
@@ -87,3 +92,23 @@ def each(body: Callable[[Any], Any], tiles: Iterable[Any]) -> list[Any]:
     for other in others:
         other.result()
     return results
+
+
+def share(
+    function: Callable[[Any], int], fields: ctypes.Structure, tiles: int, work: int, what: str, *kept: Any
+) -> None:
+    """Let threads call a function of the C code that takes tiles until none is left; with little ``work`` one alone.
+
+    Args:
+        fields: its argument; ``next`` is the tile to be taken next.
+        work: operations on a number.
+        what: is computed.
+        kept: lives as long as a thread is at work, even if this one is interrupted.
+
+    Raises:
+        ThriftyError: there was no memory.
+    """
+    fields.next = 0
+    threads = min(threads_to_use(), tiles) if work > WORTH_SHARING else 1
+    if any(each(lambda _, kept=kept: function(ctypes.byref(fields)), range(threads))):
+        raise ThriftyError(f"no memory left for {what}")
