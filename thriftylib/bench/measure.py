@@ -72,13 +72,11 @@ def bench_thriftynet(
     Also as its authors wrote it and, where the CPU computes in it, in bf16. The defaults are the 40K network.
     ``settings`` and what it raises are those of :func:`measure`.
     """
-    network = {"name": "thriftynet", "options": {"filters": filters, "iterations": iterations}}
-    run = bench_run(network, rounds + 3, batch_size)
+    run, what = _recursion(filters, iterations, batch_size, rounds)
     ways = {"authors": Way("the authors' formulation in the usual loop", ("authors",)), **ENGINE}
     del ways["merged"]
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         ways["bf16"] = replace(ENGINE["kernels"], what="fast paths in bf16", precision="bf16")
-    what = f"ThriftyNet mb1, {filters} filters, {iterations} iterations, batch {batch_size}, 32x32"
     return measure("thriftynet", what, run, ways, rounds=rounds, **settings)
 
 
@@ -90,15 +88,19 @@ def bench_recursion(
     The fast path against the plain modules, and both against matrix products of as many multiply-adds; where the CPU
     computes in bf16, in it too. ``settings`` and what it raises are those of :func:`measure`.
     """
-    network = {"name": "thriftynet", "options": {"filters": filters, "iterations": iterations}}
-    run = bench_run(network, rounds + 3, batch_size)
+    run, what = _recursion(filters, iterations, batch_size, rounds)
     ways = {name: ENGINE[name] for name in ("plain", "kernels")}
     ways[PRODUCT] = Way("a matrix product of as many multiply-adds", ("product",))
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         ways |= {f"{name}{BF16}": replace(ways[name], precision="bf16") for name in ("kernels", PRODUCT)}
-    what = f"ThriftyNet mb1, {filters} filters, {iterations} iterations, batch {batch_size}, 32x32"
     threads = settings.get("threads") or torch.get_num_threads()
     return measure(f"recursion-{filters}-{iterations}-{threads}", what, run, ways, rounds=rounds, **settings)
+
+
+def _recursion(filters: int, iterations: int, batch_size: int, rounds: int) -> tuple[Run, str]:
+    network = {"name": "thriftynet", "options": {"filters": filters, "iterations": iterations}}
+    what = f"ThriftyNet mb1, {filters} filters, {iterations} iterations, batch {batch_size}, 32x32"
+    return bench_run(network, rounds + 3, batch_size), what
 
 
 def bench_lenet(*, batch_size: int = 64, rounds: int = 5, **settings) -> BenchRecord:
