@@ -86,7 +86,7 @@ def test_a_budget_that_ends_inside_ends_papermill_with_3(execute, tmp_path):
     process = execute(**LONG, budget="1s")
     said = process.communicate(timeout=40)[0]
     assert process.returncode == 3, said
-    assert "stopped by the budget: 1 runs are left; the same command goes on" in said
+    assert "stopped by the budget, with 1 of the runs left; the same command goes on" in said
     assert checkpoints(tmp_path)
     executed = nbformat.read(tmp_path / "out.ipynb", 4)
     assert "estimates" in str(executed.cells[-1].outputs)  # what there is was shown

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+FAILED, MISTAKE, STOPPED = 1, 2, 3
+"""Exit codes: something failed; a user's mistake; stopped early, and the same command goes on."""
 DEBUG = "THRIFTY_DEBUG"
 """The environment variable that ``--debug`` sets, for the processes that a command starts too."""
 
@@ -19,7 +21,7 @@ class ThriftyError(Exception):
     Not a ``ValueError``: pydantic would catch that inside a validator and bury the line in its own report.
     """
 
-    exit_code = 2  # a user's mistake
+    exit_code = MISTAKE
 
 
 class SpecError(ThriftyError):
@@ -41,19 +43,19 @@ class OutputError(ThriftyError):
 class BuildError(ThriftyError):
     """The book was not built; the message has the builder's lines."""
 
-    exit_code = 1
+    exit_code = FAILED
 
 
 class DiedError(ThriftyError):
     """A training's process that ended by itself, killed or broken: a failure, and no mistake in the call."""
 
-    exit_code = 1
+    exit_code = FAILED
 
 
 class RunError(ThriftyError):
     """A training that cannot go on, as its method has found; other runs are not concerned."""
 
-    exit_code = 1
+    exit_code = FAILED
 
 
 class BusyError(ThriftyError):
@@ -67,4 +69,4 @@ class CheckpointError(ThriftyError):
 class StoppedError(ThriftyError):
     """A training that stopped early, by its budget or a signal: the same command goes on."""
 
-    exit_code = 3
+    exit_code = STOPPED

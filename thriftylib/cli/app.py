@@ -20,16 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from thriftylib.errors import DEBUG, BuildError, ThriftyError, debugging
+from thriftylib.errors import DEBUG, FAILED, MISTAKE, STOPPED, BuildError, ThriftyError, debugging
 from thriftylib.escaping import for_terminal, tell
 from thriftylib.paths import user_path
 
 if TYPE_CHECKING:
     from thriftylib.evidence.claims_files import Loaded
-
-FAILED = 1
-MISTAKE = 2
-STOPPED = 3
 
 
 class Commands(TyperGroup):
@@ -166,14 +162,14 @@ def readable(loaded: Loaded) -> Iterator[Loaded]:
         raise typer.Exit(FAILED)
 
 
-def runs_are(count: int) -> str:
-    """``"1 run is"``, ``"2 runs are"``."""
-    return f"{count} run is" if count == 1 else f"{count} runs are"
-
-
 def print_json(value: Any) -> None:
     """Indented JSON on standard output."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def runs_are(count: int) -> str:
+    """``"1 run is"``, ``"2 runs are"``."""
+    return f"{count} run is" if count == 1 else f"{count} runs are"
 
 
 def put(text: object = "") -> None:

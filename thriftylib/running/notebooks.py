@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thriftylib.errors import DiedError, RecordError, StoppedError, ThriftyError
+from thriftylib.errors import FAILED, STOPPED, RecordError, ThriftyError
 from thriftylib.escaping import tell
 from thriftylib.experiments.base import EXPERIMENTS
 from thriftylib.options import suggest
@@ -19,8 +19,6 @@ from thriftylib.paths import check_writable, project_root, read_json, reading
 from thriftylib.running import parameters
 from thriftylib.running.processes import Pool
 from thriftylib.training.signals import collect_signals
-
-FAILED, STOPPED = DiedError.exit_code, StoppedError.exit_code
 
 
 @dataclass(frozen=True)

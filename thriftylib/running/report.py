@@ -110,7 +110,7 @@ class Report:
             self._stopped = RunError(f"runs {', '.join(failed)} failed, as said above")
         elif not isinstance(self._stopped, RunError):
             how = "" if stopped == "left out" else f" by the {stopped}"
-            self._stopped = StoppedError(f"stopped{how}: {left} runs are left; the same command goes on")
+            self._stopped = StoppedError(f"stopped{how}, with {left} of the runs left; the same command goes on")
         if stopped == "signal":
             raise self._stopped
 
