@@ -27,7 +27,7 @@ from thriftylib.paths import cache_dir, write_atomically
 _SOURCES = Path(__file__).with_name("native")
 _NUMBERS = {torch.float32: ("-DREAL=float",), torch.float64: ("-DREAL=double",)}
 _MAPS_OF_BF16 = {"recursion": ("-DREAL=float", "-DHALF")}  # their sums are fp32
-_FLAGS = ("-O3", "-fno-strict-aliasing", "-fPIC", "-shared")
+_FLAGS = ("-O3", "-fno-strict-aliasing", "-fno-math-errno", "-fPIC", "-shared")
 _TUNED = ("-march=native",)  # some compilers know no such processor
 _COMPILERS = ("gcc", "cc", "clang")  # gcc first: its code is the faster
 _SECONDS = 120  # a compiler that takes longer hangs

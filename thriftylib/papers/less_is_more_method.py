@@ -14,12 +14,15 @@ from thriftylib.errors import RunError, SpecError
 from thriftylib.method import Method, Parent
 from thriftylib.narrowing import narrow
 from thriftylib.papers.less_is_more import LessIsMoreOptions
+from thriftylib.training import fast_path
 
 if TYPE_CHECKING:
     from thriftylib.datasets.load import Dataset
     from thriftylib.method import Sample
 
 Neurons = nn.Conv2d | nn.Linear
+Momenta = Sequence[Tensor | None]
+_group_sparsity_in_c, _low_rank_in_c = (fast_path.function("proximal", name) for name in ("group_sparsity", "low_rank"))
 _WITHIN_A_CHANNEL = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Dropout, nn.Flatten)
 """What may follow a neuron that is removed: it makes zeros of its zeros, and nothing else depends on them."""
 
@@ -62,14 +65,14 @@ class LessIsMore(Method):
             return
         for name in self.constrained:
             layer = network.get_submodule(name)
-            bias = layer.bias if self.options.bias == "within" else None
+            neurons = layer.weight, layer.bias if self.options.bias == "within" else None
+            state = optimizer.state if self.options.clear_momentum else {}
+            momenta = [state.get(parameter, {}).get("momentum_buffer") for parameter in neurons]
             with torch.no_grad():
                 if self.options.low_rank:
-                    low_rank(layer.weight, bias, learning_rate * self.options.low_rank)
+                    low_rank(*neurons, learning_rate * self.options.low_rank, momenta)
                 if self.options.group_sparsity:
-                    group_sparsity(layer.weight, bias, learning_rate * self.options.group_sparsity)
-                if self.options.clear_momentum:
-                    _clear_momentum(optimizer, layer, bias)
+                    group_sparsity(*neurons, learning_rate * self.options.group_sparsity, momenta)
 
     def epoch_ends(self, network: nn.Module, optimizer: Optimizer, epoch: int, sample: Sample) -> Mapping[str, float]:
         """Count the neurons with weights.
@@ -77,7 +80,7 @@ class LessIsMore(Method):
         Raises:
             RunError: a layer has none left.
         """
-        left = {name: int(_with_weights(network.get_submodule(name)).sum()) for name in self.hidden}
+        left = {name: int(_with_weights(network.get_submodule(name).weight).sum()) for name in self.hidden}
         self._check(left)
         return {f"neurons_{name}": count for name, count in left.items()}
 
@@ -93,7 +96,7 @@ class LessIsMore(Method):
             "neurons_removed": 100 * (1 - len(layers[self.first_linear].weight) / width),
             "parameters_removed": 100 * removed / parameters,
             "memory_removed": 4 * removed / 2**20,
-            "constant_neurons": sum(int((~_with_weights(layer)).sum()) for layer in layers.values()),
+            "constant_neurons": sum(int((~_with_weights(layer.weight)).sum()) for layer in layers.values()),
         }
 
     def state(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
@@ -108,7 +111,7 @@ class LessIsMore(Method):
         readers = {name: reader for (name, _), (_, reader) in pairwise(_layers(network))}
         for name in self.constrained:
             layer = network.get_submodule(name)
-            alive = _with_weights(layer) | (layer.bias != 0)
+            alive = _with_weights(layer.weight) | (layer.bias != 0)
             self._check({name: int(alive.sum())})
             narrow(optimizer, layer, "outputs", alive, readers=[readers[name]])
         return network
@@ -120,24 +123,28 @@ class LessIsMore(Method):
             raise RunError(f"method less-is-more: no neuron of {dead[0]} is left; {strength} is too strong")
 
 
-def group_sparsity(weight: Tensor, bias: Tensor | None, step: float) -> None:
+def group_sparsity(weight: Tensor, bias: Tensor | None, step: float, momenta: Momenta = (None, None)) -> None:
     """The proximal operator of ``step`` times the sum of the neurons' Euclidean norms, in place.
 
     Args:
         weight: (neurons, ...).
         bias: (neurons,), a part of each neuron; None: not of it.
         step: learning rate times strength; 0 changes nothing.
+        momenta: of weight and bias, set to 0 for neurons that are 0; None: left.
     """
+    if _group_sparsity_in_c(weight, bias, step, momenta):
+        return
     norms = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.dim())))
     if bias is not None:
         norms = torch.hypot(norms, bias)
     factors = torch.where(norms <= step, 0, 1 - step / norms)  # compared: of equals, rounding may leave a rest
-    weight.mul_(factors.view(-1, *[1] * (weight.dim() - 1)))
-    if bias is not None:
-        bias.mul_(factors)
+    for tensor in (weight, bias):
+        _scale(tensor, factors)
+    for momentum in momenta:
+        _scale(momentum, factors != 0)
 
 
-def low_rank(weight: Tensor, bias: Tensor | None, step: float) -> None:
+def low_rank(weight: Tensor, bias: Tensor | None, step: float, momenta: Momenta = (None, None)) -> None:
     """Approximates the proximal operator of ``step`` times the mean nuclear norm of the filters' unfoldings, in place.
 
     The exact operator has no closed form, since the unfoldings share their entries. This is the mean of the three
@@ -149,16 +156,29 @@ def low_rank(weight: Tensor, bias: Tensor | None, step: float) -> None:
         weight: (neurons, C, H, W), or (neurons, features).
         bias: (neurons,), a part of each neuron; None: not of it.
         step: learning rate times strength; 0 changes nothing.
+        momenta: of weight and bias, set to 0 for neurons that are 0; None: left.
     """
     if weight.dim() == 2:
-        return group_sparsity(weight, bias, step)
+        return group_sparsity(weight, bias, step, momenta)
+    if _low_rank_in_c(weight, bias, step, momenta):
+        return
     total = torch.zeros_like(weight)
     for axis in (1, 2, 3):
         unfolded = weight.movedim(axis, 1)
         total += _soft_threshold(unfolded.flatten(2), step).view(unfolded.shape).movedim(1, axis)
     weight.copy_(total / 3)
+    alive = _with_weights(weight)
     if bias is not None:
         bias.copy_(bias.sign() * (bias.abs() - step).clamp_(min=0))
+        alive |= bias != 0
+    for momentum in momenta:
+        _scale(momentum, alive)
+
+
+def _scale(tensor: Tensor | None, factors: Tensor) -> None:
+    """Multiply each neuron's numbers, in place."""
+    if tensor is not None:
+        tensor.mul_(factors.view(-1, *[1] * (tensor.dim() - 1)))
 
 
 def _soft_threshold(matrices: Tensor, step: float) -> Tensor:
@@ -174,17 +194,9 @@ def _soft_threshold(matrices: Tensor, step: float) -> Tensor:
     return ((vectors * factors[:, None]) @ vectors.mT @ wide).to(matrices.dtype)
 
 
-def _clear_momentum(optimizer: Optimizer, layer: Neurons, bias: Tensor | None) -> None:
-    """Set the momentum of zero neurons to 0."""
-    dead = ~_with_weights(layer) & (bias is None or bias == 0)
-    for parameter in (layer.weight, bias):
-        if (momentum := optimizer.state.get(parameter, {}).get("momentum_buffer")) is not None:
-            momentum.masked_fill_(dead.view(-1, *[1] * (momentum.dim() - 1)), 0)
-
-
-def _with_weights(layer: Neurons) -> Tensor:
+def _with_weights(weight: Tensor) -> Tensor:
     """Which neurons have a weight that is not zero, (neurons,) bool."""
-    return (layer.weight != 0).flatten(1).any(1)
+    return weight.flatten(1).abs().amax(1) != 0
 
 
 def _parameters(network: nn.Module) -> int:

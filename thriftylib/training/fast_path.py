@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from weakref import WeakKeyDictionary
@@ -34,6 +34,11 @@ def accelerate(network: nn.Module, asked: tuple[str, ...], precision: Precision 
             if type(module) is fast.plain and fast.serves(module) and not _lacks(fast, module):
                 module.__class__ = fast
     return network
+
+
+def function(module: str, name: str) -> Callable[..., bool]:
+    """A function of ``thriftylib.fast`` that does its caller's work; or returns False, and leaves it to the caller."""
+    return getattr(import_module(f"thriftylib.fast.{module}"), name) if Fast else lambda *_: False
 
 
 def restore(network: nn.Module) -> nn.Module:
