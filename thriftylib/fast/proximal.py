@@ -22,7 +22,7 @@ class _Neurons(ctypes.Structure):
 
 
 def group_sparsity(weight: Tensor, bias: Tensor | None, step: float, momenta: Sequence[Tensor | None]) -> bool:
-    """The step of :func:`thriftylib.papers.less_is_more_method.group_sparsity`; False: left to PyTorch's operators."""
+    """The step of :func:`~thriftylib.papers.less_is_more_method.group_sparsity`; False: left to PyTorch's operators."""
     code = _code(weight, bias, *momenta)
     if code:
         code.group_sparsity(_neurons(weight, bias, *momenta), ctypes.c_double(step))
@@ -30,7 +30,7 @@ def group_sparsity(weight: Tensor, bias: Tensor | None, step: float, momenta: Se
 
 
 def low_rank(weight: Tensor, bias: Tensor | None, step: float, momenta: Sequence[Tensor | None]) -> bool:
-    """The step of :func:`thriftylib.papers.less_is_more_method.low_rank`; False: left to PyTorch's operators.
+    """The step of :func:`~thriftylib.papers.less_is_more_method.low_rank`; False: left to PyTorch's operators.
 
     Raises:
         ThriftyError: there was no memory.
