@@ -1,6 +1,6 @@
 """How DACNNs are trained: an inferred recipe of the authors', ours for a GPU and for a CPU, and one for seconds.
 
-The authors' recipe is not publicly readable: no training script, configuration or log was released. Their model files
+The authors' recipe was not available to us: no training script, configuration or log was released. Their model files
 carry the marks of kuangliu/pytorch-cifar; INFERRED is that project's recipe (commit 3407511, November 2018), with low
 to medium confidence that the authors used exactly this. The first runs recorded it as ``dacnn-reading``.
 """

@@ -136,7 +136,7 @@ def downsampling(preset: str) -> list[Configuration]:
 def abstract(preset: str) -> list[Configuration]:
     """Does a ThriftyNet reach the accuracy that the abstract states within the parameters that it states?
 
-    Which networks it means is not publicly readable: each candidate is inferred. CIFAR-10: the depth bench's of 40K,
+    Which networks it means was not available to us: each candidate is inferred. CIFAR-10: the depth bench's of 40K,
     schedule B (T = 20 also A), and that of the log with 91.01 %, of May 2020, with the history bug. CIFAR-100: the
     widest single blocks below 600K, and the two blocks of April 2020, schedule A with the bug. ImageNet: the widest
     block within 4.15M, at 32x32 pixels instead of 224x224, so not comparable.
@@ -201,7 +201,7 @@ def augmentation(preset: str) -> list[Configuration]:
 
     paper: the 40K network of T = 20 with one more beside crop and flip, schedule C. ``autoaugment-released`` rotates,
     solarises, shifts and shears as the authors' code does, and ``cutout-defect`` draws its squares so. The paper's
-    numbers are not publicly readable.
+    numbers were not available to us.
     """
     plain, grid = configuration(preset, paper=recipes.C).run, []
     for name, extra in recipes.EXTRA_AUGMENTATIONS.items():

@@ -8,8 +8,8 @@
 
 W is one 3x3 kernel wherever its shape recurs. At one width throughout that is the whole trunk (*plain*); where the
 widths grow from stage to stage it is each width's own, and the convolutions between widths are used once (*mix*).
-Every stage ends in a 2x2 max-pool; a global average pool and one linear layer make the logits. The paper's body is not
-publicly readable: the structure follows the authors' code and figures, and what we infer from them is marked so.
+Every stage ends in a 2x2 max-pool; a global average pool and one linear layer make the logits. The paper's body was not
+available to us: the structure follows the authors' code and figures, and what we infer from them is marked so.
 """
 
 from __future__ import annotations
