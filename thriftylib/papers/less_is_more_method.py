@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from thriftylib.method import Sample
 
 Neurons = nn.Conv2d | nn.Linear
-Momenta = Sequence[Tensor | None]
 _group_sparsity_in_c, _low_rank_in_c = (fast_path.function("proximal", name) for name in ("group_sparsity", "low_rank"))
 _WITHIN_A_CHANNEL = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Dropout, nn.Flatten)
 """What may follow a neuron that is removed: it makes zeros of its zeros, and nothing else depends on them."""
@@ -123,7 +122,7 @@ class LessIsMore(Method):
             raise RunError(f"method less-is-more: no neuron of {dead[0]} is left; {strength} is too strong")
 
 
-def group_sparsity(weight: Tensor, bias: Tensor | None, step: float, momenta: Momenta = (None, None)) -> None:
+def group_sparsity(weight: Tensor, bias: Tensor | None, step: float, momenta: Sequence = (None, None)) -> None:
     """The proximal operator of ``step`` times the sum of the neurons' Euclidean norms, in place.
 
     Args:
@@ -135,28 +134,19 @@ def group_sparsity(weight: Tensor, bias: Tensor | None, step: float, momenta: Mo
     if _group_sparsity_in_c(weight, bias, step, momenta):
         return
     norms = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.dim())))
-    if bias is not None:
-        norms = torch.hypot(norms, bias)
+    norms = norms if bias is None else torch.hypot(norms, bias)
     factors = torch.where(norms <= step, 0, 1 - step / norms)  # compared: of equals, rounding may leave a rest
-    for tensor in (weight, bias):
-        _scale(tensor, factors)
-    for momentum in momenta:
-        _scale(momentum, factors != 0)
+    _scale((weight, bias), factors)
+    _scale(momenta, factors != 0)
 
 
-def low_rank(weight: Tensor, bias: Tensor | None, step: float, momenta: Momenta = (None, None)) -> None:
+def low_rank(weight: Tensor, bias: Tensor | None, step: float, momenta: Sequence = (None, None)) -> None:
     """Approximates the proximal operator of ``step`` times the mean nuclear norm of the filters' unfoldings, in place.
 
     The exact operator has no closed form, since the unfoldings share their entries. This is the mean of the three
     operators of a single unfolding, a proximal average (READING). A linear neuron's unfoldings have its norm as their
     one singular value: there it is group sparsity. A filter's bias is no part of the tensor: a block of its own, of
-    rank one, so that its absolute value is thresholded (READING).
-
-    Args:
-        weight: (neurons, C, H, W), or (neurons, features).
-        bias: (neurons,), a part of each neuron; None: not of it.
-        step: learning rate times strength; 0 changes nothing.
-        momenta: of weight and bias, set to 0 for neurons that are 0; None: left.
+    rank one, so that its absolute value is thresholded (READING). The arguments are those of :func:`group_sparsity`.
     """
     if weight.dim() == 2:
         return group_sparsity(weight, bias, step, momenta)
@@ -169,15 +159,13 @@ def low_rank(weight: Tensor, bias: Tensor | None, step: float, momenta: Momenta 
     weight.copy_(total / 3)
     alive = _with_weights(weight)
     if bias is not None:
-        bias.copy_(bias.sign() * (bias.abs() - step).clamp_(min=0))
-        alive |= bias != 0
-    for momentum in momenta:
-        _scale(momentum, alive)
+        alive |= bias.copy_(bias.sign() * (bias.abs() - step).clamp_(min=0)) != 0
+    _scale(momenta, alive)
 
 
-def _scale(tensor: Tensor | None, factors: Tensor) -> None:
+def _scale(tensors: Sequence[Tensor | None], factors: Tensor) -> None:
     """Multiply each neuron's numbers, in place."""
-    if tensor is not None:
+    for tensor in filter(torch.is_tensor, tensors):
         tensor.mul_(factors.view(-1, *[1] * (tensor.dim() - 1)))
 
 
