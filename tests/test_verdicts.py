@@ -658,6 +658,25 @@ def test_lookup_of_an_unknown_key(key, fault):
     assert "\n" not in str(caught.value)
 
 
+def test_the_gap_between_two_configurations_and_what_it_says():
+    """By hand, after Welch: two runs of 89 and 91 less three of 80, 81 and 82 are 9 points, +- 3.845 (90 %, 1.684 degrees of freedom)."""
+    ours, theirs = seeds(89.0, 91.0, recipe="one"), seeds(80.0, 81.0, 82.0, recipe="other")
+    evidence = Evidence(files={}, records=[*ours, *theirs, *seeds(70.0, recipe="third")])
+    for one, other, expected in (
+        (ours[1], theirs[0], ("+9.00", "5.15", "12.85", "higher", "2")),
+        (theirs[2], ours[0], ("-9.00", "-12.85", "-5.15", "lower", "2")),
+        (ours[0], ours[1], ("+0.00", "-4.13", "4.13", "not settled", "2")),
+    ):
+        fields = ("best_gap", "best_low", "best_high", "best_word", "n")
+        assert tuple(lookup(f"gap:{one.id}:{other.id}:{field}", evidence) for field in fields) == expected
+    alone = evidence.records[-1].id
+    assert lookup(f"gap:{alone}:{ours[0].id}:best_word", evidence) == "not settled"
+    with pytest.raises(RecordError, match="nothing is recorded for it yet"):
+        lookup(f"gap:{alone}:{ours[0].id}:best_low", evidence)
+    with pytest.raises(RecordError, match="unknown run id 'abc'"):
+        lookup(f"gap:{alone}:abc:best_low", evidence)
+
+
 def test_lookup_reads_the_committed_evidence():
     assert lookup("claim:thriftynet/size-cifar10/t20-f32:value") == "75.07"
     assert int(lookup("count:scoreboard:claims")) == len(load_claims(claims_dir()))

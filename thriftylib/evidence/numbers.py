@@ -13,6 +13,9 @@
   claims it answers: ``all``, ``own recipe``, ``strong`` (behind reproduced and not reproduced).
 - ``runs:<data set>:<field>``: deviation of the best epoch between runs of one configuration (points), pooled over all
   configurations with two runs or more; freedom: its degrees of freedom.
+- ``gap:<run id>:<run id>:<field>``: all runs of the first one's configuration less all of the second's: best_gap and
+  final_gap (of the mean accuracies, points), each with the ends of its 90 % interval (best_low, best_high) and what
+  that says (best_word: higher, lower, or not settled); n: the runs of the side that has fewer.
 - ``bench:<name>:<variant>:<field>``: ratio, memory_ratio (to the baseline), gain (ratio to the variant that it adds
   one thing to), share (percent of the speed of a matrix product of as many multiply-adds), images_per_second
   (median), peak_mib.
@@ -23,7 +26,7 @@ from __future__ import annotations
 import difflib
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -36,6 +39,7 @@ from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import ClaimsFile, load_claims_files
 from thriftylib.evidence.counts import NetworkCount, load_counts
 from thriftylib.evidence.coverage import Coverage
+from thriftylib.evidence.intervals import subtract
 from thriftylib.evidence.records import Counted, Record, load_records
 from thriftylib.evidence.statuses import STATUSES, STRONG, UNDECIDED, Verdict
 from thriftylib.evidence.tables import claim_row
@@ -51,13 +55,14 @@ _LEVELS = {
     "record": ("run id", "field"),
     "count": ("count", "field"),
     "runs": ("data set", "field"),
+    "gap": ("run id", "run id", "field"),
     "bench": ("bench", "variant", "field"),
 }
 """What the parts of a key name, by its kind."""
 _FORMATS = {
     "value": ",.10g",
     "error": ",.10g",
-    "difference": "+.2f",
+    **dict.fromkeys(("difference", "best_gap", "final_gap"), "+.2f"),
     "ratio": ".1f",
     "gain": ".1f",
     "share": ".0f",
@@ -103,6 +108,7 @@ class Evidence:
             "record": {record.id: _record(record) for record in self.records},
             "count": _counts(self),
             "runs": {name: _scatter(name, self.records) for name in DATASETS},
+            "gap": _Gaps(self.records),
             "bench": {
                 name: {variant: _bench(bench, variant) for variant in bench.variants}
                 for name, bench in (self.bench or {}).items()
@@ -199,6 +205,37 @@ def _scatter(dataset: str, records: Sequence[Record]) -> Fields:
     freedom = sum(len(values) - 1 for values in several)
     squares = math.fsum(statistics.variance(values) * (len(values) - 1) for values in several)
     return {"deviation": math.sqrt(squares / freedom) if freedom else None, "freedom": freedom}
+
+
+class _Gaps(Mapping[str, Mapping[str, Fields]]):
+    """Of every two runs, worked out when asked for."""
+
+    def __init__(self, records: Sequence[Record], first: Record | None = None) -> None:
+        self.by_id, self.first = {record.id: record for record in records}, first
+
+    def __getitem__(self, run: str) -> Any:
+        record = self.by_id[run]
+        if self.first is None:
+            return _Gaps(list(self.by_id.values()), record)
+        fields: Fields = {}
+        for name in ("best", "final"):
+            ours, theirs = (self._accuracies(side, name) for side in (self.first, record))
+            gap = subtract(ours, theirs)
+            low, high = (None, None) if gap.half is None else (gap.mean - gap.half, gap.mean + gap.half)
+            word = "not settled" if low is None or low <= 0 <= high else "higher" if low > 0 else "lower"
+            fields |= {f"{name}_gap": gap.mean, f"{name}_low": low, f"{name}_high": high, f"{name}_word": word}
+        return fields | {"n": gap.n}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_id)
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def _accuracies(self, of: Record, which: str) -> dict[int, float]:
+        """By seed, of the runs that differ in nothing else."""
+        same = [record for record in self.by_id.values() if record.run.configuration == of.run.configuration]
+        return {record.run.seed: getattr(record, f"{which}_accuracy") for record in same}
 
 
 def _bench(bench: BenchRecord, variant: str) -> Fields:
