@@ -659,7 +659,7 @@ def test_lookup_of_an_unknown_key(key, fault):
 
 
 def test_the_gap_between_two_configurations_and_what_it_says():
-    """By hand, after Welch: two runs of 89 and 91 less three of 80, 81 and 82 are 9 points, +- 3.845 (90 %, 1.684 degrees of freedom)."""
+    """After Welch: 89 and 91 less 80, 81 and 82 are 9 points, and of 1.684 degrees of freedom the half is 3.845."""
     ours, theirs = seeds(89.0, 91.0, recipe="one"), seeds(80.0, 81.0, 82.0, recipe="other")
     evidence = Evidence(files={}, records=[*ours, *theirs, *seeds(70.0, recipe="third")])
     for one, other, expected in (
