@@ -23,7 +23,7 @@ endef
 export WITHOUT_TIMES
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit nbval notebooks site tested picture lock clean
+.PHONY: help book test lint unit nbval cluster notebooks site tested picture lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ unit: $(READY)  ## pytest: the package, each notebook's smoke run, the strict si
 
 nbval: $(READY)  ## every committed notebook, compared output by output
 	$(BIN)/python -m pytest --nbval --nbval-current-env -n $(WORKERS) --dist loadfile notebooks
+
+cluster: $(READY)  ## the workflow's tests, with Snakemake and, where it is installed, SLURM; not part of make test
+	$(BIN)/python -m pip install --quiet --upgrade --target local/cluster 'snakemake>=9'
+	PYTHONPATH=local/cluster $(BIN)/python -m pytest -rs tests/test_workflow.py
 
 notebooks: $(READY)  ## execute the committed notebooks anew, after a change of records or figures
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
