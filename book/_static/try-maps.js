@@ -1,0 +1,144 @@
+// The network in the page: pictures in, then the maps and class scores of each iteration.
+(() => {
+  "use strict";
+  const root = document.getElementById("try-network");
+  if (!root) return;
+  const { network, pictures } = window.thriftyData;
+  const run = window.thrifty.load(network);
+  const SIDE = 32, SHOWN = 8; // pixels of a picture; channels at a time
+  const find = (selector) => root.querySelector(selector);
+  const make = (tag, properties = {}) => Object.assign(document.createElement(tag), properties);
+  const [picture, slider, channels, play] = ["#try-picture", "#try-t", "#try-channels", ".try-time button"].map(find);
+  const pen = picture.getContext("2d", { willReadFrequently: true });
+  let states = []; // x_0, ..., x_T of the picture
+
+  function softmax(scores) {
+    const largest = Math.max(...scores), powers = scores.map((score) => Math.exp(score - largest));
+    const sum = powers.reduce((a, b) => a + b);
+    return powers.map((power) => power / sum);
+  }
+
+  function pixelsOf(base64) {
+    const rgb = window.thrifty.bytes(base64), image = new ImageData(SIDE, SIDE);
+    for (let i = 0; i < SIDE * SIDE; i++) image.data.set([...rgb.subarray(3 * i, 3 * i + 3), 255], 4 * i);
+    return image;
+  }
+
+  // Strength of colour is transparency, so that zero is the page's own background, light or dark.
+  function paintMap(canvas, { map, height, width }, channel, largest) {
+    Object.assign(canvas, { width, height });
+    const image = new ImageData(width, height), values = map.subarray(channel * height * width, (channel + 1) * height * width);
+    values.forEach((value, i) => image.data.set([...(value > 0 ? [226, 106, 10] : [43, 125, 209]), (255 * Math.abs(value)) / largest], 4 * i));
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    const [low, high] = [Math.min(...values), Math.max(...values)].map((value) => value.toFixed(2));
+    canvas.setAttribute("aria-label", `Channel ${channel}: ${height} by ${width} values from ${low} to ${high}`);
+  }
+
+  function show() {
+    const t = Number(slider.value), state = states[t], last = t === network.options.iterations;
+    const filters = state.map.length / state.height / state.width, fractions = softmax(state.scores);
+    const top = fractions.indexOf(Math.max(...fractions));
+    [...find(".try-bars").children].forEach((row, k) => {
+      row.classList.toggle("try-top", k === top);
+      row.querySelector("i").style.width = `${100 * fractions[k]}%`;
+      row.querySelector("b").textContent = `${(100 * fractions[k]).toFixed(0)} %`;
+    });
+    const uses = t === 1 ? "used once" : `used ${t} times`;
+    find(".try-time output").textContent = `${t} of ${network.options.iterations}`;
+    slider.setAttribute("aria-valuetext", `${t} of ${network.options.iterations}`);
+    find(".try-which span").textContent = `of ${filters}; each ${state.height}x${state.width}, the kernel ${t ? uses : "not used yet"}`;
+    find(".try-said").textContent = `${last ? "It takes this for" : "Stopped here it would say"}: ${network.classes[top]}.`;
+    const largest = state.map.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9);
+    [...find(".try-maps").children].forEach((figure, i) => {
+      const channel = Number(channels.value) + i;
+      figure.hidden = channel >= filters;
+      if (figure.hidden) return;
+      paintMap(figure.firstChild, state, channel, largest);
+      figure.lastChild.textContent = channel;
+    });
+  }
+
+  function look() {
+    const { data } = pen.getImageData(0, 0, SIDE, SIDE);
+    states = run(data.filter((_, i) => i % 4 < 3)); // without transparency
+    show();
+  }
+
+  function choose(image, title, button) {
+    pen.putImageData(image, 0, 0);
+    picture.setAttribute("aria-label", `Picture: ${title}`);
+    root.querySelectorAll(".try-pictures button").forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+    look();
+  }
+
+  // The reader's picture: the square in its middle, made small by the browser. It stays in this page.
+  async function open(file) {
+    try {
+      const bitmap = await createImageBitmap(file), side = Math.min(bitmap.width, bitmap.height);
+      const small = make("canvas", { width: SIDE, height: SIDE }).getContext("2d");
+      Object.assign(small, { imageSmoothingQuality: "high", fillStyle: "#fff" });
+      small.fillRect(0, 0, SIDE, SIDE); // under a transparent picture
+      small.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, SIDE, SIDE);
+      choose(small.getImageData(0, 0, SIDE, SIDE), file.name);
+    } catch {
+      find(".try-said").textContent = `${file.name}: is no picture that this browser can read.`;
+    }
+  }
+
+  function paint(event) {
+    const box = picture.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top].map((at) => Math.floor((at / box.width) * SIDE));
+    pen.fillStyle = find("[type=color]").value;
+    pen.fillRect(x - 1, y - 1, 3, 3);
+    look();
+  }
+
+  const stop = () => {
+    clearInterval(Number(play.dataset.timer));
+    play.textContent = "Play";
+    play.setAttribute("aria-pressed", "false");
+  };
+  play.addEventListener("click", () => {
+    if (play.getAttribute("aria-pressed") === "true") return stop();
+    if (slider.value === slider.max) slider.value = 0;
+    play.textContent = "Pause";
+    play.setAttribute("aria-pressed", "true");
+    show();
+    play.dataset.timer = setInterval(() => {
+      slider.stepUp();
+      show();
+      if (slider.value === slider.max) stop();
+    }, 350);
+  });
+  slider.addEventListener("input", () => (stop(), show()));
+  channels.addEventListener("input", show);
+  find("[type=file]").addEventListener("change", ({ target }) => target.files.length && open(target.files[0]));
+  picture.addEventListener("pointerdown", (event) => (picture.setPointerCapture(event.pointerId), paint(event)));
+  picture.addEventListener("pointermove", (event) => event.buttons && paint(event));
+
+  const bar = (name) => `<span>${name}</span><em aria-hidden="true"><i></i></em><b></b>`; // names are the data set's own
+  find(".try-bars").append(...network.classes.map((name) => make("li", { innerHTML: bar(name) })));
+  for (let i = 0; i < SHOWN; i++) {
+    const figure = make("figure"), canvas = make("canvas");
+    canvas.setAttribute("role", "img");
+    figure.append(canvas, make("figcaption"));
+    find(".try-maps").append(figure);
+  }
+  Object.assign(slider, { max: network.options.iterations, value: network.options.iterations });
+  const buttons = Object.entries(pictures).map(([title, pixels]) => {
+    const button = make("button", { type: "button", title }), small = make("canvas", { width: SIDE, height: SIDE });
+    small.getContext("2d").putImageData(pixelsOf(pixels), 0, 0);
+    button.setAttribute("aria-label", title);
+    button.append(small);
+    button.addEventListener("click", () => choose(pixelsOf(pixels), title, button));
+    return button;
+  });
+  find(".try-pictures").append(...buttons);
+  root.hidden = false;
+  buttons[0].click();
+  const filters = states[0].map.length / SIDE ** 2;
+  for (let first = 0; first < filters; first += SHOWN) {
+    channels.append(make("option", { value: first, textContent: `${first} to ${Math.min(first + SHOWN, filters) - 1}` }));
+  }
+  show();
+})();
