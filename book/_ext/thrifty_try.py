@@ -1,8 +1,8 @@
 """What the page "Try it" gets when the site is built, all from records and claims: a network, pictures and points.
 
 - ``{tried-network}``: which run the network in the page is, with its accuracy and its claim's verdict.
-- ``_static/try-data.js``: that run's weight file as it is, in base64, our own test pictures, the paper's points, and the
-  shapes of the data sets. A page opened from a folder may not read files, so they come as a script.
+- ``_static/try-data.js``: that run's weight file as it is, in base64, our own test pictures, the paper's points, and
+  the shapes of the data sets. A page opened from a folder may not read files, so they come as a script.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def chosen(records: Sequence[Record], weights: Path) -> Record:
     """
 
     def runs(record: Record) -> bool:
-        run, options = record.run, record.run.network.options
+        run, options, file = record.run, record.run.network.options, record.weights
         return (
-            (run.network.name, run.data, run.method, record.status)
-            == ("thriftynet", Data(name=DATASET), None, "complete")
+            (run.network.name, run.data, run.method) == ("thriftynet", Data(name=DATASET), None)
+            and record.status == "complete"
             and options["shared"]
             and options["head"] == "max"  # the last layer then takes maps of any size, so of every iteration
             and options["activation"] in ACTIVATIONS
-            and record.weights is not None
-            and record.weights.bytes <= LIMIT
-            and (weights / record.weights.file).is_file()
+            and file is not None
+            and file.bytes <= LIMIT
+            and (weights / file.file).is_file()
         )
 
     found = [record for record in records if runs(record)]
@@ -80,22 +80,31 @@ def network(name: str, options: Mapping[str, Any], dataset: str, weights: bytes)
 
 
 def points(claims: Mapping[str, Claim], verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
-    """The paper's networks that the counter can count, each with its claimed test accuracy (percent) and our verdict."""
+    """The paper's networks that the counter can count, each with its claimed accuracy (percent) and our verdict."""
     counted = {"recursion": "augmented", "shared": True, "norm": "separate", "norm_affine": True, "head": "max"}
-    found = []
-    for key, claim in claims.items():
-        options = claim.setting.options if claim.setting else {}
-        if claim.quantity != "test_accuracy" or claim.setting is None or claim.setting.network != "thriftynet":
-            continue
-        if not claim.statistic.startswith("best epoch") or any(options.get(k) != v for k, v in counted.items()):
-            continue
-        if isinstance(options.get("filters"), int) and isinstance(options.get("pool"), int):
-            size = {name: options[name] for name in ("filters", "iterations", "history", "conv", "pool")}
-            verdict = verdicts[key]
-            found.append(
-                size | {"id": key, "dataset": claim.setting.dataset, "value": claim.value, "verdict": verdict.status}
-            )
-    return found
+    size = ("filters", "iterations", "history", "conv", "pool")
+
+    def counts(claim: Claim) -> bool:
+        options = claim.setting.options if claim.setting and claim.setting.network == "thriftynet" else {}
+        return (
+            (claim.quantity, claim.statistic[:10]) == ("test_accuracy", "best epoch")
+            and all(options.get(name) == value for name, value in counted.items())
+            and isinstance(options.get("filters"), int)  # the abstract names a range of networks
+            and isinstance(options["pool"], int)
+        )
+
+    return [
+        {name: claim.setting.options[name] for name in size}
+        | {"dataset": claim.setting.dataset, "value": claim.value, "verdict": verdicts[key].status}
+        | {"address": address(key)}
+        for key, claim in claims.items()
+        if counts(claim)
+    ]
+
+
+def address(claim: str) -> str:
+    """Where a claim is shown, from this page."""
+    return f"index.html#{claim.replace('/', '-')}"
 
 
 def script(evidence: Evidence, weights: Path) -> str:
@@ -117,26 +126,24 @@ def script(evidence: Evidence, weights: Path) -> str:
 def told(evidence: Evidence, weights: Path) -> str:
     """Which network it is and how good, as HTML; links are relative to the page."""
     record = chosen(evidence.records, weights)
-    run, options, title = record.run, record.run.network.options, DATASETS[record.run.data.name].title
-    wrong = 100 - record.final_accuracy
+    run, options, title = record.run, record.run.network.options, escape(DATASETS[record.run.data.name].title)
     text = (
         f"<p><strong>This network</strong> has {record.counted.parameters:,} parameters: {options['filters']} filters, "
-        f"T = {options['iterations']}, h = {options['history']}. It was trained on {escape(title)} for {record.epochs} "
-        f"epochs (recipe {escape(run.recipe_name)}, seed {run.seed}). After the last epoch it names "
-        f"{record.final_accuracy:.2f} % of the test photographs rightly, so {wrong:.0f} in 100 wrongly. It is the most accurate of our "
-        f"ThriftyNets for {escape(title)} that fits into this page. Its files: "
-        f'<a href="../_static/try/{run.id}.json">record {run.id}</a>, '
+        f"T = {options['iterations']}, h = {options['history']}. It was trained on {title} for {record.epochs} epochs "
+        f"(recipe {escape(run.recipe_name)}, seed {run.seed}). After the last epoch it classifies "
+        f"{record.final_accuracy:.2f} % of the test images correctly, about {100 - record.final_accuracy:.0f} in 100 "
+        f"wrongly. Of our ThriftyNets for {title} whose weights fit into this page it is the most accurate. "
+        f'Its files: <a href="../_static/try/{run.id}.json">record {run.id}</a>, '
         f'<a download href="../_static/try/{record.weights.file}">weights</a>.</p>'
     )
     for key, verdict in evidence.verdicts.items():
-        if run.id in verdict.records and evidence.claims[key].quantity == "test_accuracy":
-            claim = evidence.claims[key]
-            below = record.final_accuracy - claim.value
+        claim = evidence.claims[key]
+        if run.id in verdict.records and claim.quantity == "test_accuracy":
+            diff = record.final_accuracy - claim.value
             text += (
-                f"<p>The paper claims {claim.value:.2f} % for this size ({escape(claim.statistic)}): the network here is "
-                f"{abs(below):.2f} points {'below' if below < 0 else 'above'}. Verdict on "
-                f'<a href="index.html#{key.replace("/", "-")}">the claim</a>: {escape(verdict.status)}. '
-                f"{escape(verdict.reason)}</p>"
+                f"<p>The paper states {claim.value:.2f} % ({escape(claim.statistic)}) for this network; ours is "
+                f"{abs(diff):.2f} points {'below' if diff < 0 else 'above'}. Our verdict on "
+                f'<a href="{address(key)}">the claim</a>: {escape(verdict.status)}. {escape(verdict.reason)}</p>'
             )
     return text
 

@@ -30,7 +30,7 @@ window.thrifty = window.thrifty || {};
   const find = (selector) => form.querySelector(selector);
   const fields = form.elements;
   const whole = (x) => x.toLocaleString("en");
-  const short = (x) => Number(x.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });
+  const short = (x) => x.toLocaleString("en", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
   const size = (bytes) => (bytes < 2 ** 20 ? `${short(bytes / 2 ** 10)} KiB` : `${short(bytes / 2 ** 20)} MiB`);
   const ofPoint = (point) => count({ ...point, ...datasets[point.dataset] });
 
@@ -57,7 +57,8 @@ window.thrifty = window.thrifty || {};
   }
 
   function drawPlot(counted, near) {
-    const [W, H, left, bottom] = [640, 260, 46, 40], all = points.filter((point) => point.dataset === fields.dataset.value);
+    const [W, H, left, bottom] = [Math.max(280, find(".try-plot").clientWidth), 240, 30, 24]; // letters keep their size
+    const all = points.filter((point) => point.dataset === fields.dataset.value);
     const sizes = [...all.map((point) => ofPoint(point).parameters), counted.parameters], values = all.map((point) => point.value);
     const [low, high] = [Math.log10(Math.min(...sizes)) - 0.06, Math.log10(Math.max(...sizes)) + 0.06];
     const [worst, best] = [Math.floor(Math.min(...values, 100) / 5) * 5, Math.ceil(Math.max(...values, 0) / 5) * 5];
@@ -73,7 +74,7 @@ window.thrifty = window.thrifty || {};
       ticks.map((n) => `<text x="${x(n)}" y="${H - bottom + 18}" text-anchor="middle">${n < 1000 ? n : `${n / 1000}K`}</text>`).join("") +
       `<path class="yours" d="M${x(counted.parameters)} 4V${H - bottom}"/>` +
       all.map((point) => `<circle cx="${x(ofPoint(point).parameters)}" cy="${y(point.value)}" r="5"${near.includes(point) ? ' class="near"' : ""}/>`).join("") +
-      `<text x="${left}" y="${H - 4}">parameters (log scale); up: claimed test accuracy, %; line: yours</text></svg>`;
+      "</svg><figcaption>Claimed test accuracy (%) over parameters (logarithmic). Dashed: yours; dark points: the nearest, listed below.</figcaption>";
   }
 
   function drawTable(near) {
@@ -81,7 +82,7 @@ window.thrifty = window.thrifty || {};
       const { parameters, macs } = ofPoint(point), { filters, iterations, history, conv, pool } = point;
       return `<tr><td>f = ${filters}, T = ${iterations}, h = ${history}, ${conv}, pool ${pool}</td><td class="num">${whole(parameters)}</td>` +
         `<td class="num">${short(macs / 1e6)} M</td><td class="num">${point.value.toFixed(2)} %</td>` +
-        `<td><a href="index.html#${point.id.replaceAll("/", "-")}">${point.verdict}</a></td>` +
+        `<td><a href="${point.address}">${point.verdict}</a></td>` +
         `<td><button type="button" class="try-button" data-point="${i}" aria-label="Set the sliders to this network: f = ${filters}, T = ${iterations}">Set</button></td></tr>`;
     });
     const heads = ["The paper's, nearest in parameters", "Parameters", "MACs", "Claimed", "Verdict", "Sliders"];
@@ -116,6 +117,7 @@ window.thrifty = window.thrifty || {};
 
   fields.dataset.innerHTML = Object.entries(datasets).map(([name, { title, shape }]) => `<option value="${name}">${title}, ${shape.join("x")}</option>`).join("");
   form.addEventListener("input", draw);
+  addEventListener("resize", draw);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
   const { pool, iterations } = network.options; // begin with the network above

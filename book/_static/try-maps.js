@@ -11,6 +11,7 @@
   const [picture, slider, channels, play] = ["#try-picture", "#try-t", "#try-channels", ".try-time button"].map(find);
   const pen = picture.getContext("2d", { willReadFrequently: true });
   let states = []; // x_0, ..., x_T of the picture
+  let followed = 0; // the channel whose maps of all iterations are shown
 
   function softmax(scores) {
     const largest = Math.max(...scores), powers = scores.map((score) => Math.exp(score - largest));
@@ -25,18 +26,19 @@
   }
 
   // Strength of colour is transparency, so that zero is the page's own background, light or dark.
-  function paintMap(canvas, { map, height, width }, channel, largest) {
+  function paintMap(canvas, t, channel) {
+    const { map, height, width, largest } = states[t];
     Object.assign(canvas, { width, height });
     const image = new ImageData(width, height), values = map.subarray(channel * height * width, (channel + 1) * height * width);
     values.forEach((value, i) => image.data.set([...(value > 0 ? [226, 106, 10] : [43, 125, 209]), (255 * Math.abs(value)) / largest], 4 * i));
     canvas.getContext("2d").putImageData(image, 0, 0);
     const [low, high] = [Math.min(...values), Math.max(...values)].map((value) => value.toFixed(2));
-    canvas.setAttribute("aria-label", `Channel ${channel}: ${height} by ${width} values from ${low} to ${high}`);
+    canvas.setAttribute("aria-label", `Channel ${channel} at iteration ${t}: ${height} by ${width} values from ${low} to ${high}`);
   }
 
   function show() {
-    const t = Number(slider.value), state = states[t], last = t === network.options.iterations;
-    const filters = state.map.length / state.height / state.width, fractions = softmax(state.scores);
+    const t = Number(slider.value), state = states[t], { filters, iterations } = network.options;
+    const last = t === iterations, fractions = softmax(state.scores);
     const top = fractions.indexOf(Math.max(...fractions));
     [...find(".try-bars").children].forEach((row, k) => {
       row.classList.toggle("try-top", k === top);
@@ -44,23 +46,29 @@
       row.querySelector("b").textContent = `${(100 * fractions[k]).toFixed(0)} %`;
     });
     const uses = t === 1 ? "used once" : `used ${t} times`;
-    find(".try-time output").textContent = `${t} of ${network.options.iterations}`;
-    slider.setAttribute("aria-valuetext", `${t} of ${network.options.iterations}`);
+    find(".try-time output").textContent = `${t} of ${iterations}`;
+    slider.setAttribute("aria-valuetext", `${t} of ${iterations}`);
     find(".try-which span").textContent = `of ${filters}; each ${state.height}x${state.width}, the kernel ${t ? uses : "not used yet"}`;
     find(".try-said").textContent = `${last ? "It takes this for" : "Stopped here it would say"}: ${network.classes[top]}.`;
-    const largest = state.map.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9);
-    [...find(".try-maps").children].forEach((figure, i) => {
+    [...find(".try-maps").children].forEach((button, i) => {
       const channel = Number(channels.value) + i;
-      figure.hidden = channel >= filters;
-      if (figure.hidden) return;
-      paintMap(figure.firstChild, state, channel, largest);
-      figure.lastChild.textContent = channel;
+      button.hidden = channel >= filters;
+      button.setAttribute("aria-pressed", String(channel === followed));
+      if (button.hidden) return;
+      paintMap(button.firstChild, t, channel);
+      button.lastChild.textContent = channel;
+    });
+    find(".try-which p").textContent = `Channel ${followed} after each iteration:`;
+    [...find(".try-strip").children].forEach((figure, i) => {
+      paintMap(figure.firstChild, i, followed);
+      figure.classList.toggle("try-now", i === t);
     });
   }
 
   function look() {
     const { data } = pen.getImageData(0, 0, SIDE, SIDE);
     states = run(data.filter((_, i) => i % 4 < 3)); // without transparency
+    for (const state of states) state.largest = state.map.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-9);
     show();
   }
 
@@ -111,18 +119,26 @@
     }, 350);
   });
   slider.addEventListener("input", () => (stop(), show()));
-  channels.addEventListener("input", show);
+  channels.addEventListener("input", () => ((followed = Number(channels.value)), show()));
   find("[type=file]").addEventListener("change", ({ target }) => target.files.length && open(target.files[0]));
   picture.addEventListener("pointerdown", (event) => (picture.setPointerCapture(event.pointerId), paint(event)));
   picture.addEventListener("pointermove", (event) => event.buttons && paint(event));
 
   const bar = (name) => `<span>${name}</span><em aria-hidden="true"><i></i></em><b></b>`; // names are the data set's own
   find(".try-bars").append(...network.classes.map((name) => make("li", { innerHTML: bar(name) })));
-  for (let i = 0; i < SHOWN; i++) {
-    const figure = make("figure"), canvas = make("canvas");
+  const framed = (tag, properties, caption) => {
+    const frame = make(tag, properties), canvas = make("canvas");
     canvas.setAttribute("role", "img");
-    figure.append(canvas, make("figcaption"));
-    find(".try-maps").append(figure);
+    frame.append(canvas, make(tag === "figure" ? "figcaption" : "span", { textContent: caption }));
+    return frame;
+  };
+  for (let i = 0; i < SHOWN; i++) {
+    const follow = () => ((followed = Number(channels.value) + i), show());
+    find(".try-maps").append(framed("button", { type: "button", onclick: follow }, i));
+  }
+  for (let t = 0; t <= network.options.iterations; t++) {
+    const go = () => (stop(), (slider.value = t), show()); // with the keyboard the slider does it
+    find(".try-strip").append(framed("figure", { onclick: go }, t));
   }
   Object.assign(slider, { max: network.options.iterations, value: network.options.iterations });
   const buttons = Object.entries(pictures).map(([title, pixels]) => {
@@ -134,11 +150,10 @@
     return button;
   });
   find(".try-pictures").append(...buttons);
-  root.hidden = false;
-  buttons[0].click();
-  const filters = states[0].map.length / SIDE ** 2;
+  const { filters } = network.options;
   for (let first = 0; first < filters; first += SHOWN) {
     channels.append(make("option", { value: first, textContent: `${first} to ${Math.min(first + SHOWN, filters) - 1}` }));
   }
-  show();
+  root.hidden = false;
+  buttons[0].click();
 })();
