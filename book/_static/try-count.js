@@ -62,7 +62,7 @@ window.thrifty = window.thrifty || {};
     const sizes = [...all.map((point) => ofPoint(point).parameters), counted.parameters], values = all.map((point) => point.value);
     const [low, high] = [Math.log10(Math.min(...sizes)) - 0.06, Math.log10(Math.max(...sizes)) + 0.06];
     const [worst, best] = [Math.floor(Math.min(...values, 100) / 5) * 5, Math.ceil(Math.max(...values, 0) / 5) * 5];
-    const x = (parameters) => left + ((Math.log10(parameters) - low) / (high - low)) * (W - left - 8);
+    const x = (parameters) => left + ((Math.log10(parameters) - low) / (high - low)) * (W - left - 20);
     const y = (value) => 8 + ((best - value) / (best - worst)) * (H - bottom - 8);
     const ticks = [1, 2, 5].flatMap((n) => [2, 3, 4, 5, 6].map((power) => n * 10 ** power)).filter((n) => Math.log10(n) > low && Math.log10(n) < high);
     const lines = [];
@@ -85,7 +85,7 @@ window.thrifty = window.thrifty || {};
         `<td><a href="${point.address}">${point.verdict}</a></td>` +
         `<td><button type="button" class="try-button" data-point="${i}" aria-label="Set the sliders to this network: f = ${filters}, T = ${iterations}">Set</button></td></tr>`;
     });
-    const heads = ["The paper's, nearest in parameters", "Parameters", "MACs", "Claimed", "Verdict", "Sliders"];
+    const heads = ["The paper's nearest", "Parameters", "MACs", "Claimed", "Verdict", "Sliders"];
     find(".table-scroll").innerHTML = rows.length ? `<table><thead><tr>${heads.map((head) => `<th scope="col">${head}</th>`).join("")}</tr></thead><tbody>${rows.join("")}</tbody></table>` : "";
     find(".table-scroll").querySelectorAll("button").forEach((button) => button.addEventListener("click", () => {
       set(near[button.dataset.point]);
@@ -102,7 +102,7 @@ window.thrifty = window.thrifty || {};
     fields.pool.setAttribute("aria-valuetext", told);
     const shown = {
       Parameters: whole(counted.parameters), MACs: `${short(counted.macs / 1e6)} M`,
-      "Stored network": size(counted.weightBytes), "Activations of an image": size(counted.activationBytes),
+      "Stored network": size(counted.weightBytes), Activations: size(counted.activationBytes),
     };
     find(".try-counts").innerHTML = Object.entries(shown).map(([name, text]) => `<div><dt>${name}</dt><dd>${text}</dd></div>`).join("");
     const legend = Object.entries(counted.parts).map(([name, n]) => `${name} ${whole(n)}`);

@@ -25,12 +25,16 @@
     return image;
   }
 
-  // Strength of colour is transparency, so that zero is the page's own background, light or dark.
+  // Strength of colour is transparency, so that zero is the page's own background, light or dark; by the root, or small
+  // values could not be seen.
   function paintMap(canvas, t, channel) {
     const { map, height, width, largest } = states[t];
     Object.assign(canvas, { width, height });
     const image = new ImageData(width, height), values = map.subarray(channel * height * width, (channel + 1) * height * width);
-    values.forEach((value, i) => image.data.set([...(value > 0 ? [226, 106, 10] : [43, 125, 209]), (255 * Math.abs(value)) / largest], 4 * i));
+    values.forEach((value, i) => {
+      const colour = value > 0 ? [226, 106, 10] : [43, 125, 209];
+      image.data.set([...colour, 255 * Math.sqrt(Math.abs(value) / largest)], 4 * i);
+    });
     canvas.getContext("2d").putImageData(image, 0, 0);
     const [low, high] = [Math.min(...values), Math.max(...values)].map((value) => value.toFixed(2));
     canvas.setAttribute("aria-label", `Channel ${channel} at iteration ${t}: ${height} by ${width} values from ${low} to ${high}`);
