@@ -70,15 +70,15 @@ def markup():
     return "".join(re.findall(r"```\{raw\} html\n(.*?)```", (ROOT / "book" / "try.md").read_text("utf-8"), re.S))
 
 
-def scores(network, dataset, pixels):
-    """PyTorch's class scores (T + 1, classes): those of the network stopped after 0, ..., T iterations."""
-    info, found, iterations = DATASETS[dataset], [], network.iterations
-    image = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(SIDE, SIDE, 3).permute(2, 0, 1) / 255
-    image = (image - torch.tensor(info.mean).view(3, 1, 1)) / torch.tensor(info.std).view(3, 1, 1)
+def scores(network, dataset, images):
+    """PyTorch's class scores (N, T + 1, classes): those of the network stopped after 0, ..., T iterations."""
+    info, iterations, found = DATASETS[dataset], network.iterations, []
+    pixels = torch.tensor([list(image) for image in images]).view(-1, SIDE, SIDE, 3) / 255
+    pixels = (pixels - torch.tensor(info.mean)) / torch.tensor(info.std)
     with torch.no_grad():
         for network.iterations in range(iterations + 1):
-            found.append(network(image[None])[0])
-    return torch.stack(found)
+            found.append(network(pixels.permute(0, 3, 1, 2)))
+    return torch.stack(found, dim=1)
 
 
 def in_the_page(evaluate, payload, images):
@@ -94,7 +94,7 @@ def test_class_scores_of_every_iteration_equal_pytorchs(evaluate, evidence):
     weights = (weights_dir() / record.weights.file).read_bytes()
     ours = in_the_page(evaluate, thrifty_try.network(run.id, run.network.options, run.data.name, weights), images)
     network = rebuild(record, weights_dir()).eval()
-    theirs = torch.stack([scores(network, run.data.name, pixels) for pixels in images])
+    theirs = scores(network, run.data.name, images)
     assert ours.shape == theirs.shape == (len(images), network.iterations + 1, 10)
     assert theirs[:, -1].std() > 0.5  # there is something to compare
     torch.testing.assert_close(ours.float(), theirs, rtol=0, atol=1e-4)
@@ -117,9 +117,9 @@ def test_other_thriftynets_are_computed_too(evaluate, options):
         norm.running_mean.normal_()
         norm.running_var.uniform_(0.5, 2)
     payload = thrifty_try.network("any", options.model_dump(mode="json"), "cifar10", save(network.state_dict()))
-    image = pictures()["frog"]
-    ours = in_the_page(evaluate, payload, [image])[0].float()
-    torch.testing.assert_close(ours, scores(network, "cifar10", image), rtol=0, atol=1e-4)
+    images = [pictures()["frog"]]
+    ours = in_the_page(evaluate, payload, images).float()
+    torch.testing.assert_close(ours, scores(network, "cifar10", images), rtol=0, atol=1e-4)
 
 
 def test_the_counter_equals_the_closed_form(evaluate):
@@ -153,8 +153,11 @@ def test_the_slider_goes_through_the_iterations(evaluate, markup, evidence):
           seen.push([find(".try-maps canvas").width, bars, find(".try-said").textContent]); }
         const unlabelled = [...root.querySelectorAll("[role=img]")].filter((image) => !image.ariaLabel).length;
         root.querySelectorAll(".try-pictures button")[1].click();
-        return { hidden: root.hidden, seen, unlabelled, strip: root.querySelectorAll(".try-strip canvas").length,
-          other: find(".try-said").textContent, pressed: [pressed(".try-pictures"), pressed(".try-maps")],
+        const other = find(".try-said").textContent;
+        find(".try-time button").click();
+        await new Promise((done) => setTimeout(done, 900));
+        return { other, played: slider.value, hidden: root.hidden, seen, unlabelled, strip: root.querySelectorAll(".try-strip canvas").length,
+          pressed: [pressed(".try-pictures"), pressed(".try-maps")],
           overflow: document.documentElement.scrollWidth - innerWidth };"""
     found = evaluate(code, markup, width=500)
     sizes = [height for height, _ in ThriftyNetOptions(**record.run.network.options).sizes((3, SIDE, SIDE))]
@@ -163,13 +166,15 @@ def test_the_slider_goes_through_the_iterations(evaluate, markup, evidence):
     assert len({json.dumps(bars) for _, bars, _ in found["seen"]}) == iterations + 1 == found["strip"]
     network = rebuild(record, weights_dir()).eval()
     classes, images = DATASETS[record.run.data.name].classes, list(pictures().values())
-    named = [f"It takes this for: {classes[scores(network, record.run.data.name, i)[-1].argmax()]}." for i in images]
-    assert [found["seen"][-1][2], found["other"]] == named[:2]
+    best = scores(network, record.run.data.name, images[:2])[:, -1].argmax(1)
+    named = [f"It takes this for: {classes[k]}." for k in best]
+    assert [found["seen"][-1][2], found["other"]] == named
     assert (found["hidden"], found["unlabelled"], found["pressed"]) == (False, 0, [1, 1])
+    assert 1 <= int(found["played"]) <= 3  # it plays from the start, a step each third of a second
     assert found["overflow"] <= 0
 
 
-def test_a_picture_of_the_readers_own_is_opened(evaluate, markup):
+def test_a_picture_of_the_readers_own_is_opened_and_painted_on(evaluate, markup):
     code = """const canvas = Object.assign(document.createElement("canvas"), { width: 90, height: 60 });
         const pen = canvas.getContext("2d"), input = document.querySelector("[type=file]"), files = new DataTransfer();
         pen.fillStyle = "rgb(200, 40, 90)"; pen.fillRect(0, 0, 90, 60);
@@ -177,8 +182,13 @@ def test_a_picture_of_the_readers_own_is_opened(evaluate, markup):
         input.files = files.files; input.dispatchEvent(new Event("change", { bubbles: true }));
         const seen = document.querySelector("#try-picture");
         while (!seen.ariaLabel.includes("mine.png")) await new Promise((done) => setTimeout(done, 20));
-        return [...seen.getContext("2d").getImageData(16, 16, 1, 1).data];"""
-    assert evaluate(code, markup) == [200, 40, 90, 255]
+        const pixel = () => [...seen.getContext("2d").getImageData(16, 16, 1, 1).data].slice(0, 3);
+        const before = pixel(), box = seen.getBoundingClientRect();
+        const [clientX, clientY] = [box.left + box.width / 2, box.top + box.height / 2];
+        document.querySelector("[type=color]").value = "#0a141e";
+        seen.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY, buttons: 1 }));
+        return [before, pixel()];"""
+    assert evaluate(code, markup) == [[200, 40, 90], [10, 20, 30]]
 
 
 def test_the_counter_starts_with_the_network_and_goes_to_the_papers(evaluate, markup, evidence):

@@ -74,7 +74,7 @@ window.thrifty = window.thrifty || {};
       ticks.map((n) => `<text x="${x(n)}" y="${H - bottom + 18}" text-anchor="middle">${n < 1000 ? n : `${n / 1000}K`}</text>`).join("") +
       `<path class="yours" d="M${x(counted.parameters)} 4V${H - bottom}"/>` +
       all.map((point) => `<circle cx="${x(ofPoint(point).parameters)}" cy="${y(point.value)}" r="5"${near.includes(point) ? ' class="near"' : ""}/>`).join("") +
-      "</svg><figcaption>Claimed test accuracy (%) over parameters (logarithmic). Dashed: yours; dark points: the nearest, listed below.</figcaption>";
+      "</svg><figcaption>Claimed test accuracy (%) over parameters (logarithmic). Dashed: yours. Orange: the nearest, listed below.</figcaption>";
   }
 
   function drawTable(near) {
