@@ -53,8 +53,8 @@ def evaluate(tmp_path, browse, data):  # noqa: F811
             catch (error) {{ faults.push(String(error)); }}
             document.body.setAttribute("data-value", JSON.stringify({{ value, faults }})); }});"""
         tags = "".join(f"<script>{text}</script>" for text in (told, *scripts))
-        style = f"<style>{(STATIC / 'try.css').read_text('utf-8')}</style>"
-        head = f'<!doctype html><meta charset="utf-8">{style}'
+        sheets = "".join((STATIC / name).read_text("utf-8") for name in ("thrifty.css", "try.css"))
+        head = f'<!doctype html><meta charset="utf-8"><style>*{{box-sizing:border-box}}{sheets}</style>'  # as the theme
         page.write_text(f"{head}<body>{body}{tags}</body>", "utf-8")
         found = re.search(r'data-value="([^"]*)"', browse(page.as_uri(), width))
         answer = json.loads(html.unescape(found[1]))
@@ -156,7 +156,8 @@ def test_the_slider_goes_through_the_iterations(evaluate, markup, evidence):
         const other = find(".try-said").textContent;
         find(".try-time button").click();
         await new Promise((done) => setTimeout(done, 900));
-        return { other, played: slider.value, hidden: root.hidden, seen, unlabelled, strip: root.querySelectorAll(".try-strip canvas").length,
+        return { other, played: slider.value, hidden: root.hidden, seen, unlabelled,
+          strip: root.querySelectorAll(".try-strip canvas").length,
           pressed: [pressed(".try-pictures"), pressed(".try-maps")],
           overflow: document.documentElement.scrollWidth - innerWidth };"""
     found = evaluate(code, markup, width=500)
