@@ -141,7 +141,7 @@ def told(evidence: Evidence, weights: Path) -> str:
         if run.id in verdict.records and claim.quantity == "test_accuracy":
             diff = record.final_accuracy - claim.value
             text += (
-                f"<p>The paper states {claim.value:.2f} % ({escape(claim.statistic)}) for this architecture; ours is "
+                f"<p>The claim about this architecture: {escape(claim.statement)} ({escape(claim.statistic)}) Ours is "
                 f"{abs(diff):.2f} points {'below' if diff < 0 else 'above'}. Our verdict on "
                 f'<a href="{address(key)}">the claim</a>: {escape(verdict.status)}. {escape(verdict.reason)}</p>'
             )
@@ -163,28 +163,23 @@ def _evidence() -> Evidence:
     return Evidence.load(claims_dir(), results_dir())
 
 
-def _write(app: Sphinx) -> None:
-    """Before the pages, so that their links carry the script's checksum."""
-    if app.builder.format == "html":
-        evidence, static = _evidence(), Path(app.outdir) / "_static"
-        (static / "try").mkdir(parents=True, exist_ok=True)
-        (static / SCRIPTS[0]).write_text(script(evidence, weights_dir()), "utf-8")
-        record = chosen(evidence.records, weights_dir())
-        for path in (record_path(results_dir(), record.id), weights_dir() / record.weights.file):
-            copy_asset(path, static / "try")
-
-
 def _load(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
-    """Scripts and style on this page alone."""
-    if page == PAGE:
-        for name in SCRIPTS:
-            app.add_js_file(name, loading_method="defer")
-        app.add_css_file("try.css")
+    """Give this page alone its scripts and style, and write what is made from records first: links carry checksums."""
+    if page != PAGE:
+        return
+    evidence, static = _evidence(), Path(app.outdir) / "_static"
+    record = chosen(evidence.records, weights_dir())
+    (static / "try").mkdir(parents=True, exist_ok=True)
+    (static / SCRIPTS[0]).write_text(script(evidence, weights_dir()), "utf-8")
+    for path in (record_path(results_dir(), record.id), weights_dir() / record.weights.file):
+        copy_asset(path, static / "try")
+    for name in SCRIPTS:
+        app.add_js_file(name, loading_method="defer")
+    app.add_css_file("try.css")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive, the script and what the page loads."""
+    """Register the directive and what the page loads."""
     app.add_directive("tried-network", TriedNetwork)
-    app.connect("builder-inited", _write)
     app.connect("html-page-context", _load)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
