@@ -141,7 +141,8 @@ def told(evidence: Evidence, weights: Path) -> str:
         if run.id in verdict.records and claim.quantity == "test_accuracy":
             diff = record.final_accuracy - claim.value
             text += (
-                f"<p>The claim about this architecture: {escape(claim.statement.rstrip('.'))} ({escape(claim.statistic)}). Ours is "
+                f"<p>The claim about this architecture: {escape(claim.statement.rstrip('.'))} "
+                f"({escape(claim.statistic)}). Ours is "
                 f"{abs(diff):.2f} points {'below' if diff < 0 else 'above'}. Our verdict on "
                 f'<a href="{address(key)}">the claim</a>: {escape(verdict.status)}. {escape(verdict.reason)}</p>'
             )
