@@ -1,8 +1,10 @@
 """Trainings in parallel: the same weights, in an order that parents allow, stopped together."""
 
+import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from thriftylib.errors import BusyError, CheckpointError, ThriftyError
 from thriftylib.experiments import experiment
@@ -18,6 +21,7 @@ from thriftylib.running.execute import train_missing
 from thriftylib.running.folders import OutputFolders
 from thriftylib.running.queue import Queue
 from thriftylib.training import engine
+from thriftylib.training.device import all_devices
 from thriftylib.training.engine import Trained
 
 INIT = [
@@ -61,6 +65,50 @@ def test_the_weights_of_runs_one_after_the_other_and_parents_first(tmp_path):
     for run in (parent, child, other):
         assert done.records[run.id].weights == alone.records[run.id].weights  # with their SHA-256
         assert done.records[run.id].threads == 1
+
+
+def test_on_several_gpus_each_has_a_run_at_a_time(tmp_path, monkeypatch):
+    """Two devices that are both this CPU, and four runs on them."""
+    monkeypatch.setattr("thriftylib.training.device.all_devices", lambda name: ["cpu", "cpu:0"])
+    started = []
+    start = processes.Pool.start
+
+    def watched(pool, run, work, words, arguments, deadline):
+        started.append((arguments["device"], len(pool)))
+        start(pool, run, work, words, arguments | {"device": "cpu"}, deadline)
+
+    monkeypatch.setattr(processes.Pool, "start", watched)
+    runs = [run_of("SmallNet", seed=seed) for seed in range(4)]
+    done = train(runs, tmp_path)
+    assert not done.missing
+    assert started[:2] == [("cpu", 0), ("cpu:0", 1)]
+    assert all(beside < 2 for _, beside in started)
+    assert len(started) == 4
+
+
+def test_all_gpus_are_meant_by_auto_and_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert all_devices("auto") == all_devices("cuda") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert all_devices("cuda:1") == ["cuda:1"]
+    assert all_devices("cpu") == ["cpu"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert all_devices("cuda") == ["cuda"]
+
+
+def test_on_a_terminal_a_table_shows_every_run(tmp_path, monkeypatch):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr("rich.console.Console", lambda **_: console)
+    runs = [run_of("SmallNet", seed=seed) for seed in range(2)]
+    arguments = {"device": "cpu", "jobs": 2, "progress": True}
+    train_missing(runs, OutputFolders.below(tmp_path), **arguments)
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).split("run  ")[-1]
+    rows = {line.split()[0]: line.split() for line in last.splitlines()[1:] if line.strip()}
+    assert {run.id for run in runs} == rows.keys()
+    for run in runs:
+        best = json.loads((tmp_path / "runs" / f"{run.id}.json").read_text())["series"]["test_accuracy"][-1]
+        assert rows[run.id][4:8] == ["cpu", "complete", f"{run.epochs}/{run.epochs}", f"{best:.2f}"]
 
 
 def test_the_last_run_goes_on_with_the_threads_of_its_first_session(tmp_path, monkeypatch):

@@ -141,9 +141,7 @@ Out = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Of a CPU, for a run; last digits depend on it.")]
-Jobs = Annotated[
-    int, typer.Option(min=1, max=256, help="Runs trained at once, on one device; pays for small networks.")
-]
+Jobs = Annotated[int, typer.Option(min=1, max=256, help="Runs trained at once on a device; pays for small networks.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU.")]
 
 

@@ -108,7 +108,10 @@ def train(
         grids = [select(experiment(name), each, labels) for name in names for each in presets]
         if only is not None:
             _check_claim(only, claims, grids, presets)
-        _, conditions = conditions_of(device, threads, jobs, precision)  # imports torch: after all mistakes
+        from thriftylib.training.device import all_devices  # imports torch: after all mistakes
+
+        _, conditions = conditions_of(device, threads, jobs, precision)
+        slots = jobs * len(all_devices(device))
         made = make_plan(
             names,
             presets,
@@ -118,11 +121,11 @@ def train(
             claims=claims,
             where=labels,
             longest=limit if planned else None,
-            jobs=jobs,
+            jobs=slots,
             folders=folders,
         )
         if planned:
-            say(summary(made, made.within(limit, jobs), conditions, limit))
+            say(summary(made, made.within(limit, slots), conditions, limit))
             pending = _possible(made, folders, data)
             left_out = len(made.runs) + len(made.too_long) - len(pending)
             expected = {each.run.id: each.estimate.seconds for each in pending}

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from thriftylib.errors import BusyError, CheckpointError, DiedError, RunError, ThriftyError
 from thriftylib.evidence.records import Record
+from thriftylib.running.board import Board
 from thriftylib.running.folders import OutputFolders, known_records
 from thriftylib.running.processes import Pool, attempt
 from thriftylib.running.queue import Queue, orphans, parents_first
@@ -73,7 +74,8 @@ def train_missing(
     Args:
         budget: seconds for all of them together.
         threads: of a CPU, for each training; None: as PyTorch is set, shared out where ``jobs`` are several.
-        jobs: how many are trained at once; several need a process each.
+        device: with several GPUs, "auto" and "cuda" are all of them.
+        jobs: how many are trained at once on a device; several need a process each.
         announce: called before each training with the run, its number and how many there are.
         expected: seconds that each run takes, by its id: none begins that would not end within the budget, unless no
             shorter one is left (see :class:`thriftylib.running.queue.Queue`).
@@ -96,8 +98,9 @@ def train_missing(
     arguments |= {"data": data, "device": device, "precision": precision, "progress": progress, "anew": anew}
     arguments["threads"] = threads_each(threads, jobs)
     queue = Queue(list(todo), folders, expected)
-    train_all = _in_parallel if min(jobs, len(todo)) > 1 else _one_by_one
-    stopped = train_all(queue, jobs, arguments, deadline, announce or (lambda *_: None))
+    slots = _slots(device, jobs) if len(todo) > 1 else [device]
+    train_all = _in_parallel if len(slots) > 1 else _one_by_one
+    stopped = train_all(queue, slots, arguments, deadline, announce or (lambda *_: None))
     known = known_records(folders.results)
     records = {run.id: known[run.id] for run in pending if run.id in known}
     missing = [run for run in todo if run.id not in known]
@@ -105,8 +108,15 @@ def train_missing(
     return QueueResult(records, missing, (stopped or "left out") if missing else None, failed)
 
 
+def _slots(device: str, jobs: int) -> list[str]:
+    """The device of each run that trains at once: on all devices one, then the next."""
+    from thriftylib.training.device import all_devices  # imports torch
+
+    return all_devices(device) * jobs
+
+
 def _one_by_one(
-    queue: Queue, jobs: int, arguments: dict[str, Any], deadline: float | None, announce: Announce
+    queue: Queue, slots: list[str], arguments: dict[str, Any], deadline: float | None, announce: Announce
 ) -> Stop | None:
     of = len(queue.waiting)
     with collect_signals() as received:
@@ -123,27 +133,35 @@ def _one_by_one(
 
 
 def _in_parallel(
-    queue: Queue, jobs: int, arguments: dict[str, Any], deadline: float | None, announce: Announce
+    queue: Queue, slots: list[str], arguments: dict[str, Any], deadline: float | None, announce: Announce
 ) -> Stop | None:
-    """Train the runs in their order, ``jobs`` at once; returns what stopped them.
+    """Train the runs in their order, one in each of the ``slots`` at once; returns what stopped them.
 
     Raises:
         ThriftyError: what a training raised. The others have stopped then, with checkpoints.
     """
-    of, stopped = len(queue.waiting), None
-    with collect_signals() as received, Pool() as pool:
+    of, stopped, places = len(queue.waiting), None, dict[Run, str]()
+    with collect_signals() as received, Board(shown=arguments["progress"]) as board, Pool() as pool:
+        arguments |= {"progress": arguments["progress"] and not board.drawn}
         while pool or (queue.waiting and not stopped):
             if received or stopped == "signal":
                 stopped = "signal"
                 pool.stop()
             elif deadline is not None and time.monotonic() >= deadline:
                 stopped = stopped or "budget"
-            while not stopped and len(pool) < jobs and (run := queue.next(_left(deadline))):
+            while not stopped and slots and (run := queue.next(_left(deadline))):
                 announce(run, of - len(queue.waiting), of)
-                pool.start(run, _train, run.model_dump(mode="json"), arguments, deadline)
+                places[run] = slots.pop(0)
+                board.begins(run, places[run])
+                pool.start(run, _train, run.model_dump(mode="json"), arguments | {"device": places[run]}, deadline)
             if not pool and not stopped:  # the parents of all that wait are left out
                 break
-            for run, outcome in pool.ended():
+            ended = pool.ended()
+            while pool.news:
+                board.epoch(*pool.news.pop(0))
+            for run, outcome in ended:
+                slots.append(places.pop(run))
+                board.ends(run, "complete" if outcome is None else outcome if isinstance(outcome, str) else "left out")
                 stopped = _settle(queue, run, outcome) or stopped
     return stopped
 

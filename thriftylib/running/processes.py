@@ -21,16 +21,22 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Self
 
 from thriftylib.errors import DiedError, StoppedError, ThriftyError, debugging
+from thriftylib.training import progress
 from thriftylib.training.signals import STOPPING, collect_signals, collecting, start_ignoring_interrupts
 
 POLL = 0.2
 """Seconds between two looks for a signal."""
 
 
+class News(dict[str, Any]):
+    """What a process tells while it works."""
+
+
 @dataclass
 class _Process:
     process: BaseProcess
     answer: connection.Connection
+    outcome: tuple[Any, ...] = ()  # what it returned, once it has
 
 
 class Pool:
@@ -39,6 +45,7 @@ class Pool:
     def __init__(self) -> None:
         self.running: dict[Hashable, _Process] = {}
         self.asked = False
+        self.news: list[tuple[Any, News]] = []  # since they were looked at last, by key
 
     def __len__(self) -> int:
         return len(self.running)
@@ -60,8 +67,10 @@ class Pool:
         a :class:`~thriftylib.errors.DiedError` where it sent nothing.
         """
         connection.wait([each.process.sentinel for each in self.running.values()], POLL)
+        for key, each in self.running.items():
+            self._listen(key, each)
         gone = [key for key, each in self.running.items() if not each.process.is_alive()]
-        return [(key, self._answer(self.running.pop(key))) for key in gone]
+        return [(key, self._answer(key, self.running.pop(key))) for key in gone]
 
     def stop(self) -> None:
         """Ask all to stop, once."""
@@ -70,10 +79,20 @@ class Pool:
             for each in self.running.values():
                 each.process.terminate()
 
-    def _answer(self, ended: _Process) -> Any:
-        code = ended.process.exitcode
+    def _listen(self, key: Hashable, each: _Process) -> None:
         with suppress(EOFError, OSError):
-            return ended.answer.recv()
+            while each.answer.poll():
+                said = each.answer.recv()
+                if isinstance(said, News):
+                    self.news.append((key, said))
+                else:
+                    each.outcome = (said,)
+
+    def _answer(self, key: Hashable, ended: _Process) -> Any:
+        code = ended.process.exitcode
+        self._listen(key, ended)
+        if ended.outcome:
+            return ended.outcome[0]
         if -code in STOPPING:  # before the work had begun, or after its last step
             return "signal"
         return DiedError(
@@ -92,10 +111,15 @@ class Pool:
 def _work_here(answer: connection.Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """In the process: work, then send what came of it."""
     follow_parent()
+    progress.listener = lambda numbers: _tell(answer, News(numbers))
     with collect_signals():
         outcome = attempt(work, *arguments)
+    _tell(answer, outcome)
+
+
+def _tell(answer: connection.Connection, what: Any) -> None:
     with suppress(OSError):  # nobody is there any more
-        answer.send(outcome)
+        answer.send(what)
 
 
 def follow_parent() -> None:

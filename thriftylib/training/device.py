@@ -33,6 +33,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def all_devices(name: str = "auto") -> list[str]:
+    """Where runs may train at once: for "auto" and "cuda" every GPU that torch sees, where there are several.
+
+    Raises:
+        ThriftyError: no such device, or it is not there.
+    """
+    several = torch.cuda.device_count() if choose_device(name).type == "cuda" and ":" not in name else 1
+    return [f"cuda:{index}" for index in range(several)] if several > 1 else [name]
+
+
 def check_memory(device: torch.device, needed: float) -> None:
     """Refuse what cannot fit: ``needed`` is a lower bound in bytes.
 

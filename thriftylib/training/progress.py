@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import parent_process
 from typing import Any, Self
 
 from thriftylib.escaping import for_terminal, tell
 from thriftylib.spec import Run
+
+listener: Callable[[dict[str, Any]], None] | None = None
+"""Is told of each epoch's end, in a process that trains for another one."""
 
 
 def duration(seconds: float) -> str:
@@ -57,8 +61,11 @@ class Progress:
     def epoch(self, done: int, numbers: dict[str, float], images_per_second: float) -> None:
         """One line for the epoch that ends with the step ``done``."""
         left = (time.monotonic() - self.started) / max(1, done - self.first) * (self.steps - done)
+        epoch = done * self.run.epochs // self.steps
+        if listener:
+            listener({**numbers, "epoch": epoch, "images_per_second": images_per_second, "seconds_left": left})
         self._print(
-            f" epoch {done * self.run.epochs // self.steps}/{self.run.epochs} loss {numbers['train_loss']:.4f} "
+            f" epoch {epoch}/{self.run.epochs} loss {numbers['train_loss']:.4f} "
             f"train {numbers['train_accuracy']:.2f} % test {numbers['test_accuracy']:.2f} % "
             f"learning rate {numbers['learning_rate']:.4g} {images_per_second:.0f} images/s, {duration(left)} left"
         )
