@@ -16,6 +16,7 @@ from thriftylib.evidence.claims_files import ClaimsFile, Unavailable
 from thriftylib.evidence.counts import NetworkCount
 from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Record
+from thriftylib.evidence.rule import BOUNDS
 from thriftylib.evidence.simulation import ErrorRates
 from thriftylib.evidence.statuses import STATUSES, sentence
 from thriftylib.figures import html_table
@@ -34,7 +35,6 @@ MARKS = {
     "not counted": "◌",
     "not testable": "–",
 }
-BOUNDS = {"equals": "", "at least": "≥ ", "more than": "> ", "at most": "≤ "}
 SORTABLE = {"claimed": "Claimed", "ours": "Ours", "spread": "Spread", "n": "n", "verdict": "Verdict", "cost": "Cost"}
 
 
@@ -43,7 +43,7 @@ def scoreboard(files: Mapping[str, ClaimsFile], records: Sequence[Record], count
     claims = {key: claim for file in files.values() for key, claim in file.claims.items()}
     rows = list(tables.scoreboard(claims, records, counts).astype(object).itertuples(index=False))
     groups = [_group(list(group)) for _, group in groupby(rows, key=lambda row: (row.paper, row.figure))]
-    return _TEMPLATES.get_template("scoreboard.html").render(
+    return TEMPLATES.get_template("scoreboard.html").render(
         files=files, groups=groups, totals=Counter(row.verdict for row in rows), statuses=STATUSES, marks=MARKS,
         bounds=BOUNDS, sortable=SORTABLE, sizes={record.id: record.counted for record in records},
         summary=_summary(rows, {key for key, claim in claims.items() if claim.is_counted}),
@@ -96,11 +96,11 @@ def _cost(row: Any) -> str:
     return f"{spent} a {'pair' if is_difference(row.quantity) else 'run'}"
 
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-_TEMPLATES.tests["known"] = _known
-_TEMPLATES.filters |= {
+TEMPLATES.tests["known"] = _known
+TEMPLATES.filters |= {
     "slug": lambda status: status.replace(" ", "-"),
     "sentence": sentence,
     "sortkey": _sort_key,

@@ -10,8 +10,9 @@ from pydantic import Field
 from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import ClaimsFile
 from thriftylib.evidence.counts import NetworkCount
+from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Record
-from thriftylib.evidence.rule import Step, count_steps, steps, would_change
+from thriftylib.evidence.rule import Step, amount, count_steps, stated, steps, would_change
 from thriftylib.evidence.statuses import Status, Verdict
 from thriftylib.evidence.tables import command
 from thriftylib.evidence.verdicts import choose, judge, measure, reached
@@ -83,6 +84,23 @@ class Explained(Strict):
     experiment: str | None
     install: str
     command: str = Field(description="What trains or counts what the claim needs; empty: nothing can.")
+
+    @property
+    def stated(self) -> str:
+        """The claimed number with its bound and unit."""
+        return stated(self.claimed, self.unit, self.bound, signed=is_difference(self.quantity))
+
+    @property
+    def came_out(self) -> str:
+        """Our number with its spread, or interval, and the number of runs; empty where there is none."""
+        if self.ours is None:
+            return ""
+        text = amount(self.ours, self.unit, signed=is_difference(self.quantity))
+        if self.spread is not None:
+            text += f" ± {self.spread:.2f}"
+        if self.interval is not None:
+            text += f" ({self.interval[0]:+.2f} to {self.interval[1]:+.2f})"
+        return text + (f", n = {self.n}" if self.n else "")
 
 
 class ClaimsJson(Strict):

@@ -154,3 +154,11 @@ def compare(claim: Claim, found: Estimate, best: float | None = None) -> Finding
     if claim.is_best_of or claim.relation not in (None, "value"):
         distance = None
     return Finding(status, centre, tolerance, distance, half, (lowest, highest))
+
+
+class Answer(NamedTuple):
+    """What the rule makes of runs: a value for each seed of each side, the estimate from them, and the finding."""
+
+    sides: tuple[dict[int, float], ...]
+    found: Estimate
+    finding: Finding

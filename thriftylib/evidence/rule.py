@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import TYPE_CHECKING
 
-from thriftylib.evidence.claims import SEEDS, Claim
-from thriftylib.evidence.intervals import Estimate, Side, compare, student, welch
+from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.intervals import Answer, Estimate, Side, compare, student, welch
 from thriftylib.evidence.statuses import STRONG, Verdict, sentence
 from thriftylib.options import Strict
 
-if TYPE_CHECKING:
-    from thriftylib.evidence.verdicts import Measured
-
 MOST = 200
 """Seeds of a side up to which it is worked out how many would decide."""
+
+
+BOUNDS = {"equals": "", "at least": "≥ ", "more than": "> ", "at most": "≤ "}
 
 
 class Step(Strict):
@@ -36,17 +35,16 @@ def amount(value: float, unit: str = "", *, signed: bool = False) -> str:
     return f"{value:{sign},.2f} {'M' if unit == 'MMAC' else unit}"
 
 
-def claimed(claim: Claim) -> str:
-    """What is claimed: its bound and value."""
-    bound = {"equals": "", "at least": "≥ ", "more than": "> ", "at most": "≤ "}[claim.bound]
-    return bound + amount(claim.value, claim.unit, signed=claim.is_difference)
+def stated(value: float, unit: str, bound: str = "equals", *, signed: bool = False) -> str:
+    """A claimed number with its bound."""
+    return BOUNDS[bound] + amount(value, unit, signed=signed)
 
 
-def steps(claim: Claim, verdict: Verdict, measured: Measured) -> tuple[Step, ...]:
+def steps(claim: Claim, verdict: Verdict, answer: Answer) -> tuple[Step, ...]:
     """How runs came to a verdict."""
-    lines = [("Claimed", _claimed(claim)), ("Met within", _band(claim, measured))]
-    lines += [("Ours", _ours(claim, measured)), ("90 % interval", _interval(claim, measured))]
-    lines.append(("Verdict", _conclusion(claim, verdict, measured)))
+    lines = [("Claimed", _claimed(claim)), ("Met within", _band(claim, answer))]
+    lines += [("Ours", _ours(claim, answer)), ("90 % interval", _interval(claim, answer))]
+    lines.append(("Verdict", _conclusion(claim, verdict, answer)))
     return tuple(Step(label=label, text=text) for label, text in lines)
 
 
@@ -60,7 +58,7 @@ def count_steps(claim: Claim, verdict: Verdict) -> tuple[tuple[Step, ...], tuple
         ("Our count", f"{amount(verdict.ours, claim.unit)}, in closed form from the network's options"),
         (
             "Off by",
-            f"{amount(off, claim.unit, signed=True)}; {amount(claim.reading_error, claim.unit)} may be reading or rounding",
+            f"{amount(off, claim.unit, signed=True)}; {amount(claim.reading_error, claim.unit)} may be the reading's",
         ),
         ("Verdict", verdict.status),
     ]
@@ -75,13 +73,14 @@ def count_steps(claim: Claim, verdict: Verdict) -> tuple[tuple[Step, ...], tuple
 
 def _claimed(claim: Claim) -> str:
     error = f"e = {amount(claim.reading_error, claim.unit)}" if claim.reading_error else "e = 0, it is stated exactly"
+    number = stated(claim.value, claim.unit, claim.bound, signed=claim.is_difference)
     if claim.relation == "greater":
-        return "a difference above 0" + f"; the paper has c = {claimed(claim)}, {error}" * bool(claim.value)
-    return f"c = {claimed(claim)}, {error}"
+        return "a difference above 0" + f"; the paper has c = {number}, {error}" * bool(claim.value)
+    return f"c = {number}, {error}"
 
 
-def _band(claim: Claim, measured: Measured) -> str:
-    finding, unit, signed = measured.finding, claim.unit, claim.is_difference
+def _band(claim: Claim, answer: Answer) -> str:
+    finding, unit, signed = answer.finding, claim.unit, claim.is_difference
     low, high = (amount(end, unit, signed=signed) if math.isfinite(end) else "" for end in finding.band)
     if claim.relation == "greater":
         return "anything above 0"
@@ -118,21 +117,21 @@ def _values(values: dict[int, float], unit: str = "") -> str:
     return f"{mean} (n = {len(values)}" + f": {numbers}" * (len(values) > 1) + ")"
 
 
-def _ours(claim: Claim, measured: Measured) -> str:
-    found, unit = measured.found, claim.unit
+def _ours(claim: Claim, answer: Answer) -> str:
+    found, unit = answer.found, claim.unit
     if claim.is_difference:
-        means = " less ".join(map(_values, measured.sides))
+        means = " less ".join(map(_values, answer.sides))
         pairs = f", over {found.pairs.runs} pairs that share {claim.paired}" if found.pairs else ""
         return f"m = {means}: {amount(found.mean, unit, signed=True)}{pairs}"
     if claim.is_best_of:
-        numbers = ", ".join(f"{value:,.2f}" for value in measured.sides[0].values())
-        return f"the best of {numbers}: {amount(measured.finding.ours, unit)}"
+        numbers = ", ".join(f"{value:,.2f}" for value in answer.sides[0].values())
+        return f"the best of {numbers}: {amount(answer.finding.ours, unit)}"
     spread = f", s = {math.sqrt(found.sides[0].variance):,.2f}" if found.sides else ""
-    return f"m = {_values(measured.sides[0], unit)}{spread}"
+    return f"m = {_values(answer.sides[0], unit)}{spread}"
 
 
-def _interval(claim: Claim, measured: Measured) -> str:
-    found, finding = measured.found, measured.finding
+def _interval(claim: Claim, answer: Answer) -> str:
+    found, finding = answer.found, answer.finding
     if claim.is_best_of:
         return f"none: the best of {claim.seeds_needed} runs that were fixed in advance is compared as it is"
     if finding.half is None:
@@ -153,16 +152,14 @@ def _interval(claim: Claim, measured: Measured) -> str:
     return f"{text}; the root holds our runs' variance"
 
 
-def _conclusion(claim: Claim, verdict: Verdict, measured: Measured) -> str:
-    finding = measured.finding
+def _conclusion(claim: Claim, verdict: Verdict, answer: Answer) -> str:
+    finding = answer.finding
     low, high = finding.band
     if verdict.status == "other recipe":
         return f"{verdict.status}: the runs follow {verdict.recipe}, and the claim's own recipe was not run"
     needed = claim.seeds_needed
-    if measured.found.n < needed:
-        return (
-            f"{verdict.status}, undecided: {measured.found.n} of the {needed} runs that a strong word needs are there"
-        )
+    if answer.found.n < needed:
+        return f"{verdict.status}, undecided: {answer.found.n} of the {needed} runs that a strong word needs are there"
     if finding.half is None:
         return verdict.status
     inside = low <= finding.ours - finding.half and finding.ours + finding.half <= high
@@ -176,16 +173,16 @@ def _conclusion(claim: Claim, verdict: Verdict, measured: Measured) -> str:
     return f"the interval is neither inside nor outside, the mean is {mean}: {verdict.status}, undecided"
 
 
-def would_change(claim: Claim, verdict: Verdict, measured: Measured | None) -> tuple[str, ...]:
+def would_change(claim: Claim, verdict: Verdict, answer: Answer | None) -> tuple[str, ...]:
     """What would change a verdict on runs."""
     needed = claim.seeds_needed
-    if measured is None or verdict.status == "other recipe":
+    if answer is None or verdict.status == "other recipe":
         recipes = " or ".join(claim.setting.recipes) if claim.setting else ""
         how = f"by the recipe {recipes}" if recipes else "as the claim says"
         return (f"Runs {how}{' of both networks' * claim.is_difference}: {needed} seeds allow a strong word.",)
-    finding, found = measured.finding, measured.found
+    finding, found = answer.finding, answer.found
     if found.n < needed:
-        missing = [seed for seed in range(needed) if any(seed not in side for side in measured.sides)]
+        missing = [seed for seed in range(needed) if any(seed not in side for side in answer.sides)]
         seeds = ", ".join(map(str, missing[: needed - found.n]))
         return (
             f"More runs: a strong word needs {needed} seeds{' of each side' * claim.is_difference}, such as {seeds}.",

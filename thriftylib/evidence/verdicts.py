@@ -15,7 +15,7 @@ from typing import NamedTuple
 from thriftylib.errors import RecordError
 from thriftylib.evidence.claims import SEEDS, Claim
 from thriftylib.evidence.counts import NetworkCount, answer
-from thriftylib.evidence.intervals import ROUND, Estimate, Finding, compare, estimate, subtract
+from thriftylib.evidence.intervals import ROUND, Answer, Estimate, Finding, compare, estimate, subtract
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record
 from thriftylib.evidence.statuses import STRONG, Status, Verdict, sentence
@@ -29,16 +29,8 @@ Groups = tuple[Group, ...]
 class Choice(NamedTuple):
     """The runs that a claim is compared with."""
 
-    groups: Groups
+    groups: tuple[Sequence[Record], ...]  # of each side
     others: int | None  # fitting configurations that are left out; None: these follow another recipe, so decide nothing
-
-
-class Measured(NamedTuple):
-    """What chosen runs give: a value for each seed of each side, the estimate, and the rule's answer."""
-
-    sides: tuple[dict[int, float], ...]
-    found: Estimate
-    finding: Finding
 
 
 def judge_all(
@@ -117,12 +109,12 @@ def choose(claim: Claim, records: Iterable[Record]) -> Choice | str:
     return _missing(claim, fitting, measured) + "."
 
 
-def measure(claim: Claim, groups: Groups) -> Measured:
+def measure(claim: Claim, groups: Groups) -> Answer:
     """What the rule makes of the runs of each side."""
     sides = tuple({record.run.seed: reached(claim, record) for record in group} for group in groups)
     values = list(sides[0].values())
     found = subtract(*sides, paired=claim.paired is not None) if claim.is_difference else estimate(values)
-    return Measured(sides, found, compare(claim, found, claim.definition.best(values)))
+    return Answer(sides, found, compare(claim, found, claim.definition.best(values)))
 
 
 def _candidates(claim: Claim, records: Group) -> list[Groups]:
