@@ -103,7 +103,9 @@ def _pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         path.write_text(re.sub("|".join(parts), lambda found, parts=parts: parts[found[0]], frame), "utf-8")
         if app.builder.indexer is not None:
             app.builder.indexer.feed(name, name, f"{claim.statement} ({claim.verdict})", _indexed(claim))
-    app.env.all_docs.update({page(key): 0.0 for key in claims})  # else the search index forgets them
+    if (indexer := app.builder.indexer) is not None:  # it would forget all pages that are no documents
+        forget, pages = indexer.prune, [page(key) for key in claims]
+        indexer.prune = lambda documents: forget([*documents, *pages])
     return iter(())
 
 
@@ -148,9 +150,18 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
+def _add_scoreboard(
+    app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Only the page that has it loads the scoreboard's style."""
+    if 'class="scoreboard"' in context.get("body", ""):
+        app.add_css_file("scoreboard.css")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Render the pages when all documents are written."""
     app.connect("html-collect-pages", _pages)
+    app.connect("html-page-context", _add_scoreboard)
     app.add_css_file("claims.css")
     app.add_js_file("tables.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -26,7 +26,7 @@ SEEDS = range(10)
 def show(
     name: Annotated[
         str,
-        typer.Argument(help="An experiment, a claim (or a paper, or how claims begin), or a run (or its beginning)."),
+        typer.Argument(help="An experiment, a claim, a paper, or the id of a run (of claims and runs its beginning)."),
     ],
     preset: Annotated[str | None, typer.Option(help="Of an experiment: list this grid's configurations.")] = None,
     as_json: Json = False,

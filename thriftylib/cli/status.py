@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thriftylib.cli.app import Json, Results, print_json, print_rows, print_table, put, readable
+from thriftylib.cli.app import Json, Results, print_json, print_table, put, readable
 from thriftylib.errors import ThriftyError
 from thriftylib.paths import claims_dir, results_dir
 
@@ -71,18 +71,8 @@ def tally(verdicts: Iterable[str]) -> str:
 def put_claims(claims: Sequence[Explained]) -> None:
     """The sum of some claims and a line for each."""
     put(f"{tally(claim.verdict for claim in claims)}\n")
-    print_rows(
-        [
-            {
-                "claim": one.id,
-                "claimed": one.stated,
-                "ours": one.came_out,
-                "verdict": one.verdict,
-                "says": one.statement,
-            }
-            for one in claims
-        ]
-    )
+    heads = ("claim", "claimed", "ours", "verdict", "statement")
+    print_table(heads, [(one.id, one.stated, one.came_out, one.verdict, one.statement) for one in claims])
 
 
 def _cell(row: dict[str, Any], column: str, changes: list[str]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -12,8 +12,8 @@ from thriftylib.evidence.claims_files import ClaimsFile
 from thriftylib.evidence.counts import NetworkCount
 from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Record
-from thriftylib.evidence.rule import Step, amount, count_steps, stated, steps, would_change
-from thriftylib.evidence.statuses import Status, Verdict
+from thriftylib.evidence.rule import Step, amount, clearness, count_steps, stated, steps, would_change
+from thriftylib.evidence.statuses import STRONG, UNDECIDED, Status, Verdict
 from thriftylib.evidence.tables import command
 from thriftylib.evidence.verdicts import choose, judge, measure, reached
 from thriftylib.options import Strict
@@ -73,6 +73,9 @@ class Explained(Strict):
     interval: Pair | None = Field(description="Of a difference between two networks: its 90 % interval.")
     distance: Pair | None = Field(description="90 % interval of ours less the claimed.")
     tolerance: float | None = Field(description="How far off still counts as close.")
+    clearness: float | None = Field(
+        description="How far the interval of a strong word is from the edge that it could cross, in halves of it."
+    )
     n: int = Field(description="Runs, of the side that has fewer.")
     best: float | None = Field(description="Mean test accuracy of the best epochs, percent.")
     final: float | None = Field(description="Mean test accuracy after training, percent.")
@@ -88,6 +91,8 @@ class Explained(Strict):
     @property
     def stated(self) -> str:
         """The claimed number with its bound and unit."""
+        if self.relation == "greater" and not self.claimed:
+            return "above 0"
         return stated(self.claimed, self.unit, self.bound, signed=is_difference(self.quantity))
 
     @property
@@ -120,6 +125,7 @@ def explain(
     """
     verdict = judge(claim, records, counts)
     runs: list[RunBehind] = []
+    clear = None
     if claim.not_testable is not None:
         kind, worked = "quoted", (Step(label="Not testable", text=verdict.reason),)
         changes = ("What it needs becomes known or available.",)
@@ -132,11 +138,12 @@ def explain(
         kind, found = "measured", measure(claim, chosen.groups)
         runs = [_run(claim, side, record) for side, group in enumerate(chosen.groups, 1) for record in group]
         worked = steps(claim, verdict, found)
-        changes = would_change(claim, verdict, found)
+        changes, clear = would_change(claim, verdict, found), clearness(verdict, found)
     if claim.reading:
         changes += ("Another reading: what was inferred of the setting decides which runs count.",)
     return Explained(
-        **_claimed(claim, file), **_found(verdict), kind=kind, rule=worked, would_change=changes, runs=tuple(runs)
+        **{**_claimed(claim, file), **_found(verdict), "kind": kind, "clearness": clear, "runs": tuple(runs)},
+        **{"rule": worked, "would_change": changes},
     )
 
 
@@ -183,6 +190,23 @@ def explain_all(
 ) -> dict[str, Explained]:
     """Every claim of some papers by its id, in the order of the files."""
     return {key: explain(claim, file, records, counts) for file in files.values() for key, claim in file.claims.items()}
+
+
+def strongest(claims: Iterable[Explained], most: int = 5, of_a_paper: int = 2) -> list[Explained]:
+    """The findings that runs decided: on most runs first, then those whose interval is clearest of the edge.
+
+    Strong words alone; where fewer than three have one, undecided claims with at least two runs of a side follow.
+    """
+    ranked = sorted(
+        (claim for claim in claims if claim.verdict in STRONG or (claim.verdict in UNDECIDED and claim.n > 1)),
+        key=lambda claim: (claim.verdict not in STRONG, -len(claim.runs), -(claim.clearness or 0.0)),
+    )
+    found: list[Explained] = []
+    for claim in ranked:
+        enough = len(found) >= (most if claim.verdict in STRONG else 3)
+        if not enough and sum(other.paper == claim.paper for other in found) < of_a_paper:
+            found.append(claim)
+    return found
 
 
 def address(reference: str) -> str:

@@ -190,14 +190,9 @@ def would_change(claim: Claim, verdict: Verdict, answer: Answer | None) -> tuple
     if claim.is_best_of:
         return ("No further run: the seeds were fixed in advance, and all of them are there.",)
     if verdict.status in STRONG:
-        low, high = finding.band
-        centre, half = finding.ours, finding.half
-        if verdict.status == "reproduced":
-            where, room = "inside", min(centre - half - low, high - centre - half)
-        else:
-            where, room = "outside", max(low - centre - half, centre - half - high)
-        unit = "points" if claim.unit == "%" else claim.unit
-        return (f"New seeds that bring the interval {amount(room, unit)} closer to the edge that it is {where}.",)
+        room = amount(_room(verdict, answer), "points" if claim.unit == "%" else claim.unit)
+        where = "inside" if verdict.status == "reproduced" else "outside"
+        return (f"New seeds that bring the interval {room} closer to the edge that it is {where}.",)
     return (_more_seeds(claim, found, finding.ours),)
 
 
@@ -214,3 +209,16 @@ def _more_seeds(claim: Claim, found: Estimate, best: float) -> str:
         f"more seeds alone would not decide it: with mean and spread as they are, {MOST} leave the interval across the "
         "edge, since the paper's own uncertainty stays"
     )
+
+
+def _room(verdict: Verdict, answer: Answer) -> float:
+    """How far the interval of a strong word is from the nearest edge of the band."""
+    (low, high), centre, half = answer.finding.band, answer.finding.ours, answer.finding.half
+    if verdict.status == "reproduced":
+        return min(centre - half - low, high - centre - half)
+    return max(low - centre - half, centre - half - high)
+
+
+def clearness(verdict: Verdict, answer: Answer) -> float | None:
+    """The same in halves of that interval; None of another word, and of an interval without width."""
+    return _room(verdict, answer) / answer.finding.half if verdict.status in STRONG and answer.finding.half else None
