@@ -24,7 +24,7 @@ from markupsafe import Markup
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.fileutil import copy_asset
-from thrifty_tables import MARKS, TEMPLATES
+from thrifty_tables import MARKS, TEMPLATES, short_title
 
 from thriftylib.escaping import for_spreadsheet
 from thriftylib.evidence.explain import ClaimsJson, Explained, explain_all
@@ -45,17 +45,17 @@ def page(claim_id: str) -> str:
 
 
 def _body(
-    claim: Explained, records: Mapping[str, Record], around: tuple[str | None, str | None], chapter: str | None
+    claim: Explained, records: Mapping[str, Record], around: tuple[str | None, str | None], chapter: tuple[bool, str]
 ) -> str:
-    """The page's own HTML; ``around``: the claims before and after it."""
+    """The page's own HTML; ``around``: the claims before and after; ``chapter``: whether there is one, and its name."""
     behind = [records[run.id] for run in claim.runs]
     series = claim.quantity.removesuffix("_difference")
     drawn = series if any(series in record.series for record in behind) else TEST_ACCURACY
     curve = drawings.curves(claim, drawn, behind)
     two = len({run.side for run in claim.runs}) == 2
     words = [f"{drawn.replace('_', ' ').capitalize()} in percent, a line for each run."]
-    words += ["Bright: the first network; pale: the one that it is compared with."] * two
-    words += ["Dashed: the claimed number."] * (claim.quantity == drawn)
+    words += ["Solid: the first network; dashed: the one that it is compared with."] * two
+    words += ["Dotted: the claimed number."] * (claim.quantity == drawn)
     return TEMPLATES.get_template("claim.html").render(
         claim=claim, sign=MARKS[claim.verdict], two=two, chapter=chapter, before=around[0], after=around[1],
         root="../" * page(claim.id).count("/"), strip=Markup(drawings.strip(claim)), curve=Markup(curve),
@@ -87,7 +87,8 @@ def _pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     records = {record.id: record for record in evidence.records}
     write_files(list(claims.values()), app.outdir)
     copy_asset(results_dir() / "runs", app.outdir / "records")
-    chapters = {name: f"book/{name}.html" for name in evidence.files if f"book/{name}" in app.env.found_docs}
+    documents = app.env.found_docs
+    chapters = {name: (f"book/{name}" in documents, short_title(file)) for name, file in evidence.files.items()}
     frame, order = _frame(app), [None, *claims, None]
     for place, claim in enumerate(claims.values(), 1):
         name = page(claim.id)
@@ -96,7 +97,7 @@ def _pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
             _TITLE: escape(claim.statement),
             _DESCRIPTION: escape(f"{claim.verdict.capitalize()}. {claim.title}: {claim.statement} {found}".strip()),
             _NAME: name,
-            _BODY: _body(claim, records, (order[place - 1], order[place + 1]), chapters.get(claim.paper)),
+            _BODY: _body(claim, records, (order[place - 1], order[place + 1]), chapters[claim.paper]),
         }
         path = app.outdir / f"{name}.html"
         path.parent.mkdir(parents=True, exist_ok=True)

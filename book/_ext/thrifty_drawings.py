@@ -31,7 +31,7 @@ def curves(claim: Explained, series: str, records: Sequence[Record]) -> str:
         return _LEFT + (_WIDTH - _LEFT - 8) * epoch / last
 
     def y(value: float) -> float:
-        return 8 + (_HEIGHT - _BOTTOM - 8) * (high - value) / (high - low)
+        return 8 + (_HEIGHT - _BOTTOM - 8) * (high - max(value, low)) / (high - low)
 
     parts = [f'<path class="axis" d="M{_LEFT} 8V{_HEIGHT - _BOTTOM}H{_WIDTH - 8}"/>']
     for value in (low, high):

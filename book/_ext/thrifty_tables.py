@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from html import escape
@@ -22,6 +23,7 @@ from thriftylib.evidence.rule import BOUNDS
 from thriftylib.evidence.simulation import ErrorRates
 from thriftylib.evidence.statuses import STATUSES, STRONG, sentence
 from thriftylib.figures import html_table
+from thriftylib.paths import project_root, read_text
 from thriftylib.running.notebooks import showing
 
 # A word and a mark identify a verdict; its colour (a class of thrifty.css) only adds to them.
@@ -60,20 +62,27 @@ def scoreboard(files: Mapping[str, ClaimsFile], records: Sequence[Record], count
 
 
 def _tally(rows: Sequence[Any], counted: Container[str]) -> dict[str, Any]:
-    """How many claims have which verdict, by kind, and how many there are and have runs of any recipe."""
+    """How many claims have which verdict, by kind, how many there are, and how many their own recipe's runs answer."""
     kinds = {"counted": [row for row in rows if row.id in counted]}
     kinds["measured"] = [row for row in rows if row.id not in counted]
     kinds["every"] = rows
     return {
         "tally": {kind: Counter(row.verdict for row in some) for kind, some in kinds.items()},
         **{kind: len(some) for kind, some in kinds.items()},
-        "run": sum(row.n > 0 for row in kinds["measured"]),
+        "run": sum(row.n > 0 and row.verdict != "other recipe" for row in kinds["measured"]),
         "rows": rows,
     }
 
 
 def _paper(file: ClaimsFile, rows: Sequence[Any], counted: Container[str]) -> dict[str, Any]:
-    return {"name": rows[0].paper, "title": file.title, **_tally(rows, counted)}
+    return {"name": rows[0].paper, "short": short_title(file), **_tally(rows, counted)}
+
+
+def short_title(file: ClaimsFile) -> str:
+    """What a paper's chapter is called; of one without, the title up to its colon."""
+    chapter = project_root() / "book" / f"{file.paper}.md"
+    heads = re.findall(r"^# (.+)$", read_text(chapter), flags=re.MULTILINE) if chapter.is_file() else []
+    return heads[0] if heads else file.title.split(":")[0]
 
 
 def _group(rows: Sequence[Any], counted: Container[str]) -> dict[str, Any]:

@@ -56,7 +56,7 @@
       built: count("by construction"),
       measured: of(some, "measured").length,
       counted: of(some, "counted").length,
-      run: of(some, "measured").filter((row) => row.getAttribute("data-by-n") !== "").length,
+      run: own.filter((row) => row.getAttribute("data-by-n") !== "").length,
     };
     sums.open = sums.countable - sums.equal - sums.differ - sums.built;
     return { words, sums };

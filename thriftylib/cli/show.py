@@ -108,7 +108,11 @@ def _put_claim(claim: Explained) -> None:
             [
                 {
                     **{"seed": run.seed, "network": "first" if run.side == 1 else "compared with"},
-                    **{claim.unit or "value": run.value, "recipe": run.recipe or "", "epochs": run.epochs},
+                    **{
+                        "%" if claim.unit == "points" else claim.unit or "value": run.value,
+                        "recipe": run.recipe or "",
+                        "epochs": run.epochs,
+                    },
                     **{"minutes": run.seconds / 60, "record": f"data/results/runs/{run.id}.json"},
                 }
                 for run in claim.runs
