@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thriftylib.cli.app import Json, print_json, print_rows, put, readable, say
+from thriftylib.cli.app import Json, print_json, print_rows, print_table, put, readable, say
 from thriftylib.errors import ThriftyError
 
 if TYPE_CHECKING:
@@ -104,20 +104,20 @@ def _put_claim(claim: Explained) -> None:
     _print_fields({key: value for key, value in fields.items() if value})
     if claim.runs:
         put()
-        print_rows(
-            [
-                {
-                    **{"seed": run.seed, "network": "first" if run.side == 1 else "compared with"},
-                    **{
-                        "%" if claim.unit == "points" else claim.unit or "value": run.value,
-                        "recipe": run.recipe or "",
-                        "epochs": run.epochs,
-                    },
-                    **{"minutes": run.seconds / 60, "record": f"data/results/runs/{run.id}.json"},
-                }
-                for run in claim.runs
-            ]
-        )
+        value = "%" if claim.unit == "points" else claim.unit or "value"
+        rows = [
+            (
+                run.seed,
+                run.side,
+                run.value,
+                run.recipe,
+                run.epochs,
+                run.seconds / 60,
+                f"runs/{run.id}.json",
+            )
+            for run in claim.runs
+        ]
+        print_table(("seed", "side", value, "recipe", "epochs", "minutes", "record in data/results"), rows)
     put()
     _print_fields({step.label: step.text for step in claim.rule})
     put("\nWhat would change it:")

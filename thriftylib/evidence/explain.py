@@ -148,21 +148,8 @@ def explain(
 
 
 def _claimed(claim: Claim, file: ClaimsFile) -> dict[str, Any]:
-    same = (
-        "id",
-        "paper",
-        "figure",
-        "statement",
-        "quantity",
-        "unit",
-        "bound",
-        "relation",
-        "statistic",
-        "mark",
-        "source",
-    )
-    same += ("how", "confidence", "reading", "reading_changed", "experiment")
-    return {name: getattr(claim, name) for name in same} | {
+    same = "id paper figure statement quantity unit bound relation statistic mark source how confidence reading"
+    return {name: getattr(claim, name) for name in (*same.split(), "reading_changed", "experiment")} | {
         "title": file.title,
         "references": tuple(map(address, file.references)),
         "claimed": claim.value,
