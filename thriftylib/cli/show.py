@@ -105,19 +105,11 @@ def _put_claim(claim: Explained) -> None:
     if claim.runs:
         put()
         value = "%" if claim.unit == "points" else claim.unit or "value"
-        rows = [
-            (
-                run.seed,
-                run.side,
-                run.value,
-                run.recipe,
-                run.epochs,
-                run.seconds / 60,
-                f"runs/{run.id}.json",
-            )
-            for run in claim.runs
-        ]
-        print_table(("seed", "side", value, "recipe", "epochs", "minutes", "record in data/results"), rows)
+        heads = ("seed", "side", value, "recipe", "epochs", "minutes", "record in data/results/runs")
+        runs = claim.runs
+        print_table(
+            heads, [(r.seed, r.side, r.value, r.recipe, r.epochs, r.seconds / 60, f"{r.id}.json") for r in runs]
+        )
     put()
     _print_fields({step.label: step.text for step in claim.rule})
     put("\nWhat would change it:")
