@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from html import unescape
 from urllib.parse import unquote, urlsplit
 
@@ -19,8 +20,13 @@ from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.explain import ClaimsJson, address, explain, explain_all, strongest
 from thriftylib.evidence.records import load_records
 from thriftylib.evidence.rule import amount
+from thriftylib.evidence.statuses import sentence
 from thriftylib.evidence.verdicts import judge
 from thriftylib.paths import claims_dir, project_root, results_dir
+
+sys.path.append(str(project_root() / "book" / "_ext"))
+
+import thrifty_drawings  # noqa: E402 (not a package: Sphinx finds it by path)
 
 pytestmark = pytest.mark.xdist_group("site")
 
@@ -82,6 +88,26 @@ def test_as_many_seeds_as_are_said_to_decide_do_decide():
     assert (status(even), status(even - 4)) == ("reproduced", "consistent")
 
 
+@pytest.mark.parametrize(
+    ("more", "band"),
+    [
+        ({"value": 90.0}, "met from 89.00 to 91.00"),
+        ({"value": 89.0, "bound": "more than"}, "met from 89.00"),
+        ({"value": 91.0, "bound": "at most"}, "met to 91.00"),
+    ],
+)
+def test_the_interval_is_drawn_beside_the_band(more, band):
+    found, _ = worked(made_up.claim(**more), 90.0, 90.2, 90.4)
+    drawn = thrifty_drawings.strip(found)
+    assert band in drawn
+    at = [float(x) for x in re.search(r'class="interval" d="M([\d.]+) 39H([\d.]+)M', drawn).groups()]
+    mean = float(re.search(r'class="mean" cx="([\d.]+)"', drawn)[1])
+    left, width = (float(x) for x in re.search(r'class="band" x="([\d.]+)" y="20" width="([\d.]+)"', drawn).groups())
+    assert mean == pytest.approx(sum(at) / 2, abs=0.2)
+    assert left <= at[0] < at[1] <= left + width  # reproduced: the whole interval is inside
+    assert thrifty_drawings.strip(worked(made_up.claim(), 90.0)[0]) == ""
+
+
 def test_numbers_have_their_units():
     assert amount(0.47, "MMAC") == "0.47 M"
     assert amount(39_500.0) == "39,500"
@@ -121,7 +147,7 @@ def test_show_prints_what_the_page_says(explained, key):
     claim, text = explained[key], call("show", key).stdout
     parts = [claim.statement, claim.stated, claim.came_out, claim.reason, claim.source, claim.reading, claim.command]
     parts += [claim.install, *claim.references, *claim.would_change, *(step.text for step in claim.rule)]
-    parts += [run.id for run in claim.runs]
+    parts += [run.id for run in claim.runs] + [*claim.sides]
     assert [part for part in parts if part not in text] == []
     assert json.loads(call("show", key, "--json").stdout) == claim.model_dump(mode="json")
 
@@ -155,7 +181,12 @@ def test_every_claim_has_its_page_with_all_that_is_known(site, explained):  # no
     for key, claim in explained.items():
         html = (site / "claims" / f"{key}.html").read_text("utf-8")
         text = words_of(html)
-        parts = [claim.statement, claim.reason, claim.source, claim.reading, claim.command, claim.came_out]
+        parts = [claim.statement, claim.source, claim.reading, claim.command, claim.came_out, *claim.sides]
+        parts += [
+            claim.reason.removesuffix(sentence(claim.reading_changed or ".")).rstrip(),
+            claim.reading_changed or "",
+        ]
+        parts = [part[1:] for part in parts]  # a capital where a sentence begins
         parts += [*claim.would_change, *(step.text for step in claim.rule)]
         assert [part for part in parts if " ".join(part.split()) not in text] == [], key
         assert html[html.index("<article") :].count("<h1") == 1

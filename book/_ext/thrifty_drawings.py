@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -60,22 +61,18 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 
 def strip(claim: Explained) -> str:
     """Claimed number, the band in which it is met, our runs and the interval that decides; empty without one."""
-    if claim.distance is None or claim.tolerance is None or claim.ours is None or claim.bound != "equals":
+    decides = _deciding(claim)
+    if decides is None or claim.ours is None:
         return ""
-    low, high = (claim.claimed + end for end in claim.distance)
-    band = claim.claimed - claim.tolerance, claim.claimed + claim.tolerance
-    ends = sorted((low, high, *band))
+    (low, high), band = decides
+    ends = sorted(end for end in (low, high, claim.claimed, *band) if math.isfinite(end))
     room = (ends[-1] - ends[0]) * 0.06 or 1.0
     left, right = ends[0] - room, ends[-1] + room
 
     def x(value: float) -> float:
-        return 8 + (_WIDTH - 16) * (value - left) / (right - left)
+        return 8 + (_WIDTH - 16) * (min(max(value, left), right) - left) / (right - left)
 
     signed = "+" if claim.interval is not None else ""
-    names = [
-        (claim.claimed, f"claimed {claim.claimed:{signed}.2f}", 14),
-        (claim.ours, f"ours {claim.ours:{signed}.2f}", 72),
-    ]
     parts = [f'<rect class="band" x="{x(band[0]):.1f}" y="20" width="{x(band[1]) - x(band[0]):.1f}" height="38"/>']
     parts.append(f'<path class="stated" d="M{x(claim.claimed):.1f} 20V58"/>')
     parts.append(f'<path class="interval" d="M{x(low):.1f} 39H{x(high):.1f}M{x(low):.1f} 33V45M{x(high):.1f} 33V45"/>')
@@ -83,12 +80,27 @@ def strip(claim: Explained) -> str:
         if left < run.value < right:
             parts.append(f'<circle class="run" cx="{x(run.value):.1f}" cy="50" r="2.5"/>')
     parts.append(f'<circle class="mean" cx="{x(claim.ours):.1f}" cy="39" r="4.5"/>')
-    for value, text, height in names:
-        at = min(max(x(value), 50), _WIDTH - 50)
-        parts.append(f'<text x="{at:.0f}" y="{height}" text-anchor="middle">{text}</text>')
-    told = f"Ours {claim.ours:.2f}, interval {low:.2f} to {high:.2f}; claimed {claim.claimed:.2f}"
-    told += f", met from {band[0]:.2f} to {band[1]:.2f}"
-    return _svg(parts, _WIDTH, 78, told)
+    for name, value, height in (("claimed", claim.claimed, 14), ("ours", claim.ours, 74)):
+        at = min(max(x(value), 70), _WIDTH - 70)
+        text = claim.stated if name == "claimed" else f"{value:{signed}.2f}"
+        parts.append(f'<text x="{at:.0f}" y="{height}" text-anchor="middle">{name} {escape(text)}</text>')
+    told = f"Ours {claim.ours:{signed}.2f}, interval {low:{signed}.2f} to {high:{signed}.2f}; claimed {claim.stated}"
+    met = [f"from {band[0]:.2f}"] * math.isfinite(band[0]) + [f"to {band[1]:.2f}"] * math.isfinite(band[1])
+    return _svg(parts, _WIDTH, 80, f"{told}, met {' '.join(met)}")
+
+
+def _deciding(claim: Explained) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """The interval that decides, and the band; None where there is no interval."""
+    room = claim.tolerance or 0.0
+    if claim.distance is not None:
+        low, high = (claim.claimed + end for end in claim.distance)
+        lowest = -math.inf if claim.bound == "at most" else claim.claimed - room
+        highest = math.inf if claim.bound in ("at least", "more than") else claim.claimed + room
+        return (low, high), (lowest, highest)
+    if claim.interval is None or claim.relation is None or claim.tolerance is None:
+        return None
+    bands = {"greater": (0.0, math.inf), "equal": (-room, room), "no gain": (-math.inf, room)}
+    return (claim.interval, bands[claim.relation]) if claim.relation in bands else None
 
 
 def _svg(parts: Sequence[str], width: int, height: int, told: str) -> str:

@@ -104,6 +104,8 @@ def _put_claim(claim: Explained) -> None:
     _print_fields({key: value for key, value in fields.items() if value})
     if claim.runs:
         put()
+        for number, text in enumerate(claim.sides, 1):
+            put(f"side {number}: {text}")
         value = "%" if claim.unit == "points" else claim.unit or "value"
         heads = ("seed", "side", value, "recipe", "epochs", "minutes", "record in data/results/runs")
         runs = claim.runs

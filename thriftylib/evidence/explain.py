@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from thriftylib.evidence.statuses import STRONG, UNDECIDED, Status, Verdict
 from thriftylib.evidence.tables import command
 from thriftylib.evidence.verdicts import choose, judge, measure, reached
 from thriftylib.options import Strict
+from thriftylib.spec import Run
 
 INSTALL = "pip install -e ."
 """What comes before any command, in a checkout."""
@@ -82,6 +84,7 @@ class Explained(Strict):
     recipe: str | None
     seconds: float = Field(description="Of all runs.")
     runs: tuple[RunBehind, ...]
+    sides: tuple[str, ...] = Field(description="Of a comparison with runs: what sets each network's runs apart.")
     rule: tuple[Step, ...] = Field(description="The rule of the verdicts, worked out with the numbers put in.")
     would_change: tuple[str, ...] = Field(description="What would change the verdict.")
     experiment: str | None
@@ -125,7 +128,7 @@ def explain(
     """
     verdict = judge(claim, records, counts)
     runs: list[RunBehind] = []
-    clear = None
+    clear, sides = None, ()
     if claim.not_testable is not None:
         kind, worked = "quoted", (Step(label="Not testable", text=verdict.reason),)
         changes = ("What it needs becomes known or available.",)
@@ -137,13 +140,13 @@ def explain(
     else:
         kind, found = "measured", measure(claim, chosen.groups)
         runs = [_run(claim, side, record) for side, group in enumerate(chosen.groups, 1) for record in group]
-        worked = steps(claim, verdict, found)
+        worked, sides = steps(claim, verdict, found), _sides([group[0].run for group in chosen.groups])
         changes, clear = would_change(claim, verdict, found), clearness(verdict, found)
     if claim.reading:
         changes += ("Another reading: what was inferred of the setting decides which runs count.",)
     return Explained(
         **{**_claimed(claim, file), **_found(verdict), "kind": kind, "clearness": clear, "runs": tuple(runs)},
-        **{"rule": worked, "would_change": changes},
+        **{"rule": worked, "would_change": changes, "sides": sides},
     )
 
 
@@ -164,6 +167,21 @@ def _claimed(claim: Claim, file: ClaimsFile) -> dict[str, Any]:
 def _found(verdict: Verdict) -> dict[str, Any]:
     same = ("reason", "ours", "interval", "distance", "tolerance", "n", "best", "final", "recipe", "seconds")
     return {name: getattr(verdict, name) for name in same} | {"verdict": verdict.status, "spread": verdict.sd}
+
+
+def _sides(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What two runs differ in: network, data, method and their options."""
+    if len(runs) < 2:
+        return ()
+    described = [
+        {"network": run.network.name, "data": run.data.name, "method": run.method.name if run.method else "none"}
+        | run.network.options
+        | (run.method.options if run.method else {})
+        for run in runs
+    ]
+    names = dict.fromkeys(name for options in described for name in options)
+    apart = [name for name in names if len({json.dumps(options.get(name)) for options in described}) > 1]
+    return tuple(", ".join(f"{name} = {options[name]}" for name in apart if name in options) for options in described)
 
 
 def _run(claim: Claim, side: int, record: Record) -> RunBehind:
