@@ -33,8 +33,8 @@ from thriftylib.paths import read_text, reading
 _OWN = set(Claim.model_fields) - {"paper", "declared", "side_spreads"}
 """The fields of a claim that a file gives."""
 Item = TypeVar("Item")
+# What a paper is found by.
 Reference = Annotated[str, Field(pattern=r"^(doi:10\.\d{4,9}/\S+|arxiv:\d{4}\.\d{4,5})$")]
-"""What a paper is found by."""
 
 
 class Unavailable(Strict):
