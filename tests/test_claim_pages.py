@@ -210,6 +210,13 @@ def test_chapters_link_their_numbers_to_the_claims(site):  # noqa: F811
     assert 'href="../claims/expandnets/table-b/cifar10-smallnet.html"><span class="number">' in page
 
 
+def test_tables_of_notebooks_link_their_claims(site, explained):  # noqa: F811
+    page = (site / "notebooks" / "expandnets.html").read_text("utf-8")
+    links = re.findall(r'<td[^>]*><a href="\.\./claims/([^"]*)\.html">([^<]*)</a></td>', page)
+    assert len(links) > 10
+    assert [(key, text) for key, text in links if explained[key].statement != unescape(text)] == []
+
+
 @pytest.mark.parametrize("query", ["expandnets/table-b/cifar10-smallnet", "73.32", "73.32 %"])
 def test_the_search_finds_a_claim_by_id_and_number(site, browse, query):  # noqa: F811
     dump = browse(f"{(site / 'search.html').as_uri()}?q={query.replace('%', '%25').replace(' ', '+')}")
