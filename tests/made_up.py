@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from thriftylib.evidence.claims import Claim
+from thriftylib.evidence.claims_files import ClaimsFile
 from thriftylib.evidence.records import Counted, Record
 from thriftylib.evidence.series import points
 from thriftylib.options import NetworkOptions
@@ -111,3 +112,8 @@ def claim(**more: Any) -> Claim:
         **more,
     }
     return Claim.model_validate(fields)
+
+
+def claims_file(*claims: Claim, title: str = "Made up: a paper") -> ClaimsFile:
+    """A paper's file that holds them."""
+    return ClaimsFile(paper="made-up", title=title, claims={one.id: one for one in claims}, counted={}, unavailable=())

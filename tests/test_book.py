@@ -119,18 +119,28 @@ class Board(HTMLParser):
 def test_the_scoreboard_has_every_claim_and_its_chips_count_them():
     sheets = load_claims_files(claims_dir())
     board = Board(thrifty_tables.scoreboard(sheets, load_records(results_dir()), load_counts(results_dir())))
-    ids = [key.replace("/", "-") for sheet in sheets.values() for key in sheet.claims]
-    assert [row["id"] for row in board.rows] == ids
+    papers = list(dict.fromkeys(row["data-paper"] for row in board.rows))
+    assert set(papers) == set(sheets)
+    assert [row["id"] for row in board.rows] == [
+        key.replace("/", "-") for name in papers for key in sheets[name].claims
+    ]
+    measured = [row["data-paper"] for row in board.rows if row["data-by-n"] and row["data-verdict"] != "other recipe"]
+    assert papers == sorted(papers, key=measured.count, reverse=True)  # those with measured claims first
     verdicts = [row["data-verdict"] for row in board.rows]
     assert board.chips == {status: verdicts.count(status) for status in STATUSES if status in verdicts}
 
 
+def words_of(html):
+    """What a reader sees of it, without tags."""
+    return re.sub("<[^>]*>", "", html)
+
+
 def test_a_claim_shows_ours_spread_n_verdict_and_cost():
     claim = made_up.claim(statement="It reaches <b>90</b> %.", figure="figure: a plot")
-    sheet = type("ClaimsFile", (), {"title": "Made up: a paper", "paper": "made-up", "claims": {claim.id: claim}})()
+    sheet = made_up.claims_file(claim)
     records = [made_up.record(made_up.run(seed), best) for seed, best in enumerate((90.0, 90.2, 90.4))]
     html = thrifty_tables.scoreboard({"made-up": sheet}, records, [])
-    assert "1 of 1 claims can be tested" in html
+    assert "1 of 1 claims can be tested" in words_of(html)
     assert "It reaches &lt;b&gt;90&lt;/b&gt; %." in html
     for text in (
         "90.20&nbsp;%",
@@ -147,19 +157,18 @@ def test_a_claim_shows_ours_spread_n_verdict_and_cost():
 
 
 def test_the_summary_counts_each_training_once():
-    claims = {one.id: one for one in (made_up.claim(), made_up.claim(id="made-up/group/two", value=89.5))}
-    sheet = type("ClaimsFile", (), {"title": "Made up", "paper": "made-up", "claims": claims})()
+    sheet = made_up.claims_file(made_up.claim(), made_up.claim(id="made-up/group/two", value=89.5))
     records = [made_up.record(made_up.run(seed), 90.0) for seed in range(3)]
-    text = thrifty_tables.scoreboard({"made-up": sheet}, records, [])
+    text = words_of(thrifty_tables.scoreboard({"made-up": sheet}, records, []))
     assert "Of the 2 that need a training 2 are reproduced, 0 not reproduced, 0 undecided, by 3 independent" in text
     other = [made_up.record(made_up.run(seed, recipe="fast"), 90.0) for seed in range(3)]
-    text = thrifty_tables.scoreboard({"made-up": sheet}, other, [])
+    text = words_of(thrifty_tables.scoreboard({"made-up": sheet}, other, []))
     assert "0 are reproduced, 0 not reproduced, 0 undecided, by 0 independent trainings" in text
 
 
 def test_a_changed_reading_is_told_where_the_verdict_stands():
     claim = made_up.claim(reading_changed="first it missed; then a file was read")
-    sheet = type("ClaimsFile", (), {"title": "Made up", "paper": "made-up", "claims": {claim.id: claim}})()
+    sheet = made_up.claims_file(claim)
     html = thrifty_tables.scoreboard({"made-up": sheet}, [made_up.record(made_up.run(), 90.0)], [])
     assert html.count("First it missed; then a file was read.") == 1
     assert "<summary>Reading changed after results were seen</summary>" in html

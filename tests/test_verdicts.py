@@ -273,7 +273,7 @@ def test_what_a_verdict_tells():
     assert (verdict.n, verdict.seeds, verdict.records) == (2, (0, 1), tuple(one.id for one in records))
     assert (verdict.best, verdict.final) == (pytest.approx(90.0), 88.0)
     assert (verdict.seconds, verdict.device, verdict.recipe) == (200.0, "a CPU", "paper-recipe")
-    assert "90.00 +- 0.07 % over 2 seeds" in verdict.reason
+    assert "90.00 ± 0.07 % over 2 seeds" in verdict.reason
     assert verdict.reason.endswith(".")
 
 

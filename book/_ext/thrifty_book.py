@@ -1,6 +1,7 @@
 """The book's Sphinx extension: numbers in prose and tables come from claims and records, never from a keyboard.
 
-- ``{num}`key` ``: one number, formatted; an unknown key is a warning, so a strict build fails.
+- ``{num}`key` ``: one number, formatted, a claim's with a link to its page; an unknown key is a warning, so a strict
+  build fails.
 - ``{scoreboard}``: every claim with its verdict. ``{unavailable} paper``: what of a paper is unavailable to us.
 - ``{replications} paper``: what others measured with its networks.
 - ``{local-runs}``: the runs that this machine made. ``{provenance}``: where the committed records come from.
@@ -49,10 +50,15 @@ class Number(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         try:
             text = lookup(self.text)
-            return [nodes.inline(self.rawtext, text, classes=["number"] if len(text) <= _UNBROKEN else [])], []
         except ThriftyError as error:
             logger.warning("%s", error, location=self.get_location(), type="thrifty", subtype="number")
             return [nodes.problematic(self.rawtext, self.rawtext)], []
+        number = nodes.inline(self.rawtext, text, classes=["number"] if len(text) <= _UNBROKEN else [])
+        kind, name, *_ = self.text.split(":")
+        if kind != "claim":
+            return [number], []
+        root = "../" * self.env.docname.count("/")
+        return [nodes.reference("", "", number, refuri=f"{root}claims/{name}.html", internal=True)], []
 
 
 def _claims(paper: str) -> ClaimsFile:

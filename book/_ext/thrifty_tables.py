@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from html import escape
@@ -10,15 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
 from thriftylib.evidence import tables
 from thriftylib.evidence.claims_files import ClaimsFile, Unavailable
 from thriftylib.evidence.counts import NetworkCount
+from thriftylib.evidence.explain import explain_all, strongest
 from thriftylib.evidence.quantities import is_difference
 from thriftylib.evidence.records import Record
+from thriftylib.evidence.rule import BOUNDS
 from thriftylib.evidence.simulation import ErrorRates
-from thriftylib.evidence.statuses import STATUSES, sentence
+from thriftylib.evidence.statuses import STATUSES, STRONG, sentence
 from thriftylib.figures import html_table
+from thriftylib.paths import project_root, read_text
+from thriftylib.running.notebooks import showing
 
 # A word and a mark identify a verdict; its colour (a class of thrifty.css) only adds to them.
 MARKS = {
@@ -34,50 +40,84 @@ MARKS = {
     "not counted": "◌",
     "not testable": "–",
 }
-BOUNDS = {"equals": "", "at least": "≥ ", "more than": "> ", "at most": "≤ "}
 SORTABLE = {"claimed": "Claimed", "ours": "Ours", "spread": "Spread", "n": "n", "verdict": "Verdict", "cost": "Cost"}
 
 
 def scoreboard(files: Mapping[str, ClaimsFile], records: Sequence[Record], counts: Sequence[NetworkCount]) -> str:
-    """Every claim with its verdict, grouped by the figure that states it, from the template ``scoreboard.html``."""
+    """Every claim with its verdict, papers with measured ones first, from the template ``scoreboard.html``."""
     claims = {key: claim for file in files.values() for key, claim in file.claims.items()}
+    counted = {key for key, claim in claims.items() if claim.is_counted}
     rows = list(tables.scoreboard(claims, records, counts).astype(object).itertuples(index=False))
-    groups = [_group(list(group)) for _, group in groupby(rows, key=lambda row: (row.paper, row.figure))]
-    return _TEMPLATES.get_template("scoreboard.html").render(
-        files=files, groups=groups, totals=Counter(row.verdict for row in rows), statuses=STATUSES, marks=MARKS,
-        bounds=BOUNDS, sortable=SORTABLE, sizes={record.id: record.counted for record in records},
-        summary=_summary(rows, {key for key, claim in claims.items() if claim.is_counted}),
+    papers = [_paper(files[name], list(some), counted) for name, some in groupby(rows, key=lambda row: row.paper)]
+    papers.sort(key=lambda paper: -paper["run"])
+    rows = [row for paper in papers for row in paper["rows"]]
+    groups = [_group(list(group), counted) for _, group in groupby(rows, key=lambda row: (row.paper, row.figure))]
+    findings = strongest(explain_all(files, records, counts).values())
+    return TEMPLATES.get_template("scoreboard.html").render(
+        files=files, groups=groups, papers=papers, totals=Counter(row.verdict for row in rows), statuses=STATUSES,
+        marks=MARKS, bounds=BOUNDS, sortable=SORTABLE, sizes={record.id: record.counted for record in records},
+        counted=counted, summary=Markup(_summary(rows, counted)),
+        findings=[(claim, showing(claim.experiment)) for claim in findings],
     )  # fmt: skip
 
 
-def _group(rows: Sequence[Any]) -> dict[str, Any]:
-    """What the line above a figure's claims says."""
-    counts, run = Counter(row.verdict for row in rows), sum(row.n > 0 for row in rows)
-    figure = rows[0].figure.removeprefix("figure: ")
+def _tally(rows: Sequence[Any], counted: Container[str]) -> dict[str, Any]:
+    """How many claims have which verdict, by kind, how many there are, and how many their own recipe's runs answer."""
+    kinds = {"counted": [row for row in rows if row.id in counted]}
+    kinds["measured"] = [row for row in rows if row.id not in counted]
+    kinds["every"] = rows
     return {
-        "paper": rows[0].paper,
-        "figure": figure[0].upper() + figure[1:],
-        "counts": [(name, counts[name]) for name in STATUSES if counts[name]],
-        "said": f"{run} of {len(rows)} measured" if run else f"{len(rows)} claim{'s' * (len(rows) > 1)}",
+        "tally": {kind: Counter(row.verdict for row in some) for kind, some in kinds.items()},
+        **{kind: len(some) for kind, some in kinds.items()},
+        "run": sum(row.n > 0 and row.verdict != "other recipe" for row in kinds["measured"]),
         "rows": rows,
     }
 
 
+def _paper(file: ClaimsFile, rows: Sequence[Any], counted: Container[str]) -> dict[str, Any]:
+    return {"name": rows[0].paper, "short": short_title(file), **_tally(rows, counted)}
+
+
+def short_title(file: ClaimsFile) -> str:
+    """What a paper's chapter is called; of one without, the title up to its colon."""
+    chapter = project_root() / "book" / f"{file.paper}.md"
+    heads = re.findall(r"^# (.+)$", read_text(chapter), flags=re.MULTILINE) if chapter.is_file() else []
+    return heads[0] if heads else file.title.split(":")[0]
+
+
+def _group(rows: Sequence[Any], counted: Container[str]) -> dict[str, Any]:
+    """What the line above a figure's claims says."""
+    figure = rows[0].figure.removeprefix("figure: ")
+    return {"paper": rows[0].paper, "figure": figure[0].upper() + figure[1:], **_tally(rows, counted)}
+
+
 def _summary(rows: Sequence[Any], counted: Container[str]) -> str:
-    """Measured and counted apart: that a network has the claimed parameters says nothing of its accuracy."""
+    """Measured and counted apart: that a network has the claimed parameters says nothing of its accuracy.
+
+    Each number is marked, so that the page's script can say the same of what a filter leaves.
+    """
     testable = [row for row in rows if row.verdict != "not testable"]
     counts = [row.verdict for row in testable if row.id in counted]
     measured = [row for row in testable if row.id not in counted]
     words = [row.verdict for row in measured]
     trainings = {key for row in measured if row.verdict != "other recipe" for key in row.records.split(",") if key}
-    undecided = words.count("consistent") + words.count("at odds")
     equal, differ, built = (counts.count(word) for word in ("equal", "differs", "by construction"))
+    numbers = {
+        "testable": len(testable),
+        "all": len(rows),
+        "trainable": len(measured),
+        **{word: words.count(word) for word in STRONG},
+        "undecided": words.count("consistent") + words.count("at odds"),
+        "trainings": len(trainings),
+        "countable": len(counts),
+        **{"equal": equal, "differ": differ, "built": built, "open": len(counts) - equal - differ - built},
+    }
+    told = {name: f'<b data-tally="{name}">{number}</b>' for name, number in numbers.items()}
     return (
-        f"{len(testable)} of {len(rows)} claims can be tested. Of the {len(measured)} that need a training "
-        f"{words.count('reproduced')} are reproduced, {words.count('not reproduced')} not reproduced, {undecided} "
-        f"undecided, by {len(trainings)} independent trainings. Of the {len(counts)} counts {equal} are equal, "
-        f"{differ} differ, {built} are equal by construction, {len(counts) - equal - differ - built} open."
-    )
+        "{testable} of {all} claims can be tested. Of the {trainable} that need a training {reproduced} are "
+        "reproduced, {not reproduced} not reproduced, {undecided} undecided, by {trainings} independent trainings. Of "
+        "the {countable} counts {equal} are equal, {differ} differ, {built} are equal by construction, {open} open."
+    ).format_map(told)
 
 
 def _known(value: Any) -> bool:
@@ -96,16 +136,16 @@ def _cost(row: Any) -> str:
     return f"{spent} a {'pair' if is_difference(row.quantity) else 'run'}"
 
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-_TEMPLATES.tests["known"] = _known
-_TEMPLATES.filters |= {
+TEMPLATES.tests["known"] = _known
+TEMPLATES.filters |= {
     "slug": lambda status: status.replace(" ", "-"),
     "sentence": sentence,
     "sortkey": _sort_key,
     "cost": _cost,
-    "mmac": lambda macs: f"{macs / 1e6:,.{0 if macs >= 1e7 else 2}f} MMAC",
+    "mmac": lambda macs: f"{macs / 1e6:,.{0 if macs >= 1e8 else 2}f} M MACs",
 }
 
 

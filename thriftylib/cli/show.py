@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thriftylib.cli.app import Json, print_json, print_rows, put, readable, say
+from thriftylib.cli.app import Json, print_json, print_rows, print_table, put, readable, say
 from thriftylib.errors import ThriftyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from thriftylib.evidence.claims import Claim
+    from thriftylib.evidence.explain import Explained
     from thriftylib.evidence.records import Record
     from thriftylib.experiments import Configuration, Experiment
 
@@ -23,13 +24,16 @@ SEEDS = range(10)
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="An experiment, a claim's id, or the id of a run (or its beginning).")],
+    name: Annotated[
+        str,
+        typer.Argument(help="An experiment, a claim, a paper, or the id of a run (of claims and runs its beginning)."),
+    ],
     preset: Annotated[str | None, typer.Option(help="Of an experiment: list this grid's configurations.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show an experiment with what it asks, a claim with its source, or a run with its record.
+    """Show a claim as its page does, a paper's claims, an experiment with what it asks, or a run with its record.
 
-    Example: thrifty show thriftynet-size-cifar10 --preset paper
+    Example: thrifty show thriftynet/size-cifar10/t20-f32
     """
     from thriftylib.experiments import EXPERIMENTS
     from thriftylib.experiments.base import known_claims
@@ -37,9 +41,8 @@ def show(
     from thriftylib.running.folders import OutputFolders, known_records
 
     with readable(known_claims()) as claims:
-        if name in claims:
-            fields = claims[name].model_dump(mode="json", exclude={"declared", "side_spreads"})
-            _print_fields({key: value for key, value in fields.items() if value}, as_json)
+        if found := find_claims(name, claims):
+            _show_claims(found, as_json)
             return
         if preset is not None and name not in EXPERIMENTS:
             known = suggest(name, EXPERIMENTS)
@@ -56,6 +59,66 @@ def show(
             _print_fields(fields, as_json)
         elif not re.fullmatch("[0-9a-f]{4,12}", name) or not _show_pending(name):
             raise ThriftyError(f"{name!r}: no experiment, claim, record or run" + suggest(name, EXPERIMENTS))
+
+
+def find_claims(name: str, claims: Mapping[str, Claim]) -> list[str]:
+    """The ids of the claims that ``name`` names: one, or all that begin so, from a paper's whole name on."""
+    if name in claims:
+        return [name]
+    paper = name.split("/")[0]
+    return [key for key, claim in claims.items() if claim.paper == paper and key.startswith(name)]
+
+
+def _show_claims(keys: Sequence[str], as_json: bool) -> None:
+    """One claim in full; several in a line each, below their sum."""
+    from thriftylib.cli.status import put_claims
+    from thriftylib.evidence.claims_files import load_claims_files
+    from thriftylib.evidence.counts import load_counts
+    from thriftylib.evidence.explain import explain
+    from thriftylib.evidence.records import load_records
+    from thriftylib.paths import claims_dir, results_dir
+
+    files, records = load_claims_files(claims_dir()), load_records(results_dir())
+    counts, known = load_counts(results_dir()), {key: file for file in files.values() for key in file.claims}
+    shown = [explain(known[key].claims[key], known[key], records, counts) for key in keys]
+    if as_json:
+        found = [claim.model_dump(mode="json") for claim in shown]
+        print_json(found[0] if len(found) == 1 else found)
+    elif len(shown) > 1:
+        put_claims(shown)
+    else:
+        _put_claim(shown[0])
+
+
+def _put_claim(claim: Explained) -> None:
+    put(claim.statement)
+    put(f"{claim.verdict}: claimed {claim.stated}" + f", ours {claim.came_out}" * bool(claim.came_out))
+    put(f"{claim.reason}\n")
+    fields = {
+        "paper": " ".join((claim.title, *claim.references)),
+        "where": claim.figure,
+        "statistic": claim.statistic,
+        "read from": f"{claim.source} ({claim.mark.lower()}; {claim.how}; confidence: {claim.confidence})",
+        "READING": claim.reading,
+    }
+    _print_fields({key: value for key, value in fields.items() if value})
+    if claim.runs:
+        put()
+        for number, text in enumerate(claim.sides, 1):
+            put(f"side {number}: {text}")
+        value = "%" if claim.unit == "points" else claim.unit or "value"
+        heads = ("seed", "side", value, "recipe", "epochs", "minutes", "record in data/results/runs")
+        runs = claim.runs
+        print_table(
+            heads, [(r.seed, r.side, r.value, r.recipe, r.epochs, r.seconds / 60, f"{r.id}.json") for r in runs]
+        )
+    put()
+    _print_fields({step.label: step.text for step in claim.rule})
+    put("\nWhat would change it:")
+    for text in claim.would_change:
+        put(f"- {text}")
+    if claim.command:
+        put(f"\n$ {claim.install}\n$ {claim.command}")
 
 
 def _show_experiment(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from thriftylib.cli.app import Json, Results, print_json, print_table, put, readable
 from thriftylib.errors import ThriftyError
 from thriftylib.paths import claims_dir, results_dir
+
+if TYPE_CHECKING:
+    from thriftylib.evidence.explain import Explained
 
 SHOWN = ("id", "claimed", "error", "ours", "spread", "n", "unit", "verdict")
 
@@ -20,7 +24,7 @@ def status(
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Print every claim with ours beside it and the verdict, judged by the records.
+    """Print how many claims have which verdict, then every claim with ours beside it, judged by the records.
 
     Example: thrifty status --verdict reproduced
     """
@@ -48,11 +52,27 @@ def status(
             print_json(rows)
             return
         changes = list(dict.fromkeys(row["reading_changed"] for row in rows if row["n"] and row["reading_changed"]))
+        put(f"{tally(row['verdict'] for row in rows)}\n")
         print_table(SHOWN, [[_cell(row, column, changes) for column in SHOWN] for row in rows])
-        counted = Counter(row["verdict"] for row in rows)
-        put("\n" + ", ".join(f"{counted[name]} {name}" for name in STATUSES if name in counted))
         for number, text in enumerate(changes, 1):
             put(f"\n{'*' * number} {text}")
+
+
+def tally(verdicts: Iterable[str]) -> str:
+    """How many claims there are, and how many of them have each verdict."""
+    from thriftylib.evidence.statuses import STATUSES
+
+    counted = Counter(verdicts)
+    number = counted.total()
+    words = ", ".join(f"{counted[name]} {name}" for name in STATUSES if counted[name])
+    return f"{number} claim{'s' * (number != 1)}" + f": {words}" * bool(words)
+
+
+def put_claims(claims: Sequence[Explained]) -> None:
+    """The sum of some claims and a line for each."""
+    put(f"{tally(claim.verdict for claim in claims)}\n")
+    heads = ("claim", "claimed", "ours", "verdict", "statement")
+    print_table(heads, [(one.id, one.stated, one.came_out, one.verdict, one.statement) for one in claims])
 
 
 def _cell(row: dict[str, Any], column: str, changes: list[str]) -> Any:

@@ -1,8 +1,9 @@
 """Claims files: all that we read of a paper, one YAML file each under ``data/claims``. No torch.
 
-A file holds the paper's ``title``, its ``groups`` of claims, the numbers that only we ``counted`` (checks of our own
-arithmetic, never shown as claims), what others measured (``replications``: beside the claims, never judged), what is
-``unavailable`` to us and the ``quantities`` that it declares itself (:class:`thriftylib.evidence.quantities.Quantity`,
+A file holds the paper's ``title``, the ``references`` that it is found by (``doi:...``, ``arxiv:...``), its ``groups``
+of claims, the numbers that only we ``counted`` (checks of our own arithmetic, never shown as claims), what others
+measured (``replications``: beside the claims, never judged), what is ``unavailable`` to us and the ``quantities`` that
+it declares itself (:class:`thriftylib.evidence.quantities.Quantity`,
 such as ``{name: neurons, unit: "", source: measured, better: lower, close: {relative: 0.05}}``). A group gives the
 fields that its claims share; each of its ``claims`` adds its own, and ``columns`` with ``rows`` does the same as a
 table, where a column named ``options.x`` is the setting's option x. ``{...}`` in a statement stands for a field or an
@@ -32,6 +33,8 @@ from thriftylib.paths import read_text, reading
 _OWN = set(Claim.model_fields) - {"paper", "declared", "side_spreads"}
 """The fields of a claim that a file gives."""
 Item = TypeVar("Item")
+# What a paper is found by.
+Reference = Annotated[str, Field(pattern=r"^(doi:10\.\d{4,9}/\S+|arxiv:\d{4}\.\d{4,5})$")]
 
 
 class Unavailable(Strict):
@@ -100,6 +103,7 @@ class File(Strict):
     """A claims file as it is written."""
 
     title: Text
+    references: list[Reference] = []
     groups: list[dict[str, Any]] = []
     counted: list[dict[str, Any]] = []
     unavailable: list[dict[str, Any]] = []
@@ -112,6 +116,7 @@ class ClaimsFile(Strict):
 
     paper: Text
     title: Text
+    references: tuple[Reference, ...] = ()
     claims: dict[str, Claim]
     counted: dict[str, Claim]
     unavailable: tuple[Unavailable, ...]
@@ -230,6 +235,7 @@ def _read(paper: str, content: Any, root: yaml.Node | None, place: list[str | in
     return ClaimsFile(
         paper=paper,
         title=file.title,
+        references=tuple(file.references),
         claims=_with_side_spreads(found["groups"]),
         counted=found["counted"],
         unavailable=tuple(entries("unavailable", Unavailable)),

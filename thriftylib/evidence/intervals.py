@@ -42,15 +42,17 @@ class Estimate(NamedTuple):
 
         ``reported`` are the paper's spreads of the sides; one that is not known is taken to be ours over ``runs``.
         """
-        if not self.sides:
-            return None
+        return _half_width(self.means_beside(reported, runs)) if self.sides else None
+
+    def means_beside(self, reported: Sequence[Spread | None], runs: float) -> list[tuple[float, int]]:
+        """The variances of the independent means that ``half_beside`` adds up, each with its degrees of freedom."""
         means = [(self.pairs.variance * (1 / self.pairs.runs), self.pairs.runs - 1)] if self.pairs else []
         for side, spread in zip(self.sides, reported, strict=True):
             own = 0.0 if self.pairs else 1 / side.runs
             means.append((side.variance * (own + (0.0 if spread else 1 / runs)), side.runs - 1))
             if spread:
                 means.append((spread.deviation**2 / spread.runs, spread.runs - 1))
-        return _half_width(means)
+        return means
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -70,14 +72,16 @@ def subtract(ours: Mapping[int, float], theirs: Mapping[int, float], *, paired: 
     return Estimate(left.mean - right.mean, sides, min(left.n, right.n), *pairs)
 
 
-def _half_width(means: Iterable[tuple[float, int]]) -> float:
-    """Of a sum of independent means, each with its variance and the degrees of freedom of that, after Welch."""
+def welch(means: Iterable[tuple[float, int]]) -> tuple[float, float]:
+    """Variance and degrees of freedom, after Welch, of a sum of independent means that are given with theirs."""
     known = [(variance, freedom) for variance, freedom in means if variance > 0]
-    if not known:
-        return 0.0
     total = math.fsum(variance for variance, _ in known)
-    freedom = total**2 / math.fsum(variance**2 / freedom for variance, freedom in known)
-    return student(freedom) * math.sqrt(total)
+    return total, total**2 / math.fsum(variance**2 / freedom for variance, freedom in known) if known else math.inf
+
+
+def _half_width(means: Iterable[tuple[float, int]]) -> float:
+    total, freedom = welch(means)
+    return student(freedom) * math.sqrt(total) if total else 0.0
 
 
 @cache
@@ -112,12 +116,14 @@ def decide(centre: float, half: float | None, lowest: float, highest: float, run
 
 
 class Finding(NamedTuple):
-    """The rule's answer: the word, ours, the room for being off or the margin, and the interval of ours - claimed."""
+    """The rule's answer: the word, ours, the room for being off or the margin, and what they were decided by."""
 
     status: Status
     ours: float
     tolerance: float
-    distance: tuple[float, float] | None = None
+    distance: tuple[float, float] | None  # 90 % interval of ours less the claimed
+    half: float | None  # of the interval around ours that decides; None: there is none
+    band: tuple[float, float]  # in which the claim is met
 
 
 def compare(claim: Claim, found: Estimate, best: float | None = None) -> Finding:
@@ -144,6 +150,15 @@ def compare(claim: Claim, found: Estimate, best: float | None = None) -> Finding
     if claim.relation == "value" and status == "reproduced":  # a gain needs its sign too
         has_sign = abs(value) > error and math.copysign(1, value) * found.mean - found.half > ROUND
         status = "reproduced" if has_sign else "consistent"
-    if half is None or claim.is_best_of or claim.relation not in (None, "value"):
-        return Finding(status, centre, tolerance)
-    return Finding(status, centre, tolerance, (centre - value - half, centre - value + half))
+    distance = None if half is None else (centre - value - half, centre - value + half)
+    if claim.is_best_of or claim.relation not in (None, "value"):
+        distance = None
+    return Finding(status, centre, tolerance, distance, half, (lowest, highest))
+
+
+class Answer(NamedTuple):
+    """What the rule makes of runs: a value for each seed of each side, the estimate from them, and the finding."""
+
+    sides: tuple[dict[int, float], ...]
+    found: Estimate
+    finding: Finding

@@ -10,11 +10,12 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from thriftylib.errors import RecordError
 from thriftylib.evidence.claims import SEEDS, Claim
 from thriftylib.evidence.counts import NetworkCount, answer
-from thriftylib.evidence.intervals import ROUND, Estimate, Finding, compare, estimate, subtract
+from thriftylib.evidence.intervals import ROUND, Answer, Estimate, Finding, compare, estimate, subtract
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.evidence.records import Record
 from thriftylib.evidence.statuses import STRONG, Status, Verdict, sentence
@@ -23,6 +24,13 @@ Group = Sequence[Record]
 """The runs of one configuration, by seed."""
 Groups = tuple[Group, ...]
 """A group for each side of a claim."""
+
+
+class Choice(NamedTuple):
+    """The runs that a claim is compared with."""
+
+    groups: tuple[Sequence[Record], ...]  # of each side
+    others: int | None  # fitting configurations that are left out; None: these follow another recipe, so decide nothing
 
 
 def judge_all(
@@ -40,7 +48,12 @@ def judge(claim: Claim, records: Iterable[Record], counts: Iterable[NetworkCount
     """
     if claim.not_testable is not None:
         return Verdict(claim=claim.id, status="not testable", reason=sentence(claim.not_testable))
-    verdict = _judge_count(claim, counts) if claim.is_counted else _judge_runs(claim, records)
+    if claim.is_counted:
+        verdict = _judge_count(claim, counts)
+    elif isinstance(chosen := choose(claim, records), str):
+        verdict = Verdict(claim=claim.id, status="not run", reason=chosen)
+    else:
+        verdict = _verdict(claim, *chosen)
     if claim.reading_changed is None:
         return verdict
     return verdict.model_copy(update={"reason": f"{verdict.reason} {sentence(claim.reading_changed)}"})
@@ -70,7 +83,12 @@ def reached(claim: Claim, record: Record) -> float | None:
     return row.best(each for each in (value, chance) if each is not None)
 
 
-def _judge_runs(claim: Claim, records: Iterable[Record]) -> Verdict:
+def choose(claim: Claim, records: Iterable[Record]) -> Choice | str:
+    """The runs that a claim is compared with; a text: why there are none.
+
+    Raises:
+        RecordError: a record is given twice.
+    """
     fitting = [record for record in records if any(side.fits(record.run) for side in claim.sides)]
     if len({record.id for record in fitting}) < len(fitting):
         raise RecordError(f"claim {claim.id}: a record is given twice")
@@ -87,8 +105,16 @@ def _judge_runs(claim: Claim, records: Iterable[Record]) -> Verdict:
         candidates = [(group,) for group in early if group]
     if candidates:
         chosen = min(candidates, key=lambda groups: _rank(claim, groups))
-        return _verdict(claim, chosen, len(candidates) - 1 if own else None)
-    return Verdict(claim=claim.id, status="not run", reason=_missing(claim, fitting, measured) + ".")
+        return Choice(chosen, len(candidates) - 1 if own else None)
+    return _missing(claim, fitting, measured) + "."
+
+
+def measure(claim: Claim, groups: Groups) -> Answer:
+    """What the rule makes of the runs of each side."""
+    sides = tuple({record.run.seed: reached(claim, record) for record in group} for group in groups)
+    values = list(sides[0].values())
+    found = subtract(*sides, paired=claim.paired is not None) if claim.is_difference else estimate(values)
+    return Answer(sides, found, compare(claim, found, claim.definition.best(values)))
 
 
 def _candidates(claim: Claim, records: Group) -> list[Groups]:
@@ -126,10 +152,8 @@ def _missing(claim: Claim, fitting: Group, measured: Group) -> str:
 
 def _verdict(claim: Claim, groups: Groups, others: int | None) -> Verdict:
     """On the groups that decide, ``others`` left out; None: they follow another recipe, and decide nothing."""
-    sides = [{record.run.seed: reached(claim, record) for record in group} for group in groups]
-    values, every = list(sides[0].values()), [record for group in groups for record in group]
-    found = subtract(*sides, paired=claim.paired is not None) if claim.is_difference else estimate(values)
-    finding = compare(claim, found, claim.definition.best(values))
+    (first, *_), found, finding = measure(claim, groups)
+    values, every = list(first.values()), [record for group in groups for record in group]
     half = found.half if claim.is_difference else None
     is_own, recipe = others is not None, " and ".join(sorted({record.run.recipe_name for record in every}))
     reason = _ours(claim, finding, found, groups)
@@ -185,7 +209,7 @@ def _ours(claim: Claim, finding: Finding, found: Estimate, groups: Groups) -> st
         return f"One seed: {finding.ours:.2f}{unit}"
     if claim.is_best_of:
         return f"The best of {found.n} runs: {finding.ours:.2f}{unit}"
-    return f"{finding.ours:.2f} +- {math.sqrt(found.sides[0].variance):.2f}{unit} over {found.n} seeds"
+    return f"{finding.ours:.2f} ± {math.sqrt(found.sides[0].variance):.2f}{unit} over {found.n} seeds"
 
 
 def _claimed(claim: Claim) -> str:
