@@ -7,7 +7,7 @@
 - ``{error-rates}``: how often the rule of the verdicts says each word, by simulation.
 
 Everything is read when the site is built, so a build from changed records must be a full one (``thriftylib.book.build``
-sees to that). MathJax is copied beside the pages: the site asks the network for nothing.
+sees to that).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from importlib.metadata import files
 from pathlib import Path
 
 import thrifty_tables as tables
@@ -25,7 +24,6 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
-from sphinx.util.fileutil import copy_asset
 
 from thriftylib.errors import ThriftyError
 from thriftylib.evidence.claims_files import ClaimsFile, load_claims_files
@@ -37,9 +35,6 @@ from thriftylib.figures import replications
 from thriftylib.paths import claims_dir, local_dir, results_dir
 
 logger = logging.getLogger(__name__)
-MATHJAX = "tex-svg-full.js"  # one file: SVG glyphs need no fonts, "full" needs no further files
-
-
 _UNBROKEN = 24  # characters of a number that no line breaks; a longer one is a text, such as a verdict's reason
 
 
@@ -120,17 +115,10 @@ def _finish_figures(app: Sphinx, doctree: nodes.document) -> None:
             output.replace_self(nodes.raw("", output.astext() + link, **output.attributes))
 
 
-def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    if error is None and app.builder.format == "html":
-        source = next(path for path in files("sphinx-mathjax-offline") or () if path.name == MATHJAX)
-        copy_asset(source.locate(), app.outdir / "_static" / "mathjax")
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the role, the directives and the scoreboard's script."""
     app.add_role("num", Number())
     for name in TABLES:
         app.add_directive(name, FromRecords)
     app.connect("doctree-read", _finish_figures)
-    app.connect("build-finished", _copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
