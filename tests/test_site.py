@@ -6,6 +6,7 @@ import pkgutil
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
@@ -25,10 +26,15 @@ NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 SOURCES = [path for path in (ROOT / "book").rglob("*.md") if "_build" not in path.parts]
 PAGES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in SOURCES)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PROBE = """<script>addEventListener("load", () => document.body.setAttribute("data-probe", JSON.stringify({
-  images: [...document.querySelectorAll("article img")].map((image) => [image.naturalWidth, image.alt]),
-  overflow: document.documentElement.scrollWidth - innerWidth,
-  formulas: document.querySelectorAll("mjx-container svg").length})))</script>"""
+PROBE = (Path(__file__).parent / "probe.js").read_text("utf-8")
+FRAMES = """<!doctype html><body data-probe="{}"><script>
+const found = {};
+addEventListener("message", ({data}) => {
+  found[data.page] = data.found;
+  document.body.dataset.probe = JSON.stringify(found);
+});
+</script>"""
+AT_ONCE = 12  # pages in one start of the browser
 
 
 @pytest.fixture(scope="session")
@@ -65,19 +71,46 @@ def browse(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def probe(site, browse):
-    """A function from a page's name to what the browser measured on it."""
+    """A function from a page's name to what the browser measured on it: probe.js, in a frame as wide as asked.
+
+    A window cannot be as narrow as a phone, a frame can. The pages of one width are measured together, once.
+    """
+    known = {}
 
     def measure(name, width=1280):
-        page = site / name
-        probed = page.with_name(f"probe-{width}-{page.name}")
-        probed.write_text(page.read_text("utf-8").replace("</body>", f"{PROBE}</body>"), "utf-8")
+        if (name, width) not in known:
+            others = [page for page in all_pages(site) if (page, width) not in known]
+            names = others if name in others else [name]
+            for start in range(0, len(names), AT_ONCE):
+                found = framed(names[start : start + AT_ONCE], width)
+                known.update({(page, width): each for page, each in found.items()})
+        return known[name, width]
+
+    def framed(names, width):
+        copies = [(site / name).with_name(f"probe-{width}-{Path(name).name}") for name in names]
+        around = site / f"probe-{width}.html"
+        frames = [f'<iframe src="{copy.relative_to(site)}" width="{width}" height="900"></iframe>' for copy in copies]
+        around.write_text(FRAMES + "".join(frames), "utf-8")
+        for name, copy in zip(names, copies, strict=True):
+            text = (site / name).read_text("utf-8").replace('loading="lazy"', "")
+            text = text.replace("<html ", f'<html data-probed="{name}" ', 1)
+            copy.write_text(text.replace("<head>", f"<head><script>{PROBE}</script>", 1), "utf-8")
         try:
-            dump = browse(probed.as_uri(), width)
+            dump = browse(around.as_uri(), max(width + 100, 500))
         finally:
-            probed.unlink()
-        return json.loads(re.search(r'data-probe="([^"]*)"', dump)[1].replace("&quot;", '"'))
+            for path in (around, *copies):
+                path.unlink()
+        found = json.loads(unescape(re.search(r'data-probe="([^"]*)"', dump)[1]))
+        assert sorted(found) == sorted(names), "a page did not answer"
+        return found
 
     return measure
+
+
+def all_pages(site):
+    """The pages of the site that a reader may see, relative to its folder; the first one only points to another."""
+    paths = (path.relative_to(site) for path in site.rglob("*.html") if "_static" not in path.parts)
+    return sorted(str(path) for path in paths if str(path) != "index.html" and not path.name.startswith("probe-"))
 
 
 class Rows(HTMLParser):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Set
 from importlib.metadata import files
 from pathlib import Path
 
@@ -33,7 +33,7 @@ _FONTS += ("Size1-Regular", "Size2-Regular", "Size3-Regular", "Size4-Regular", "
 _MATHJAX_FONT = re.compile(r"%%URL%%/MathJax_([\w-]+)\.woff")
 
 _ICON_FACE = re.compile(r"@font-face\{[^{}]*fontawesome[^{}]*\}")
-_ICON = re.compile(r'\.(fa-[\w-]+):+before\{content:"\\([0-9a-f]+) ?"\}')
+_ICON = re.compile(r'((?:\.fa-[\w-]+:+before,?)+)\{content:"\\([0-9a-f]+) ?"\}')
 _OTHER_ICON = re.compile(r'content:"\\(f[0-9a-f]{3})"')
 _BLOCK = re.compile(r"""(?:[^{};"']|"[^"]*"|'[^']*')*([{;])""")
 _SELECTOR = re.compile(r",(?![^()\[\]]*[)\]])")
@@ -103,9 +103,9 @@ def _may_apply(selector: str, words: Container[str]) -> bool:
     return all(name.replace("\\", "") in words for name in _NAME.findall(plain))
 
 
-def with_icons(css: str, font: Path, words: Container[str]) -> str:
+def with_icons(css: str, font: Path, words: Set[str]) -> str:
     """The theme's style sheet with a font of the icons that are in ``words`` alone, within it."""
-    used = [int(code, 16) for name, code in _ICON.findall(css) if name in words]
+    used = [int(code, 16) for names, code in _ICON.findall(css) if words & {*re.findall(r"fa-[\w-]+", names)}]
     used += [int(code, 16) for code in _OTHER_ICON.findall(_ICON.sub("", css))]
     plain = _ICON_FACE.sub("", css)
     face = '@font-face{font-display:block;font-family:"Font Awesome 6 Free";font-style:normal;font-weight:900;src:url('

@@ -23,8 +23,10 @@ _LONGEST = 200  # characters of a description; search engines cut later ones
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _OTHER_SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>')
 _ICONS_AS_SCRIPT = re.compile(r'\s*<script defer src="[^"]*fontawesome\.js[^"]*"></script>')
+_MATHJAX = re.compile(r'\s*<script[^>]*(?:>window\.MathJax =|src="[^"]*mathjax\.js)[^<]*</script>')
 _SECOND_VIEWPORT = re.compile(r'(<meta name="viewport"[^>]*>)(.*?)<meta name="viewport"[^>]*>', re.DOTALL)
-_PRINTED_TITLE = re.compile(r'(<div id="jb-print-docs-body".*?)<h1>(.*?)</h1>', re.DOTALL)
+_PRINTED_TITLE = re.compile(r'(<div id="jb-print-docs-body"[^>]*>\s*)<h1>(.*?)</h1>', re.DOTALL)
+_LAYOUT_TABLE = re.compile(r'<table (?=[^>]*class="indextable)')
 _IMAGE = re.compile(r"<img (?![^>]*\bloading=)(?=[^>]*_images/)")
 
 
@@ -52,10 +54,6 @@ def _as_word(word: str) -> str:
     return f"n{plain}" if plain.isdecimal() else plain
 
 
-def _prepare(app: Sphinx) -> None:
-    app.set_html_assets_policy("per_page")  # myst-nb and others want everything everywhere
-
-
 def _describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Add the page's description and its own address to its head."""
     text = first_sentence(doctree) if doctree else ""
@@ -78,11 +76,17 @@ def first_sentence(doctree: nodes.document) -> str:
 
 
 def finish_page(text: str, *, is_search: bool) -> str:
-    """A page of the theme without what it loads in vain and says twice; pictures load when they are scrolled to."""
+    """A page of the theme without what it loads in vain and says twice; pictures load when they are scrolled to.
+
+    What scrolls can be reached with keys, and the index's tables, which hold no data, are said to be layout.
+    """
     text = _ICONS_AS_SCRIPT.sub("", text)
     text = text if is_search else _OTHER_SEARCH.sub("", text)
+    text = text if 'class="math ' in text else _MATHJAX.sub("", text)
     text = _SECOND_VIEWPORT.sub(r"\1\2", text)
     text = _PRINTED_TITLE.sub(r'\1<p class="h1">\2</p>', text)
+    text = text.replace('<div class="math ', '<div tabindex="0" class="math ')  # a wide one scrolls, so keys must reach it
+    text = _LAYOUT_TABLE.sub('<table role="presentation" ', text)
     return _IMAGE.sub('<img loading="lazy" ', text)
 
 
@@ -118,7 +122,6 @@ def _redirect(start: str, title: str) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect last: what others write is what is made small."""
     app.add_search_language(SearchWithNumbers)
-    app.connect("builder-inited", _prepare)
     app.connect("html-page-context", _describe)
     app.connect("build-finished", _finish, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
