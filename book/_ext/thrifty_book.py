@@ -24,6 +24,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
+from thrifty_local import local_runs
 
 from thriftylib.errors import ThriftyError
 from thriftylib.evidence.claims_files import ClaimsFile, load_claims_files
@@ -63,7 +64,7 @@ def _scoreboard() -> str:
 
 
 def _local_runs() -> str:
-    return tables.local_runs(load_records(Path(os.environ.get("THRIFTY_LOCAL", local_dir())) / "results"))
+    return local_runs(load_records(Path(os.environ.get("THRIFTY_LOCAL", local_dir())) / "results"))
 
 
 TABLES: dict[str, Callable[..., str]] = {

@@ -38,8 +38,11 @@ class SearchWithNumbers(SearchEnglish):
 
     _word_re = re.compile(r"(?<!\w)\d+(?:,\d{3})*(?:\.\d+)?(?!\w)|\w+")
     js_splitter_code = r"""
-var splitQuery = (query) => (query.match(/(?<![\p{L}\p{N}_])\d+(?:,\d{3})*(?:\.\d+)?(?![\p{L}\p{N}_])|[\p{L}\p{N}_]+/gu) || [])
-  .map((word) => (/^\d[\d,]*(\.\d+)?$/.test(word) ? word.replace(/,/g, "").replace(/^\d+$/, "n$&") : word));
+var splitQuery = (query) => {
+  const words = query.match(/(?<![\p{L}\p{N}_])\d+(?:,\d{3})*(?:\.\d+)?(?![\p{L}\p{N}_])|[\p{L}\p{N}_]+/gu) || [];
+  const plain = (word) => word.replace(/,/g, "").replace(/^\d+$/, "n$&");
+  return words.map((word) => (/^\d[\d,]*(\.\d+)?$/.test(word) ? plain(word) : word));
+};
 """
 
     def split(self, input: str) -> list[str]:
@@ -85,7 +88,9 @@ def finish_page(text: str, *, is_search: bool) -> str:
     text = text if 'class="math ' in text else _MATHJAX.sub("", text)
     text = _SECOND_VIEWPORT.sub(r"\1\2", text)
     text = _PRINTED_TITLE.sub(r'\1<p class="h1">\2</p>', text)
-    text = text.replace('<div class="math ', '<div tabindex="0" class="math ')  # a wide one scrolls, so keys must reach it
+    text = text.replace(
+        '<div class="math ', '<div tabindex="0" class="math '
+    )  # a wide one scrolls, so keys must reach it
     text = _LAYOUT_TABLE.sub('<table role="presentation" ', text)
     return _IMAGE.sub('<img loading="lazy" ', text)
 
