@@ -26,6 +26,7 @@ _ICONS_AS_SCRIPT = re.compile(r'\s*<script defer src="[^"]*fontawesome\.js[^"]*"
 _MATHJAX = re.compile(r'\s*<script[^>]*(?:>window\.MathJax =|src="[^"]*mathjax\.js)[^<]*</script>')
 _SECOND_VIEWPORT = re.compile(r'(<meta name="viewport"[^>]*>)(.*?)<meta name="viewport"[^>]*>', re.DOTALL)
 _PRINTED_TITLE = re.compile(r'(<div id="jb-print-docs-body"[^>]*>\s*)<h1>(.*?)</h1>', re.DOTALL)
+_FOLDED_PAGES = re.compile(r'(<a class="reference internal" href="[^"]*">\s*([^<]*?)\s*</a><details[^>]*>)<summary>')
 _LAYOUT_TABLE = re.compile(r'<table (?=[^>]*class="indextable)')
 _IMAGE = re.compile(r"<img (?![^>]*\bloading=)(?=[^>]*_images/)")
 
@@ -61,7 +62,7 @@ def _describe(app: Sphinx, page: str, template: str, context: dict[str, Any], do
     """Add the page's description and its own address to its head."""
     text = first_sentence(doctree) if doctree else ""
     title = re.sub(r"<[^>]*>", "", context.get("title") or "")
-    text = escape(text or f"{title}: {app.config.html_title}", quote=True)
+    text = escape(text or ": ".join(filter(None, (title, app.config.html_title))), quote=True)
     context["metatags"] = context.get("metatags", "") + (
         f'\n<meta name="description" content="{text}" />\n<link rel="canonical" href="{Path(page).name}.html" />'
     )
@@ -91,6 +92,7 @@ def finish_page(text: str, *, is_search: bool) -> str:
     text = text.replace(
         '<div class="math ', '<div tabindex="0" class="math '
     )  # a wide one scrolls, so keys must reach it
+    text = _FOLDED_PAGES.sub(r'\1<summary aria-label="Pages of \2">', text)
     text = _LAYOUT_TABLE.sub('<table role="presentation" ', text)
     return _IMAGE.sub('<img loading="lazy" ', text)
 
