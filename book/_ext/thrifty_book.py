@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import thrifty_tables as tables
@@ -113,7 +114,21 @@ def _finish_figures(app: Sphinx, doctree: nodes.document) -> None:
     for output in list(doctree.findall(nodes.raw)):
         if 'href="data:text/csv' in output.astext():
             link = f' · <a download href="{notebook}">This notebook</a>'
-            output.replace_self(nodes.raw("", output.astext() + link, **output.attributes))
+            changed = nodes.raw("", output.astext() + link, **output.attributes)
+            output.replace_self(changed)
+            if 'class="still-to-run"' in changed.astext():
+                _fold(changed)
+
+
+def _fold(output: nodes.raw) -> None:
+    """Fold the last figure before an output, and the output, under what the figure would show."""
+    outputs = output.parent
+    end = outputs.index(output)
+    start = max(at for at, node in enumerate(outputs[:end]) if any(node.findall(nodes.image)))
+    alt = next(outputs[start].findall(nodes.image))["alt"]
+    summary = f'<details class="still-to-run"><summary>Still to run: {escape(alt)}</summary>'
+    outputs.insert(end + 1, nodes.raw("", "</details>", format="html"))
+    outputs.insert(start, nodes.raw("", summary, format="html"))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

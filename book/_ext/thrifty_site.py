@@ -26,7 +26,9 @@ _ICONS_AS_SCRIPT = re.compile(r'\s*<script defer src="[^"]*fontawesome\.js[^"]*"
 _MATHJAX = re.compile(r'\s*<script[^>]*(?:>window\.MathJax =|src="[^"]*mathjax\.js)[^<]*</script>')
 _SECOND_VIEWPORT = re.compile(r'(<meta name="viewport"[^>]*>)(.*?)<meta name="viewport"[^>]*>', re.DOTALL)
 _PRINTED_TITLE = re.compile(r'(<div id="jb-print-docs-body"[^>]*>\s*)<h1>(.*?)</h1>', re.DOTALL)
-_FOLDED_PAGES = re.compile(r'(<a class="(?:current )?reference internal" href="[^"]*">\s*([^<]*?)\s*</a><details[^>]*>)<summary>')
+_FOLDED_PAGES = re.compile(
+    r'(<a class="(?:current )?reference internal" href="[^"]*">\s*([^<]*?)\s*</a><details[^>]*>)<summary>'
+)
 _LAYOUT_TABLE = re.compile(r'<table (?=[^>]*class="indextable)')
 _IMAGE = re.compile(r"<img (?![^>]*\bloading=)(?=[^>]*_images/)")
 
