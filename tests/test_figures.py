@@ -468,7 +468,7 @@ def test_a_figure_without_a_point_of_ours_is_small_and_says_what_to_run():
 def test_one_point_of_ours_is_enough_and_a_figure_without_claims_says_so():
     assert display.still_to_run(frame(1)) == ""
     assert display.still_to_run(plain()) == ""
-    assert "No point is claimed, and none of ours yet" in display.still_to_run(frame(0, claims=False))
+    assert "Nothing of this is run yet" in display.still_to_run(frame(0, claims=False))
 
 
 def test_a_stack_knows_the_experiments_of_its_frames():

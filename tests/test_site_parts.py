@@ -62,7 +62,10 @@ def test_a_number_is_one_word_of_the_search(text, words):
 @pytest.mark.parametrize(
     ("page", "description"),
     [
-        ("Li et al. write that it holds here and elsewhere too. More.", "Li et al. write that it holds here and elsewhere too."),
+        (
+            "Li et al. write that it holds here and elsewhere too. More.",
+            "Li et al. write that it holds here and elsewhere too.",
+        ),
         ("- An item of a list, long enough to be one.\n\nA paragraph after the list.", "A paragraph after the list."),
         ("", ""),
     ],

@@ -60,12 +60,12 @@ def still_to_run(data: pd.DataFrame) -> str:
     if "source" not in data or data["source"].eq("reproduced").any():
         return ""
     claimed = int(data["source"].eq("claimed").sum())
-    points = f"{claimed} point{'s' * (claimed != 1)} of the paper" if claimed else "No point is claimed"
+    what = f"{claimed} point{'s' * (claimed != 1)} of the paper, and none of ours yet."
     commands = [
         f"<code>thrifty train {escape(name)} --preset paper</code>" for name in data.attrs.get("experiments", ())
     ]
     how = f"To run it: {', '.join(commands)}." if commands else "The list of runs at the top has the commands."
-    return f'<p class="still-to-run">{points}, and none of ours yet. {how}</p>'
+    return f'<p class="still-to-run">{what if claimed else "Nothing of this is run yet."} {how}</p>'
 
 
 def as_png(figure: Figure, words: Mapping[str, str], width: int = SHOWN_WIDTH) -> bytes:
