@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 import re
 from collections.abc import Container, Iterable, Iterator, Set
 from importlib.metadata import files
@@ -18,6 +19,8 @@ from fontTools.ttLib import TTFont
 
 MATHJAX = "mathjax/mathjax.js"
 """The formulas' script, below ``_static``: one file, fonts within, so that it works from a disk as from a server."""
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every table
 
 _COMPONENTS = {  # of MathJax, in the order in which they need each other; the names are those of its loader
     "core": "core.js",

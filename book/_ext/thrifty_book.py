@@ -120,14 +120,16 @@ def _finish_figures(app: Sphinx, doctree: nodes.document) -> None:
                 _fold(changed)
 
 
-def _fold(output: nodes.raw) -> None:
+def _fold(output: nodes.Element) -> None:
     """Fold the last figure before an output, and the output, under what the figure would show."""
-    outputs = output.parent
-    end = outputs.index(output)
-    start = max(at for at, node in enumerate(outputs[:end]) if any(node.findall(nodes.image)))
+    end = output
+    while not any(end.parent.findall(nodes.image)):
+        end = end.parent
+    outputs, last = end.parent, end.parent.index(end)
+    start = max(at for at, node in enumerate(outputs[:last]) if any(node.findall(nodes.image)))
     alt = next(outputs[start].findall(nodes.image))["alt"]
     summary = f'<details class="still-to-run"><summary>Still to run: {escape(alt)}</summary>'
-    outputs.insert(end + 1, nodes.raw("", "</details>", format="html"))
+    outputs.insert(last + 1, nodes.raw("", "</details>", format="html"))
     outputs.insert(start, nodes.raw("", summary, format="html"))
 
 
