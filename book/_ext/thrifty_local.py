@@ -52,7 +52,6 @@ def _experiments_of_runs() -> Mapping[str, str]:
 def _row(record: Record) -> dict[str, object]:
     experiment = _experiments_of_runs().get(record.run.with_seed(0).id, "by hand")
     return {
-        "source": "reproduced",
         "paper": EXPERIMENTS[experiment].paper.replace("_", " ") if experiment in EXPERIMENTS else experiment,
         "experiment": experiment,
         "network": record.run.network.name,
@@ -75,8 +74,8 @@ def _figure(frame: pd.DataFrame) -> str:
         f"Test accuracy against parameters of {len(drawn)} runs of this machine, on {data}.",
     )
     panels = figures.points(
-        drawn, x="parameters", y="accuracy", hue="paper", xscale="parameters", title=title, xlabel="parameters",
-        ylabel="test accuracy (%)", caption=f"Last epoch, on {data}.",
+        drawn, x="parameters", y="accuracy", hue="paper", facet="data", xscale="parameters", share=False, title=title,
+        xlabel="parameters", ylabel="test accuracy (%)", caption="Last epoch.",
     )  # fmt: skip
     picture = as_address(as_png(panels[0].figure, {}), "image/png")
     image = f'<img class="figure" width="{SHOWN_WIDTH}" alt="{escape(alt)}" src="{picture}">'
