@@ -259,6 +259,7 @@ def test_pages_have_one_title_a_description_and_an_address_that_a_copy_keeps(sit
     for page in all_pages(site):
         head = (site / page).read_text("utf-8").partition("</head>")[0]
         assert head.count("<title>") == 1, page
+        assert 'localStorage.getItem("theme") || (matchMedia' in head, f"{page}: drawn without colours at first"
         assert re.search(r'<meta name="description" content="[^"]{20,}"', head), page
         assert re.findall(r'rel="canonical" href="([^"]*)"', head) == [Path(page).name], page
         assert probe(page)["titles"] == 1, page

@@ -42,7 +42,7 @@ def book_entry(citation: Path, year: str) -> str:
         "title": f"{{{facts['title']}}}",
         "year": year,
         "version": str(facts["version"]),
-        "note": "Jupyter Book with records of every run; name the version or the commit that you read",
+        "note": "Jupyter Book with a record of every run",
     }
     lines = [f"  {name:<7} = {{{value}}}," for name, value in fields.items()]
     return "\n".join(["@software{thriftylib,", *lines, "}"])

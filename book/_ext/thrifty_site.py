@@ -30,6 +30,10 @@ _FOLDED_PAGES = re.compile(
     r'(<a class="(?:current )?reference internal" href="[^"]*">\s*([^<]*?)\s*</a><details[^>]*>)<summary>'
 )
 _LAYOUT_TABLE = re.compile(r'<table (?=[^>]*class="indextable)')
+_THEME = 'localStorage.getItem("theme") || "auto"'
+_THEME_AT_ONCE = (
+    """localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")"""
+)
 _IMAGE = re.compile(r"<img (?![^>]*\bloading=)(?=[^>]*_images/)")
 
 
@@ -94,6 +98,7 @@ def finish_page(text: str, *, is_search: bool) -> str:
     text = text.replace(
         '<div class="math ', '<div tabindex="0" class="math '
     )  # a wide one scrolls, so keys must reach it
+    text = text.replace(_THEME, _THEME_AT_ONCE)  # else the page is drawn once without colours
     text = _FOLDED_PAGES.sub(r'\1<summary aria-label="Pages of \2">', text)
     text = _LAYOUT_TABLE.sub('<table role="presentation" ', text)
     return _IMAGE.sub('<img loading="lazy" ', text)
