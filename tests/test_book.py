@@ -16,11 +16,13 @@ from thriftylib.evidence.claims_files import load_claims_files
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.records import load_records, save_record
 from thriftylib.evidence.statuses import STATUSES
+from thriftylib.experiments import EXPERIMENTS
 from thriftylib.paths import claims_dir, results_dir
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "book" / "_ext"))
 
+import thrifty_local  # noqa: E402
 import thrifty_tables  # noqa: E402 (not a package: Sphinx finds it by path)
 
 
@@ -73,18 +75,32 @@ def test_runs_of_this_machine(render, tmp_path, monkeypatch):
     record = made_up.record(made_up.run(options={}))
     save_record(record, tmp_path / "local" / "results")
     page, _ = render("```{local-runs}\n```")
-    assert record.id in page
-    assert "90.00" in page
+    assert '<td style="text-align:left">made-up</td>' in page
+    assert "89.00" in page
+    assert page.count("data:image/png") == page.count("<details>") == 1
+
+
+def test_many_runs_of_this_machine_are_one_figure_and_a_row_for_each_experiment_and_network():
+    records = [made_up.record(made_up.run(seed, options={}), final=80.0 + seed) for seed in range(9)]
+    page = thrifty_local.local_runs(records)
+    assert page.count("<img") == 1
+    assert page.count("<tr>") == 2
+    assert "80.00 to 88.00" in page
+
+
+def test_runs_of_this_machine_are_under_their_experiment():
+    known = EXPERIMENTS["ucp-control"].configurations("smoke")[0].run
+    assert thrifty_local._experiments_of_runs()[known.with_seed(0).id] == "ucp-control"
 
 
 def test_a_machine_without_runs_is_told_so():
-    assert "no runs of its own" in thrifty_tables.local_runs([])
+    assert "no runs of its own" in thrifty_local.local_runs([])
 
 
 def test_smoke_runs_are_said_to_prove_nothing():
     digits = made_up.record(made_up.run(options={}, data={"name": "digits"}))
-    assert "prove nothing about any claim" in thrifty_tables.local_runs([digits])
-    assert "prove nothing" not in thrifty_tables.local_runs([made_up.record(made_up.run(options={}))])
+    assert "prove nothing about any claim" in thrifty_local.local_runs([digits])
+    assert "prove nothing" not in thrifty_local.local_runs([made_up.record(made_up.run(options={}))])
 
 
 def test_a_corrupt_record_is_a_warning(render, tmp_path, monkeypatch):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 import sys
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ from PIL import Image
 from thriftylib import figures
 from thriftylib.errors import ThriftyError
 from thriftylib.evidence.claims_files import Replication
-from thriftylib.figures import display
+from thriftylib.figures import display, frames
 from thriftylib.figures import style as house
 
 SERIES = {"T = 20": [(3042, 75.07), (8002, 84.45), (80770, 91.58)], "T = 30": [(3742, 78.64), (85950, 92.19)]}
@@ -408,6 +410,72 @@ def shown(data: pd.DataFrame) -> tuple[bytes, str]:
     picture, link = seen.outputs
     assert picture.metadata["image/png"] == {"width": display.SHOWN_WIDTH, "alt": "What it shows."}
     return base64.b64decode(picture.data["image/png"]), link.data["text/html"]
+
+
+HOSTILE = """
+backend: pdf
+text.usetex: True
+savefig.bbox: tight
+savefig.format: svg
+savefig.transparent: True
+figure.dpi: 300
+figure.autolayout: True
+font.size: 30
+lines.linewidth: 9
+lines.markeredgewidth: 5
+axes.grid.which: both
+axes.prop_cycle: cycler(color=["red"])
+axes.unicode_minus: False
+xtick.direction: in
+xtick.minor.visible: True
+legend.frameon: True
+path.sketch: 1, 100, 2
+"""
+
+
+def digests() -> list[str]:
+    """A checksum of the picture that each kind of plot makes."""
+    drawn = [depths(frame(1)), figures.training_curves(curve(), title="A title", caption=CAPTION)]
+    drawn += [figures.heatmap(plain(), x="step", y="network", value="loss", title="A title")]
+    return [display.checksum(display.as_png(panels[0].figure, {}).hex()) for panels in drawn]
+
+
+def test_nobodys_matplotlibrc_changes_a_figure(tmp_path):
+    (tmp_path / "matplotlibrc").write_text(HOSTILE, "utf-8")
+    code = "import matplotlib, test_figures; print(matplotlib.rcParams['font.size'], *test_figures.digests())"
+    here = str(Path(__file__).parent)
+    environment = os.environ | {"MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": os.pathsep.join([here, *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    size, *found = done.stdout.split()
+    assert size == "30.0"  # the file was read
+    assert found == digests()
+
+
+def test_a_figure_without_a_point_of_ours_is_small_and_says_what_to_run():
+    InteractiveShell.instance()
+    pending = frames.from_experiments(frame(0), pd.DataFrame({"experiment": ["made-up-size", "made-up-size"]}))
+    with capture_output() as seen:
+        figures.show(sizes(pending), pending, "name", alt="What it shows.")
+    picture, text = seen.outputs
+    assert picture.metadata["image/png"]["width"] == display.SMALL_WIDTH < display.SHOWN_WIDTH
+    assert Image.open(BytesIO(base64.b64decode(picture.data["image/png"]))).width == 2 * display.SMALL_WIDTH
+    said = text.data["text/html"]
+    assert "5 points of the paper, and none of ours yet" in said
+    assert said.count("<code>thrifty train made-up-size --preset paper</code>") == 1
+    assert 'download="name.csv"' in said
+
+
+def test_one_point_of_ours_is_enough_and_a_figure_without_claims_says_so():
+    assert display.still_to_run(frame(1)) == ""
+    assert display.still_to_run(plain()) == ""
+    assert "Nothing of this is run yet" in display.still_to_run(frame(0, claims=False))
+
+
+def test_a_stack_knows_the_experiments_of_its_frames():
+    one, other = (
+        frames.from_experiments(frame(0), pd.DataFrame({"experiment": [name]})) for name in ("made-up-a", "made-up-b")
+    )
+    assert figures.stack(one, other, one).attrs["experiments"] == ("made-up-a", "made-up-b")
 
 
 def test_a_picture_carries_its_data():

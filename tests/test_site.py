@@ -6,9 +6,13 @@ import pkgutil
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote
+from threading import Thread
+from typing import ClassVar
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from filelock import FileLock
@@ -25,10 +29,15 @@ NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 SOURCES = [path for path in (ROOT / "book").rglob("*.md") if "_build" not in path.parts]
 PAGES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in SOURCES)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PROBE = """<script>addEventListener("load", () => document.body.setAttribute("data-probe", JSON.stringify({
-  images: [...document.querySelectorAll("article img")].map((image) => [image.naturalWidth, image.alt]),
-  overflow: document.documentElement.scrollWidth - innerWidth,
-  formulas: document.querySelectorAll("mjx-container svg").length})))</script>"""
+PROBE = (Path(__file__).parent / "probe.js").read_text("utf-8")
+FRAMES = """<!doctype html><body data-probe="{}"><script>
+const found = {};
+addEventListener("message", ({data}) => {
+  found[data.page] = data.found;
+  document.body.dataset.probe = JSON.stringify(found);
+});
+</script>"""
+AT_ONCE = 12  # pages in one start of the browser
 
 
 @pytest.fixture(scope="session")
@@ -65,19 +74,46 @@ def browse(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def probe(site, browse):
-    """A function from a page's name to what the browser measured on it."""
+    """A function from a page's name to what the browser measured on it: probe.js, in a frame as wide as asked.
+
+    A window cannot be as narrow as a phone, a frame can. The pages of one width are measured together, once.
+    """
+    known = {}
 
     def measure(name, width=1280):
-        page = site / name
-        probed = page.with_name(f"probe-{width}-{page.name}")
-        probed.write_text(page.read_text("utf-8").replace("</body>", f"{PROBE}</body>"), "utf-8")
+        if (name, width) not in known:
+            others = [page for page in all_pages(site) if (page, width) not in known]
+            names = others if name in others else [name]
+            for start in range(0, len(names), AT_ONCE):
+                found = framed(names[start : start + AT_ONCE], width)
+                known.update({(page, width): each for page, each in found.items()})
+        return known[name, width]
+
+    def framed(names, width):
+        copies = [(site / name).with_name(f"probe-{width}-{Path(name).name}") for name in names]
+        around = site / f"probe-{width}.html"
+        frames = [f'<iframe src="{copy.relative_to(site)}" width="{width}" height="900"></iframe>' for copy in copies]
+        around.write_text(FRAMES + "".join(frames), "utf-8")
+        for name, copy in zip(names, copies, strict=True):
+            text = (site / name).read_text("utf-8").replace('loading="lazy"', "")
+            text = text.replace("<html ", f'<html data-probed="{name}" ', 1)
+            copy.write_text(text.replace("<head>", f"<head><script>{PROBE}</script>", 1), "utf-8")
         try:
-            dump = browse(probed.as_uri(), width)
+            dump = browse(around.as_uri(), max(width + 100, 500))
         finally:
-            probed.unlink()
-        return json.loads(re.search(r'data-probe="([^"]*)"', dump)[1].replace("&quot;", '"'))
+            for path in (around, *copies):
+                path.unlink()
+        found = json.loads(unescape(re.search(r'data-probe="([^"]*)"', dump)[1]))
+        assert sorted(found) == sorted(names), "a page did not answer"
+        return found
 
     return measure
+
+
+def all_pages(site):
+    """The pages of the site that a reader may see, relative to its folder; the first one only points to another."""
+    paths = (path.relative_to(site) for path in site.rglob("*.html") if "_static" not in path.parts)
+    return sorted(str(path) for path in paths if str(path) != "index.html" and not path.name.startswith("probe-"))
 
 
 class Rows(HTMLParser):
@@ -179,12 +215,142 @@ def test_figures_load(probe, name):
     assert all(width > 0 and alt for width, alt in found["images"])
 
 
-def test_formulas_are_set(probe):
-    text = {page: (ROOT / f"{page}.md").read_text("utf-8") for page in PAGES}
-    page = max(text, key=lambda page: text[page].count("$"))
-    assert probe(f"{page}.html")["formulas"] > 2
+def test_formulas_are_set_on_the_pages_that_have_any(site, probe):
+    for page in all_pages(site):
+        found = probe(page)
+        has_any = 'class="math ' in (site / page).read_text("utf-8")
+        assert (found["formulas"] > 0) == has_any, page
+        assert not found["unset"], f"{page}: TeX that the formulas' script does not know"
 
 
-@pytest.mark.parametrize("name", [*PAGES, *(f"notebooks/{name}" for name in NOTEBOOKS)])
-def test_no_page_is_wider_than_a_narrow_window(probe, name):
-    assert probe(f"{name}.html", width=500)["overflow"] <= 0  # 500: headless Chromium's smallest window
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_its_window(site, probe, width):
+    found = {page: probe(page, width) for page in all_pages(site)}
+    assert {page: each["wide"] for page, each in found.items() if each["overflow"] > 0} == {}
+
+
+@pytest.mark.parametrize(
+    "fault", ["nameless", "headless", "repeated", "unreachable", "skipped", "faint_light", "faint_dark"]
+)
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pages_have_no_fault_that_keeps_a_reader_out(site, probe, width, fault):
+    """Without a name, a table's heads, an id of its own, a place for the keyboard, a level of heading, or contrast."""
+    assert {page: found for page in all_pages(site) if (found := probe(page, width)[fault])} == {}
+
+
+def test_the_probe_sees_such_faults(tmp_path, browse, probe, site):
+    bad = site / "probe-bad.html"
+    body = """<main><h1>One</h1><h3 id="a" style="color: #999; background: #fff">Faint, and a level too deep</h3>
+      <a id="a" href="#"></a><article><table><tr><td>1</td></tr></table>
+      <div style="overflow-x: auto; width: 9em"><p style="width: 99em">Wide</p></div></article>
+      <p style="width: 3000px">Wider than any window</p></main><script>console.error("said")</script>"""
+    bad.write_text(f'<html lang="en"><head></head><body>{body}</body></html>', "utf-8")
+    try:
+        found = probe(bad.name)
+    finally:
+        bad.unlink()
+    faults = ("nameless", "headless", "repeated", "unreachable", "skipped", "faint_light", "wide", "errors")
+    assert {fault: len(found[fault]) for fault in faults} == dict.fromkeys(faults, 1) | {"wide": len(found["wide"])}
+    assert found["wide"]
+    assert found["overflow"] > 0
+
+
+def test_no_page_says_an_error_to_the_console(site, probe):
+    assert {page: said for page in all_pages(site) if (said := probe(page)["errors"])} == {}
+
+
+def test_pages_have_one_title_a_description_and_an_address_that_a_copy_keeps(site, probe):
+    for page in all_pages(site):
+        head = (site / page).read_text("utf-8").partition("</head>")[0]
+        assert head.count("<title>") == 1, page
+        assert 'localStorage.getItem("theme") || (matchMedia' in head, f"{page}: drawn without colours at first"
+        assert re.search(r'<meta name="description" content="[^"]{20,}"', head), page
+        assert re.findall(r'rel="canonical" href="([^"]*)"', head) == [Path(page).name], page
+        assert probe(page)["titles"] == 1, page
+
+
+def loaded(page):
+    """The files that a page loads by itself, with itself: those that it names, and those that its styles name."""
+    found, todo = {page}, [page]
+    while todo:
+        path = todo.pop()
+        text = path.read_text("utf-8")
+        if path.suffix == ".css":
+            named = re.findall(r"""(?:url\(|@import )["']?(?!data:)([^"')]+)""", text)
+        else:
+            fetched = r'<link (?=[^>]*(?:stylesheet|preload|"icon"))[^>]*href="([^"]*)"'
+            named = re.findall(r'<(?:script|img)\b[^>]*\bsrc="(?!data:)([^"]*)"', text) + re.findall(fetched, text)
+        paths = {(path.parent / unquote(urlsplit(name).path)).resolve() for name in named} - found
+        found |= paths
+        todo += [path for path in paths if path.suffix == ".css"]
+    return found
+
+
+def test_the_first_load_of_a_page_is_small(site):
+    for page in all_pages(site):
+        files = loaded(site / page)
+        most = 2.5 if any(path.name == "mathjax.js" for path in files) else 1.0
+        assert sum(path.stat().st_size for path in files) < most * 1e6, page
+
+
+class Recorder(SimpleHTTPRequestHandler):
+    """A host that serves the site below a path and remembers what it was asked for."""
+
+    asked: ClassVar[list] = []
+
+    def translate_path(self, path):
+        path = urlsplit(path).path
+        return (
+            str(self.site / unquote(path).removeprefix("/some/path/")) if path.startswith("/some/path/") else "/nowhere"
+        )
+
+    def log_request(self, code="-", size="-"):
+        self.asked.append((self.path, int(code)))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("page", ["book/index.html", "book/thriftynet.html", "notebooks/thriftynet-size.html"])
+def test_the_site_works_below_a_path_and_loads_what_its_pages_name(site, browse, page):
+    Recorder.site, Recorder.asked = site, []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as host:
+        Thread(target=host.serve_forever, daemon=True).start()
+        shown = browse(f"http://127.0.0.1:{host.server_port}/some/path/{page}")
+        host.shutdown()
+    asked = {site / urlsplit(path).path.removeprefix("/some/path/") for path, code in Recorder.asked if code == 200}
+    assert [each for each in Recorder.asked if each[1] != 200] == []
+    assert asked <= loaded(site / page)
+    assert {path for path in loaded(site / page) if path.suffix in (".css", ".js")} <= asked
+    assert ("mjx-math" in shown) == any(path.name == "mathjax.js" for path in asked)
+
+
+def test_hosts_serve_every_folder(site):
+    assert (site / ".nojekyll").is_file()
+    start = (site / "index.html").read_text("utf-8")
+    assert 'url=book/index.html"' in start
+    assert "<title>Parameter-thrifty CNNs, put to the test</title>" in start
+
+
+def search(site, browse, words):
+    """The addresses that the search page lists, best first."""
+    return re.findall(r'<a href="([^"]*)" data-score', browse(f"{(site / 'search.html').as_uri()}?q={quote(words)}"))
+
+
+def test_search_finds_a_claim_by_its_number(site, browse):
+    claim = next(
+        each for each in load_claims(claims_dir()).values() if each.value % 1 and each.quantity == "test_accuracy"
+    )
+    found = search(site, browse, f"{claim.value:.2f}")
+    assert any(address.startswith("book/") for address in found)
+    assert not any(address.startswith("book/api/") for address in found)
+
+
+def test_search_finds_whole_numbers_with_and_without_the_commas_of_thousands(site, browse):
+    assert search(site, browse, "10,000") == search(site, browse, "10000") != []
+
+
+def test_search_lists_chapters_before_the_reference(site, browse):
+    found = ["book/api/" in address for address in search(site, browse, "entropy")]
+    assert any(found)
+    assert found == sorted(found)

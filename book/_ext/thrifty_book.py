@@ -8,7 +8,7 @@
 - ``{error-rates}``: how often the rule of the verdicts says each word, by simulation.
 
 Everything is read when the site is built, so a build from changed records must be a full one (``thriftylib.book.build``
-sees to that). MathJax is copied beside the pages: the site asks the network for nothing.
+sees to that).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from importlib.metadata import files
+from html import escape
 from pathlib import Path
 
 import thrifty_tables as tables
@@ -26,7 +26,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
-from sphinx.util.fileutil import copy_asset
+from thrifty_local import local_runs
 
 from thriftylib.errors import ThriftyError
 from thriftylib.evidence.claims_files import ClaimsFile, load_claims_files
@@ -38,9 +38,6 @@ from thriftylib.figures import replications
 from thriftylib.paths import claims_dir, local_dir, results_dir
 
 logger = logging.getLogger(__name__)
-MATHJAX = "tex-svg-full.js"  # one file: SVG glyphs need no fonts, "full" needs no further files
-
-
 _UNBROKEN = 24  # characters of a number that no line breaks; a longer one is a text, such as a verdict's reason
 
 
@@ -74,7 +71,7 @@ def _scoreboard() -> str:
 
 
 def _local_runs() -> str:
-    return tables.local_runs(load_records(Path(os.environ.get("THRIFTY_LOCAL", local_dir())) / "results"))
+    return local_runs(load_records(Path(os.environ.get("THRIFTY_LOCAL", local_dir())) / "results"))
 
 
 TABLES: dict[str, Callable[..., str]] = {
@@ -123,13 +120,23 @@ def _finish_figures(app: Sphinx, doctree: nodes.document) -> None:
     for output in list(doctree.findall(nodes.raw)):
         if 'href="data:text/csv' in output.astext():
             link = f' · <a download href="{notebook}">This notebook</a>'
-            output.replace_self(nodes.raw("", output.astext() + link, **output.attributes))
+            changed = nodes.raw("", output.astext() + link, **output.attributes)
+            output.replace_self(changed)
+            if 'class="still-to-run"' in changed.astext():
+                _fold(changed)
 
 
-def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    if error is None and app.builder.format == "html":
-        source = next(path for path in files("sphinx-mathjax-offline") or () if path.name == MATHJAX)
-        copy_asset(source.locate(), app.outdir / "_static" / "mathjax")
+def _fold(output: nodes.Element) -> None:
+    """Fold the last figure before an output, and the output, under what the figure would show."""
+    end = output
+    while not any(end.parent.findall(nodes.image)):
+        end = end.parent
+    outputs, last = end.parent, end.parent.index(end)
+    start = max(at for at, node in enumerate(outputs[:last]) if any(node.findall(nodes.image)))
+    alt = next(outputs[start].findall(nodes.image))["alt"]
+    summary = f'<details class="still-to-run"><summary>Still to run: {escape(alt)}</summary>'
+    outputs.insert(last + 1, nodes.raw("", "</details>", format="html"))
+    outputs.insert(start, nodes.raw("", summary, format="html"))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -138,5 +145,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
     for name in TABLES:
         app.add_directive(name, FromRecords)
     app.connect("doctree-read", _finish_figures)
-    app.connect("build-finished", _copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

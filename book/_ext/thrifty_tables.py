@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -157,38 +156,6 @@ def unavailable(items: Sequence[Unavailable]) -> str:
     return html_table(("Where", "What", "Why it is missing", "What is known"), rows)
 
 
-def local_runs(records: Sequence[Record]) -> str:
-    """The runs of this machine, or the plain statement that there are none."""
-    if not records:
-        return (
-            "<p><strong>This machine has no runs of its own yet.</strong> "
-            "<code>make book</code> trains some before it renders the site.</p>"
-        )
-    rows = [
-        (
-            record.run.network.name,
-            record.run.data.name,
-            f"{record.counted.parameters:,}",
-            str(record.epochs),
-            _percent(record.best_accuracy),
-            _percent(record.final_accuracy),
-            f"{record.seconds:.1f}",
-            record.id if record.status == "complete" else f"{record.id} ({record.status})",
-        )
-        for record in records
-    ]
-    headers = ("Network", "Data", "Parameters", "Epochs", "Best %", "Last %", "Seconds", "Record")
-    devices = ", ".join(sorted({record.device for record in records}))
-    digits = all(record.run.data.name == "digits" for record in records)
-    note = (
-        "<p>All of them are smoke runs: tiny networks on 8x8 digits, a few epochs each. They show that this machine "
-        "can train, record and render. <strong>They prove nothing about any claim.</strong></p>"
-        if digits
-        else "<p>These runs are this machine's own; the scoreboard shows committed records alone.</p>"
-    )
-    return f"{note}<p>{len(records)} runs on {escape(devices)}.</p>" + html_table(headers, rows, numbers=range(2, 7))
-
-
 def error_rates(rates: ErrorRates) -> str:
     """How often each word is said, in percent, by the true difference and the numbers of runs."""
     words = ("reproduced", "consistent", "at odds", "not reproduced")
@@ -216,7 +183,3 @@ def provenance(records: Sequence[Record]) -> str:
     )
     rows = [(*kind, str(number)) for kind, number in sorted(kinds.items())]
     return html_table(("Device", "Precision", "torch", "torchvision", "Python", "Records"), rows, numbers=(5,))
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

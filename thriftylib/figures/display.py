@@ -24,6 +24,9 @@ from thriftylib.figures.style import house_style
 SHOWN_WIDTH = 620
 """CSS pixels: the book's column. The picture has twice as many."""
 
+SMALL_WIDTH = 420
+"""CSS pixels of a figure that holds nothing of ours."""
+
 _BOUNDS = {"more than": "> ", "at least": "≥ ", "at most": "≤ "}
 _MARKS = {"FIGURE": " (read from the figure)", "AUTHORS' LOG": " (log)"}
 
@@ -34,24 +37,45 @@ def show(axes: Axes | Sequence[Axes], data: pd.DataFrame, name: str, alt: str) -
     The link is text, so a notebook that is run again and compared shows any change of the data, which a comparison of
     pictures across machines could not; and the picture carries the checksum of that data (PNG key ``Data-SHA256``),
     so that a picture and the data below it cannot part. ``alt`` says in words what the picture shows.
+
+    A figure of claimed and reproduced points without any of ours is drawn small, and a sentence (of the class
+    ``still-to-run``, which the book folds) says what is missing and how to train it.
     """
     figure = (axes if isinstance(axes, Axes) else axes[0]).figure
-    text = as_csv(data)
-    display(Image(as_png(figure, {"Data-SHA256": checksum(text)}), width=SHOWN_WIDTH, alt=alt))
+    text, missing = as_csv(data), still_to_run(data)
+    width = SMALL_WIDTH if missing else SHOWN_WIDTH
+    display(Image(as_png(figure, {"Data-SHA256": checksum(text)}, width), width=width, alt=alt))
     link = base64.b64encode(text.encode()).decode()
     rows = f"{len(data)} row" + "s" * (len(data) != 1)
     place = f'download="{escape(name)}.csv" href="data:text/csv;base64,{link}"'
-    display(HTML(f"<a {place}>Data of this figure (CSV, {rows})</a>"))
+    display(HTML(f"{missing}<a {place}>Data of this figure (CSV, {rows})</a>"))
 
 
-def as_png(figure: Figure, words: Mapping[str, str]) -> bytes:
-    """``figure`` as a PNG file with ``words`` in it.
+def still_to_run(data: pd.DataFrame) -> str:
+    """A paragraph on what is missing in a figure that holds no point of ours; empty of any other figure.
+
+    Points of ours have ``reproduced`` in the column ``source``; the frame's attribute ``experiments`` names what would
+    give them (``frames.from_experiments``).
+    """
+    if "source" not in data or data["source"].eq("reproduced").any():
+        return ""
+    claimed = int(data["source"].eq("claimed").sum())
+    what = f"{claimed} point{'s' * (claimed != 1)} of the paper, and none of ours yet."
+    commands = [
+        f"<code>thrifty train {escape(name)} --preset paper</code>" for name in data.attrs.get("experiments", ())
+    ]
+    how = f"To run it: {', '.join(commands)}." if commands else "The list of runs at the top has the commands."
+    return f'<p class="still-to-run">{what if claimed else "Nothing of this is run yet."} {how}</p>'
+
+
+def as_png(figure: Figure, words: Mapping[str, str], width: int = SHOWN_WIDTH) -> bytes:
+    """``figure`` as a PNG file with ``words`` in it, for ``width`` CSS pixels.
 
     A palette of 256 colours, nearly all that a plot has, makes it less than half as large; k-means keeps greys grey.
     """
     drawn, file, info = io.BytesIO(), io.BytesIO(), PngInfo()
     with house_style():
-        figure.savefig(drawn, format="png", dpi=2 * SHOWN_WIDTH / figure.get_figwidth())
+        figure.savefig(drawn, format="png", dpi=2 * width / figure.get_figwidth())
     for key, word in words.items():
         info.add_text(key, word)
     with Picture.open(drawn) as picture:

@@ -62,7 +62,7 @@ def accuracies(
     source = table["status"].map({"missing": "pending"}).fillna("reproduced")
     runs = table.assign(source=source, accuracy=table[f"{protocol}_accuracy"], recipe=recipes)
     columns = list(dict.fromkeys(["source", *places, "accuracy", error, "recipe", "seed", "run"]))
-    return stack(pd.DataFrame(claimed, columns=columns), runs.reindex(columns=columns))
+    return from_experiments(stack(pd.DataFrame(claimed, columns=columns), runs.reindex(columns=columns)), table)
 
 
 def claimed_at(claims: Mapping[str, Claim], group: str, *, x: str, series: str) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def gains(
         if one and other:
             claimed[key[-2:]] = {**place, "source": "claimed", **_interval(_stated(one, other))}
     frame = pd.DataFrame([*claimed.values(), *found], columns=_GAINS)
-    return frame.astype(dict.fromkeys(("difference", "low", "high", "n"), float))
+    return from_experiments(frame.astype(dict.fromkeys(("difference", "low", "high", "n"), float)), table)
 
 
 def differences(
@@ -130,7 +130,8 @@ def differences(
     rows = pd.concat([ends, others.merge(base, on=["preset", "seed"], how="left")], ignore_index=True)
     rows = rows.assign(difference=rows["changed"] - rows["reference"])
     rows["source"] = np.where(rows["difference"].isna(), "pending", "reproduced")
-    return rows[["source", "change", "preset", "seed", "reference", "changed", "difference"]]
+    columns = ["source", "change", "preset", "seed", "reference", "changed", "difference"]
+    return from_experiments(rows[columns], table)
 
 
 def measured_lists(
@@ -159,7 +160,16 @@ def stack(*frames: pd.DataFrame) -> pd.DataFrame:
     """Frames one below the other, the columns of the first, where an empty frame says nothing about types."""
     columns = list(frames[0].columns)
     there = [frame.dropna(axis="columns", how="all") for frame in frames if len(frame)]
-    return pd.concat(there, ignore_index=True).reindex(columns=columns) if there else frames[0]
+    stacked = pd.concat(there, ignore_index=True).reindex(columns=columns) if there else frames[0].copy()
+    names = [name for frame in frames for name in frame.attrs.get("experiments", ())]
+    stacked.attrs = {"experiments": tuple(dict.fromkeys(names))} if names else {}
+    return stacked
+
+
+def from_experiments(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The same frame, whose attribute ``experiments`` names those of the table that it was made from."""
+    frame.attrs = {"experiments": tuple(dict.fromkeys(table["experiment"]))} if "experiment" in table else {}
+    return frame
 
 
 def _named(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:

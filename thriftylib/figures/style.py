@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import seaborn
 from matplotlib.artist import Artist
@@ -64,8 +65,11 @@ _RC = {
 
 
 def house_style() -> AbstractContextManager[None]:
-    """The book's style, for a ``with`` block; every plot of this package is drawn in it."""
-    return mpl.rc_context(_RC)
+    """The book's style, for a ``with`` block; every plot of this package is drawn in it.
+
+    It starts from matplotlib's defaults, so that nobody's ``matplotlibrc`` changes a figure.
+    """
+    return mpl.style.context(["default", _RC])
 
 
 def new_axes(*heights: float, share_x: bool = True, share_y: bool = False) -> list[Axes]:

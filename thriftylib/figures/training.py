@@ -10,7 +10,9 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from thriftylib.evidence.quantities import TEST_ACCURACY, TRAIN_ACCURACY
 from thriftylib.evidence.records import Record
+from thriftylib.figures.frames import from_experiments
 from thriftylib.figures.plots import lines
+from thriftylib.figures.style import house_style
 
 
 def curves(record: Record) -> pd.DataFrame:
@@ -43,7 +45,8 @@ def longest_curves(records: Iterable[Record], table: pd.DataFrame, *, row: str, 
         same = {"row": name, "source": "reproduced" if record else "pending"}
         same |= {"recipe": record.run.recipe_name, "run": record.id} if record else {}
         parts.append((curves(record) if record else pd.DataFrame(index=[0])).assign(**same))
-    return pd.concat(parts, ignore_index=True).reindex(columns=["source", "row", "recipe", "run", "epoch", *series])
+    columns = ["source", "row", "recipe", "run", "epoch", *series]
+    return from_experiments(pd.concat(parts, ignore_index=True).reindex(columns=columns), table)
 
 
 def training_curves(frame: pd.DataFrame, *, title: str, caption: str) -> list[Axes]:
@@ -66,14 +69,15 @@ def training_curves(frame: pd.DataFrame, *, title: str, caption: str) -> list[Ax
         long, x="epoch", y="value", hue="part", facet="quantity", share=False, height=3.0, title=title, ylabel="",
         caption="\n".join(filter(None, (caption, ", ".join(told)))),
     )  # fmt: skip
-    for (name, row), size in zip(ends.items(), (11, 6), strict=True):
-        panels[0].plot(row["epoch"], row[TEST_ACCURACY], {"★": "*", "◆": "D"}[name[0]], color="black", markersize=size,
-                       markeredgecolor="white", zorder=4)  # fmt: skip
-    panels[1].set_ylim(bottom=0)
-    rates = frame["learning_rate"]
-    if rates.gt(0).all() and rates.max() > 20 * rates.min():
-        panels[2].set_yscale("log")
-        panels[2].yaxis.set_major_formatter("{x:g}")
-        panels[2].yaxis.set_minor_formatter(NullFormatter())
-    panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
+    with house_style():
+        for (name, row), size in zip(ends.items(), (11, 6), strict=True):
+            look = {"marker": {"★": "*", "◆": "D"}[name[0]], "markersize": size, "markeredgecolor": "white"}
+            panels[0].plot(row["epoch"], row[TEST_ACCURACY], color="black", linestyle="none", zorder=4, **look)
+        panels[1].set_ylim(bottom=0)
+        rates = frame["learning_rate"]
+        if rates.gt(0).all() and rates.max() > 20 * rates.min():
+            panels[2].set_yscale("log")
+            panels[2].yaxis.set_major_formatter("{x:g}")
+            panels[2].yaxis.set_minor_formatter(NullFormatter())
+        panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     return panels

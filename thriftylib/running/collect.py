@@ -51,7 +51,8 @@ def collect(
         Columns experiment, preset, recipe, claim, run, seed, the configurations' labels, parameters, macs,
         ptflops_macs, best_accuracy and final_accuracy (percent), epochs, seconds, device, claimed and claim_error
         (percent), and status: complete, diverged or missing. What a method measured is among the labels, by its name.
-        ``attrs`` say what stopped a training call (``stopped``), how many runs are ``left``, and which ``failed``.
+        ``attrs`` name the ``experiments``, and say what stopped a training call (``stopped``), how many runs are
+        ``left``, and which ``failed``.
 
     Raises:
         ThriftyError: a name or value that cannot be; data, device or a record that cannot be used.
@@ -94,6 +95,7 @@ def collect(
     keys = dict.fromkeys((*(key for row in rows for key in row), *measured))
     labels = [key for key in keys if key not in (*FIRST, *LAST)]
     table = pandas.DataFrame(rows, columns=[*FIRST, *labels, *LAST]).astype(dict.fromkeys((*NUMBERS, *measured), float))
+    table.attrs["experiments"] = (chosen.name,)  # a figure of this table tells by it what to run
     if done and done.stopped:
         table.attrs |= {"stopped": done.stopped, "failed": [run.id for run in done.failed], "left": len(done.missing)}
     return table
