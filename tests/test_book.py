@@ -14,8 +14,9 @@ from thriftylib.book import build, check_links
 from thriftylib.errors import ThriftyError
 from thriftylib.evidence.claims_files import load_claims_files
 from thriftylib.evidence.counts import load_counts
+from thriftylib.evidence.explain import explain_all
 from thriftylib.evidence.records import load_records, save_record
-from thriftylib.evidence.statuses import STATUSES
+from thriftylib.evidence.statuses import STATUSES, STRONG
 from thriftylib.experiments import EXPERIMENTS
 from thriftylib.paths import claims_dir, results_dir
 
@@ -60,6 +61,19 @@ def test_an_unknown_number_is_a_warning_at_its_line(render):
 def test_what_could_not_be_read_is_listed_and_an_unknown_paper_refused(render):
     page, warnings = render("```{unavailable} thriftynet\n```\n\n```{unavailable} nosuchpaper\n```")
     assert page.count("<tr>") > len(load_claims_files(claims_dir())["thriftynet"].unavailable)
+    assert "no claims of 'nosuchpaper'" in warnings
+
+
+def test_a_chapter_begins_with_what_came_out(render):
+    page, warnings = render("```{answer} less_is_more\n```\n\n```{answer} nosuchpaper\n```")
+    claims = explain_all({"less_is_more": load_claims_files(claims_dir())["less_is_more"]}, load_records(results_dir()))
+    decided = [claim for claim in claims.values() if claim.verdict in STRONG]
+    assert len(decided) > 2
+    for claim in decided:
+        assert f'href="../claims/{claim.id}.html"' in page
+        assert f"Ours is <b>{claim.came_out}</b>" in page
+    measured = [claim for claim in claims.values() if claim.kind != "counted"]
+    assert f'<b data-tally="measured">{len(measured)}</b> claims' in page
     assert "no claims of 'nosuchpaper'" in warnings
 
 

@@ -2,7 +2,8 @@
 
 - ``{num}`key` ``: one number, formatted, a claim's with a link to its page; an unknown key is a warning, so a strict
   build fails.
-- ``{scoreboard}``: every claim with its verdict. ``{unavailable} paper``: what of a paper is unavailable to us.
+- ``{scoreboard}``: every claim with its verdict. ``{answer} paper``: what came out of a paper's claims, at a chapter's
+  top. ``{unavailable} paper``: what of a paper is unavailable to us.
 - ``{replications} paper``: what others measured with its networks.
 - ``{local-runs}``: the runs that this machine made. ``{provenance}``: where the committed records come from.
 - ``{error-rates}``: how often the rule of the verdicts says each word, by simulation.
@@ -74,8 +75,13 @@ def _local_runs() -> str:
     return local_runs(load_records(Path(os.environ.get("THRIFTY_LOCAL", local_dir())) / "results"))
 
 
+def _answer(paper: str) -> str:
+    return tables.answer(_claims(paper), load_records(results_dir()), load_counts(results_dir()))
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "scoreboard": _scoreboard,
+    "answer": _answer,
     "unavailable": lambda paper: tables.unavailable(_claims(paper).unavailable),
     "replications": lambda paper: replications(_claims(paper).replications).data,
     "local-runs": _local_runs,

@@ -39,6 +39,8 @@ MARKS = {
     "not counted": "◌",
     "not testable": "–",
 }
+ANSWERS = 6
+"""Claims that a chapter begins with, at most."""
 SORTABLE = {"claimed": "Claimed", "ours": "Ours", "spread": "Spread", "n": "n", "verdict": "Verdict", "cost": "Cost"}
 
 
@@ -57,6 +59,18 @@ def scoreboard(files: Mapping[str, ClaimsFile], records: Sequence[Record], count
         marks=MARKS, bounds=BOUNDS, sortable=SORTABLE, sizes={record.id: record.counted for record in records},
         counted=counted, summary=Markup(_summary(rows, counted)),
         findings=[(claim, showing(claim.experiment)) for claim in findings],
+    )  # fmt: skip
+
+
+def answer(file: ClaimsFile, records: Sequence[Record], counts: Sequence[NetworkCount]) -> str:
+    """A paper's line of the scoreboard, and its claims that runs answered, from the template ``answer.html``."""
+    rows = list(tables.scoreboard(file.claims, records, counts).astype(object).itertuples(index=False))
+    counted = {key for key, claim in file.claims.items() if claim.is_counted}
+    explained = explain_all({file.paper: file}, records, counts).values()
+    found = strongest(explained, most=ANSWERS, of_a_paper=ANSWERS)
+    return TEMPLATES.get_template("answer.html").render(
+        paper=_paper(file, rows, counted), statuses=STATUSES, marks=MARKS,
+        findings=[(claim, showing(claim.experiment)) for claim in found],
     )  # fmt: skip
 
 

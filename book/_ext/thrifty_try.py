@@ -104,7 +104,7 @@ def points(claims: Mapping[str, Claim], verdicts: Mapping[str, Verdict]) -> list
 
 def address(claim: str) -> str:
     """Where a claim is shown, from this page."""
-    return f"index.html#{claim.replace('/', '-')}"
+    return f"../claims/{claim}.html"
 
 
 def script(evidence: Evidence, weights: Path) -> str:

@@ -2,7 +2,7 @@
 // Chips, sentences and bars count what the filters leave. The state lives in the address: #verdict=reproduced&paper=thriftynet&q=svhn&sort=claimed
 (() => {
   "use strict";
-  const board = document.querySelector(".scoreboard");
+  const board = document.querySelector("#scoreboard");
   if (!board) return;
 
   const table = board.querySelector("table");
