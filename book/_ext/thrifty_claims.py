@@ -180,8 +180,8 @@ def _link_statements(app: Sphinx, doctree: nodes.document) -> None:
 def _add_scoreboard(
     app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Only the page that has it loads the scoreboard's style."""
-    if 'class="scoreboard"' in context.get("body", ""):
+    """Only pages that have a part of it load the scoreboard's style."""
+    if 'class="scoreboard' in context.get("body", ""):
         app.add_css_file("scoreboard.css")
 
 
