@@ -179,7 +179,8 @@ def words_of(html):
 def test_every_claim_has_its_page_with_all_that_is_known(site, explained):  # noqa: F811
     ids = set(re.findall(r'<tr role="row" id="([^"]*)"', (site / "book" / "index.html").read_text("utf-8")))
     for key, claim in explained.items():
-        html = (site / "claims" / f"{key}.html").read_text("utf-8")
+        path = site / "claims" / f"{key}.html"
+        html = path.read_text("utf-8")
         text = words_of(html)
         parts = [claim.statement, claim.source, claim.reading, claim.command, claim.came_out, *claim.sides]
         parts += [
@@ -191,6 +192,9 @@ def test_every_claim_has_its_page_with_all_that_is_known(site, explained):  # no
         assert [part for part in parts if " ".join(part.split()) not in text] == [], key
         assert html[html.index("<article") :].count("<h1") == 1
         assert f"<title>{claim.statement}" in unescape(html)
+        assert html.count('name="description"') == 1
+        own = re.findall(r'<link rel="canonical" href="([^"]*)"', html)
+        assert all(path.parent / address == path for address in own)
         assert "claim-s-" not in html  # a mark of the frame that was not replaced
         assert re.search(r'book/index\.html#([^"]*)"', html)[1] in ids
         assert all((site / "records" / f"{run.id}.json").is_file() for run in claim.runs)

@@ -25,7 +25,8 @@ from thriftylib.paths import claims_dir
 pytestmark = pytest.mark.xdist_group("site")  # a worker that waits for the site does nothing else
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [path.stem for path in FILES]
 SOURCES = [path for path in (ROOT / "book").rglob("*.md") if "_build" not in path.parts]
 PAGES = sorted(str(path.relative_to(ROOT).with_suffix("")) for path in SOURCES)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -157,6 +158,18 @@ def test_every_figure_has_its_data_and_its_notebook_to_download(site):
         figures = len(re.findall(r'<img [^>]*src="\.\./_images/', page))
         assert figures > 0
         assert page.count('href="data:text/csv') == page.count(f"../_sources/notebooks/{name}.ipynb") - 1 == figures
+
+
+def test_a_figure_without_a_point_of_ours_is_folded_with_what_is_said_of_it(site):
+    folded = 0
+    for name in NOTEBOOKS:
+        page = (site / "notebooks" / f"{name}.html").read_text("utf-8")
+        blocks = re.findall(r'<details class="still-to-run"><summary>Still to run: \w.*?</details>', page, re.DOTALL)
+        assert len(blocks) == page.count('<p class="still-to-run">'), name
+        for block in blocks:
+            assert block.count("<img ") == block.count('href="data:text/csv') == block.count("This notebook</a>") == 1
+        folded += len(blocks)
+    assert folded == sum(path.read_text("utf-8").count('<p class=\\"still-to-run\\">') for path in FILES)
 
 
 def test_pages_can_be_read_aloud_and_used_with_a_keyboard(site):

@@ -35,7 +35,13 @@ from thriftylib.evidence.records import Record
 from thriftylib.paths import claims_dir, results_dir
 from thriftylib.running.notebooks import showing
 
-_TITLE, _DESCRIPTION, _BODY, _NAME = "claim-s-title", "claim-s-description", "claim-s-body", "claims/a/claim/mark"
+_TITLE, _DESCRIPTION, _BODY, _NAME = (
+    "claim-s-title",
+    "claim-s-description",
+    "claim-s-body",
+    "claims/a/claim/claim-s-page",
+)
+_OTHER_DESCRIPTION = re.compile(rf'<meta name="description" content="(?!{_DESCRIPTION}")[^>]*>\s*')
 FILES = ("claims.json", "claims.schema.json", "claims.csv")
 """What lies at the site's root."""
 
@@ -98,6 +104,7 @@ def _pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
             _TITLE: escape(claim.statement),
             _DESCRIPTION: escape(f"{claim.verdict.capitalize()}. {claim.title}: {claim.statement} {found}".strip()),
             _NAME: name,
+            _NAME.rpartition("/")[2]: name.rpartition("/")[2],  # alone in a canonical address
             _BODY: _body(claim, records, (order[place - 1], order[place + 1]), chapters[claim.paper]),
         }
         path = app.outdir / f"{name}.html"
@@ -119,7 +126,7 @@ def _frame(app: Sphinx) -> str:
     app.builder.handle_page(_NAME, context, "page.html", outfilename=str(path))
     frame = path.read_text("utf-8")
     shutil.rmtree(path.parent.parent)
-    return frame
+    return _OTHER_DESCRIPTION.sub("", frame)
 
 
 def write_files(claims: Sequence[Explained], folder: Path) -> None:
