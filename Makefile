@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := book/_build/html
+FASTER := $(addprefix tests/test_,$(addsuffix .py,cli spec records claims verdicts engine checkpoints data figures untrusted escaping kernels proximal))
 WORKERS ?= 2
 
 # One thread a process: checks run in parallel, networks are small, and fixed threads fix the last digits of every sum.
@@ -22,8 +23,17 @@ for path in sys.argv[1:]:
 endef
 export WITHOUT_TIMES
 
+# What pyproject.toml says is the oldest that will do, of each package that it names.
+define LOWEST
+import re, tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+for line in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+    print("==".join(re.match(r"([\w.-]+)(?:\[.*\])?>=([\w.]+)", line).groups()))
+endef
+export LOWEST
+
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit nbval cluster notebooks site tested picture lock clean
+.PHONY: help book test lint unit nbval lowest cluster notebooks site tested picture lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +54,13 @@ unit: $(READY)  ## pytest: the package, each notebook's smoke run, the strict si
 
 nbval: $(READY)  ## every committed notebook, compared output by output
 	$(BIN)/python -m pytest --nbval --nbval-current-env -n $(WORKERS) --dist loadfile notebooks
+
+lowest:  ## the faster tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	@mkdir -p local
+	$(PYTHON) -c "$$LOWEST" > local/lowest.txt
+	$(PYTHON) -m venv local/lowest
+	local/lowest/bin/python -m pip install --quiet --constraint local/lowest.txt --editable '.[test]'
+	local/lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(FASTER)
 
 cluster: $(READY)  ## the workflow's tests, with Snakemake and, where it is installed, SLURM; not part of make test
 	$(BIN)/python -m pip install --quiet --upgrade --target local/cluster 'snakemake>=9'

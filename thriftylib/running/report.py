@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.claims_files import Replication, load_claims, load_claims_files
 from thriftylib.evidence.counts import load_counts
 from thriftylib.evidence.records import Record, load_records
+from thriftylib.evidence.statuses import STATUSES
 from thriftylib.evidence.tables import scoreboard
+from thriftylib.evidence.verdicts import judge_all
 from thriftylib.experiments.base import PRESETS, experiment
 from thriftylib.options import suggest
 from thriftylib.paths import claims_dir, results_dir
@@ -134,6 +137,16 @@ class Report:
     def board(self) -> pandas.DataFrame:
         """Every claim with the verdict of these records (``evidence.tables.scoreboard``)."""
         return scoreboard(self.claims, self.records(), load_counts(results_dir()))
+
+    def answer(self) -> None:
+        """Show what came out so far of the claims on trained networks that this notebook's experiments answer."""
+        from IPython.display import Markdown, display
+
+        mine = {name: claim for name, claim in self.claims.items() if claim.experiment in self._tables}
+        mine = {name: claim for name, claim in mine.items() if not claim.is_counted}
+        found = Counter(verdict.status for verdict in judge_all(mine, self.records()).values())
+        told = ", ".join(f"**{found[word]}** {word}" for word in STATUSES if found[word])
+        display(Markdown(f"**So far:** of {len(mine)} claims {told}." if mine else "*No claim rests on these runs.*"))
 
     def training(self, title: str, *tables: pandas.DataFrame) -> None:
         """Show the longest training of these tables, or of all that the notebook asked for, epoch by epoch."""
