@@ -14,14 +14,15 @@ import pytest
 import torch
 from rich.console import Console
 
+from thriftylib.cli import run as cli_run
 from thriftylib.errors import BusyError, CheckpointError, ThriftyError
 from thriftylib.experiments import experiment
-from thriftylib.running import execute, processes
+from thriftylib.running import execute, notebooks, processes
 from thriftylib.running.execute import train_missing
 from thriftylib.running.folders import OutputFolders
 from thriftylib.running.queue import Queue
 from thriftylib.training import engine
-from thriftylib.training.device import all_devices
+from thriftylib.training.device import all_devices, choose_device
 from thriftylib.training.engine import Trained
 
 INIT = [
@@ -309,3 +310,65 @@ def test_an_unreadable_checkpoint_stops_no_other_run(tmp_path, capsys):
     assert list(done.records) == [other.id]
     assert (done.missing, done.stopped, done.failed) == ([wrong, child], "left out", [wrong])
     assert f"run {wrong.id} is left out: {folders.checkpoint(wrong)}: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen", "gpus"),
+    [
+        (None, 0, []),
+        ("", 0, []),
+        ("-1", 0, []),
+        (None, 2, ["0", "1"]),
+        ("2,3", 2, ["2", "3"]),
+        ("3, 1", 2, ["3", "1"]),
+        ("2,3,99", 2, ["2", "3"]),  # the third is not there
+        ("GPU-8f6e,GPU-11aa", 2, ["GPU-8f6e", "GPU-11aa"]),
+    ],
+)
+def test_the_gpus_of_notebooks_are_those_that_are_visible(monkeypatch, visible, seen, gpus):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    assert cli_run._gpus("auto") == gpus
+    assert [cli_run._gpus(device) for device in ("cpu", "cuda:1")] == [[], []]
+
+
+def test_each_gpu_has_one_notebook_at_a_time(tmp_path, monkeypatch):
+    started, most = [], []
+
+    class Slots(dict):
+        """A pool whose oldest work ends first."""
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def start(self, path, work, *arguments):
+            self[path] = arguments[-1]
+            started.append(arguments[-1])
+            most.append(len(set(self.values())) == len(self) <= 2)
+
+        def ended(self):
+            path = next(iter(self))
+            del self[path]
+            return [(path, (None, 0))]
+
+    monkeypatch.setattr(notebooks, "Pool", Slots)
+    paths = [tmp_path / f"{name}.ipynb" for name in "abc"]
+    for path in paths:
+        path.touch()
+    done = list(notebooks.run_notebooks(paths, {path.stem: {} for path in paths}, tmp_path / "out", gpus=["2", "3"]))
+    assert started == ["2", "3", "2"]
+    assert all(most)
+    assert [(each.name, each.code) for each in done] == [("a", 0), ("b", 0), ("c", 0)]
+
+
+def test_cuda_with_a_number_is_one_of_those_that_are_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [str(choose_device(name)) for name in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
+    with pytest.raises(ThriftyError, match="this machine has 2 CUDA devices"):
+        choose_device("cuda:2")

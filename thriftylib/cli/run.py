@@ -82,5 +82,5 @@ def _gpus(device: str) -> list[str]:
     import torch
 
     seen = torch.cuda.device_count()
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return visible if len(visible) == seen else [str(index) for index in range(seen)]
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:seen] or [str(index) for index in range(seen)]  # from the first name that is no GPU on, none is seen

@@ -63,8 +63,8 @@ class ExpandNets(Method):
             return {}
         pairs = [(gradient(2 * i), gradient(2 * i + 1)) for i in range(self.options.confusion)]
         cosines = torch.stack([F.cosine_similarity(*pair, dim=0) for pair in pairs])
-        fractions = torch.tensor(list(QUANTILES.values()), device=cosines.device)
-        return dict(zip(QUANTILES, cosines.quantile(fractions).tolist(), strict=True))
+        fractions = torch.tensor(list(QUANTILES.values()))
+        return dict(zip(QUANTILES, cosines.cpu().quantile(fractions).tolist(), strict=True))  # a GPU is waited for once
 
     def finish(self, network: nn.Module, dataset: Dataset) -> nn.Module:
         return contract(network)

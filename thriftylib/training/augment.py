@@ -16,13 +16,14 @@ from thriftylib.errors import SpecError
 from thriftylib.spec import Augment
 
 
-def augment(images: Tensor, spec: Augment, generator: torch.Generator, fill: Sequence[int]) -> Tensor:
+def augment(images: Tensor, spec: Augment, generator: torch.Generator, fill: Tensor | Sequence[int]) -> Tensor:
     """Crop, flip, AutoAugment and cutout, in this order, as ``spec`` asks; mixup and cutmix follow in :func:`mix`.
 
     Args:
         images: uint8 (N, C, H, W); left as they are.
         generator: on the images' device; the same state gives the same images.
-        fill: value 0..255 per channel inside a cutout, the data set's mean (0 after normalisation).
+        fill: value 0..255 per channel inside a cutout, the data set's mean (0 after normalisation);
+            a tensor on the images' device, where nobody shall wait for its copy.
 
     Returns:
         uint8 (N, C, H, W).
@@ -73,7 +74,7 @@ def crop_and_flip(images: Tensor, pad: int, generator: torch.Generator, *, refle
     return picked.unflatten(2, (height, width))
 
 
-def cutout(images: Tensor, side: int, generator: torch.Generator, fill: Sequence[int]) -> Tensor:
+def cutout(images: Tensor, side: int, generator: torch.Generator, fill: Tensor | Sequence[int]) -> Tensor:
     """Cover a square of ``side`` pixels whose centre is any pixel of the image, so that part of it may be outside.
 
     DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout" (2017), section 3.2;
@@ -83,7 +84,7 @@ def cutout(images: Tensor, side: int, generator: torch.Generator, fill: Sequence
         torch.randint(size, (len(images), 1), generator=generator, device=images.device) - side // 2
         for size in images.shape[2:]
     )
-    value = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(1, -1, 1, 1)
+    value = torch.as_tensor(fill, dtype=torch.uint8, device=images.device).view(1, -1, 1, 1)
     return torch.where(_boxes(images, top, top + side, left, left + side), value, images)
 
 

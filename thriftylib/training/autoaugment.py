@@ -18,6 +18,8 @@ from PIL.Image import Resampling, Transform
 from torch import Tensor
 from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy, functional
 
+from thriftylib.training.device import sent
+
 _STANDARD = AutoAugment(AutoAugmentPolicy.CIFAR10)
 _OUTSIDE = 128  # what the authors' code puts where an image has no pixel
 
@@ -27,16 +29,18 @@ def autoaugment(images: Tensor, generator: torch.Generator, *, released: bool = 
 
     Args:
         images: uint8 (N, C, H, W); left as they are.
-        generator: on the images' device.
+        generator: on the images' device; of one on a GPU the seed alone counts, from which a CPU's draws.
         released: as the ThriftyNet authors' code does it; the same draws.
 
     Returns:
         uint8 (N, C, H, W).
     """
     policy, shape, device = _STANDARD._policies, (len(images), 2), images.device
-    chosen = torch.randint(len(policy), shape[:1], generator=generator, device=device).tolist()
-    chances = torch.rand(shape, generator=generator, device=device).tolist()
-    negative = torch.randint(2, shape, generator=generator, device=device).tolist()
+    if generator.device.type != "cpu":  # which operation comes is decided on the CPU: drawn there, nothing waits for it
+        generator = torch.Generator().manual_seed(generator.initial_seed())
+    chosen = torch.randint(len(policy), shape[:1], generator=generator).tolist()
+    chances = torch.rand(shape, generator=generator).tolist()
+    negative = torch.randint(2, shape, generator=generator).tolist()
     images = images.clone()
     for step in range(2):
         groups = defaultdict(list)  # images that get the same operation with the same magnitude
@@ -45,9 +49,10 @@ def autoaugment(images: Tensor, generator: torch.Generator, *, released: bool = 
             if chances[image][step] < probability:
                 signed = is_signed(operation) and not (released and operation == "Rotate")
                 groups[operation, level, signed and negative[image][step]].append(image)
-        for (operation, level, minus), members in groups.items():
+        members = list(groups.values())
+        places = sent(torch.tensor(sum(members, []), dtype=torch.int64), device).split([*map(len, members)])
+        for (operation, level, minus), index in zip(groups, places, strict=True):
             value = magnitude(operation, level, tuple(images.shape[2:]))
-            index = torch.tensor(members, device=device)
             apply_one = apply_released if released else apply
             images[index] = apply_one(images[index], operation, -value if minus else value)
     return images

@@ -81,6 +81,11 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
+def sent(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """``x``, on the CPU, as a tensor on ``device``; the host does not wait for the copy, as ``x.to`` does."""
+    return x if device.type == "cpu" else x.pin_memory().to(device, non_blocking=True)
+
+
 def device_name(device: torch.device) -> str:
     """The device as its maker calls it, such as "NVIDIA H200", or the processor with "(CPU)"."""
     if device.type == "cuda":

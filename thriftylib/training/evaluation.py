@@ -54,7 +54,7 @@ def mean_outputs(
     sums: dict[str, Tensor] = {}
 
     def add(name: str, output: Tensor) -> None:
-        sums[name] = sums.get(name, 0) + output.double().sum(0).cpu()
+        sums[name] = sums.get(name, 0) + output.double().sum(0)
 
     hooks = [
         module.register_forward_hook(lambda module, inputs, output, name=name: add(name, output))
@@ -70,4 +70,4 @@ def mean_outputs(
             hook.remove()
         network.load_state_dict(buffers, strict=False)
         network.eval()
-    return {name: each / len(images) for name, each in sums.items()}
+    return {name: each.cpu() / len(images) for name, each in sums.items()}

@@ -19,7 +19,7 @@ from thriftylib.spec import Recipe, Run
 from thriftylib.training import fast_path
 from thriftylib.training.augment import augment, mix
 from thriftylib.training.counting import check_cost
-from thriftylib.training.device import Precision, autocast
+from thriftylib.training.device import Precision, autocast, sent
 from thriftylib.training.evaluation import as_input, evaluate, right
 from thriftylib.training.hooks import as_network, as_numbers
 from thriftylib.training.progress import Progress
@@ -74,7 +74,7 @@ class Trainer:
         self.method, network = build(run, parent)
         self._adopt(network)
         self.steps = steps_per_epoch(len(dataset.train), self.recipe.batch_size)
-        self.fill = [round(255 * mean) for mean in dataset.info.mean]
+        self.fill = torch.tensor([round(255 * mean) for mean in dataset.info.mean], dtype=torch.uint8, device=device)
         self.epoch, self.batch = 0, 0
         self.series: dict[str, list[float]] = {}
         self.train_seconds, self.other_seconds = 0.0, 0.0
@@ -102,7 +102,7 @@ class Trainer:
     def _start_epoch(self) -> None:
         self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of loss and of correct answers
         shuffle = stream("cpu", self.run.seed, "order", self.epoch)
-        self.order = torch.randperm(len(self.dataset.train), generator=shuffle).to(self.device)
+        self.order = sent(torch.randperm(len(self.dataset.train), generator=shuffle), self.device)
 
     @property
     def position(self) -> int:
@@ -184,7 +184,7 @@ class Trainer:
         names = ("sample", self.epoch, number)
         generator = stream("cpu", self.run.seed, *names)
         drawn = torch.randint(len(self.order), (self.recipe.batch_size,), generator=generator)
-        loss, _ = self._loss(drawn.to(self.device), *names)
+        loss, _ = self._loss(sent(drawn, self.device), *names)
         for buffer, before in zip(self.network.buffers(), buffers, strict=True):
             buffer.data.copy_(before)  # unseen by autograd, whose backward pass needs no running statistics
         return loss
