@@ -165,7 +165,6 @@ def low_rank(weight: Tensor, bias: Tensor | None, step: float, momenta: Sequence
 
 
 def _scale(tensors: Sequence[Tensor | None], factors: Tensor) -> None:
-    """Multiply each neuron's numbers, in place."""
     for tensor in filter(torch.is_tensor, tensors):
         tensor.mul_(factors.view(-1, *[1] * (tensor.dim() - 1)))
 
