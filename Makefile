@@ -33,7 +33,7 @@ endef
 export LOWEST
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint unit nbval lowest cluster notebooks site tested picture lock clean
+.PHONY: help book test lint unit nbval lowest cluster fakecuda notebooks site tested picture lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ lowest:  ## the faster tests with the lowest versions that pyproject.toml allows
 cluster: $(READY)  ## the workflow's tests, with Snakemake and, where it is installed, SLURM; not part of make test
 	$(BIN)/python -m pip install --quiet --upgrade --target local/cluster 'snakemake>=9'
 	PYTHONPATH=local/cluster $(BIN)/python -m pytest -rs tests/test_workflow.py
+
+fakecuda: $(READY)  ## networks, data, augmentation and evaluation on a CUDA that is not there; apart, since PyTorch may crash
+	THRIFTY_FAKE_CUDA=1 $(BIN)/python -m pytest tests/test_fake_cuda.py
 
 notebooks: $(READY)  ## execute the committed notebooks anew, after a change of records or figures
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
