@@ -202,7 +202,7 @@
   table.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-copy]");
     if (!button) return;
-    navigator.clipboard?.writeText(button.dataset.copy).then(() => {
+    navigator.clipboard?.writeText(button.previousElementSibling.textContent).then(() => {
       button.classList.add("done");
       said.textContent = "Command copied";
       setTimeout(() => button.classList.remove("done"), 1500);
