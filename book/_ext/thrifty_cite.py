@@ -67,12 +67,14 @@ def _add(app: Sphinx, doctree: nodes.document) -> None:
     cited = [node["reftarget"] for node in doctree.findall(pending_xref) if node.get("refdomain") == "cite"]
     bibliography = "\n".join(Path(app.srcdir, name).read_text("utf-8") for name in app.config.bibtex_bibfiles)
     try:
-        texts = [entry(cited[0], bibliography), book_entry(project_root() / "CITATION.cff", app.config.copyright)]
-    except LookupError as error:  # of an empty list too
-        logger.warning("chapter without a paper to cite: %s", error, location=app.env.docname, type="thrifty")
+        texts = [entry(key, bibliography) for key in cited[:1]]  # a chapter whose paper is in no bibliography: none
+    except LookupError as error:
+        logger.warning("no entry to cite: %s", error, location=app.env.docname, type="thrifty")
         return
+    texts.append(book_entry(project_root() / "CITATION.cff", app.config.copyright))
     chapter = next(doctree.findall(nodes.section))
-    start = '<details class="cite"><summary>Cite the paper and this book</summary>'
+    what = "the paper and this book" if cited else "this book"
+    start = f'<details class="cite"><summary>Cite {what}</summary>'
     chapter += [
         nodes.raw("", start, format="html"),
         _block("\n\n".join(texts)),
