@@ -13,7 +13,7 @@ import jsonschema
 import made_up
 import pytest
 from test_cli import call
-from test_site import BROWSERS, Rows, browse, site  # noqa: F401 (fixtures; built once a session)
+from test_site import BROWSERS, Rows, browse, one_at_a_time, site  # noqa: F401 (fixtures; built once a session)
 
 from thriftylib.evidence.claims_files import load_claims_files
 from thriftylib.evidence.counts import load_counts

@@ -52,6 +52,16 @@ def site(tmp_path_factory):
         return done if (done / "book" / "index.html").is_file() else build(shared / "site")
 
 
+@pytest.fixture(autouse=True)
+def one_at_a_time(tmp_path_factory):
+    """Whatever worker a test of the site is on, no other is at work: some put files into the site, some read all."""
+    shared = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared = shared.parent
+    with FileLock(shared / "site-tests.lock"):
+        yield
+
+
 @pytest.fixture(scope="session")
 def browse(tmp_path_factory):
     """A function from an address to the page's text after its scripts have run."""

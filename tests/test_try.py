@@ -56,7 +56,8 @@ def evaluate(tmp_path, browse, data):  # noqa: F811
         sheets = "".join((STATIC / name).read_text("utf-8") for name in ("thrifty.css", "try.css"))
         head = f'<!doctype html><meta charset="utf-8"><style>*{{box-sizing:border-box}}{sheets}</style>'  # as the theme
         page.write_text(f"{head}<body>{body}{tags}</body>", "utf-8")
-        found = re.search(r'data-value="([^"]*)"', browse(page.as_uri(), width))
+        answers = (re.search(r'data-value="([^"]*)"', browse(page.as_uri(), width)) for _ in range(3))
+        found = next(filter(None, answers))  # on a busy machine the browser may end before a picture is decoded
         answer = json.loads(html.unescape(found[1]))
         assert answer["faults"] == []
         return answer["value"]
