@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from thriftylib.escaping import for_terminal
+from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.spec import Run
 from thriftylib.training.progress import duration
 
@@ -48,7 +49,7 @@ class Board:
         self.rows[run.id] |= {
             "state": "training",
             "epoch": f"{news['epoch']}/{run.epochs}",
-            "test %": f"{news['test_accuracy']:.2f}",
+            "test %": f"{news[TEST_ACCURACY]:.2f}",
             "images/s": f"{news['images_per_second']:.0f}",
             "left": duration(news["seconds_left"]),
         }
