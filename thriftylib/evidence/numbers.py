@@ -207,6 +207,9 @@ def _scatter(dataset: str, records: Sequence[Record]) -> Fields:
     return {"deviation": math.sqrt(squares / freedom) if freedom else None, "freedom": freedom}
 
 
+_ENDS = ("gap", "low", "high", "word")
+
+
 class _Gaps(Mapping[str, Mapping[str, Fields]]):
     """Of every two runs, worked out when asked for."""
 
@@ -220,10 +223,13 @@ class _Gaps(Mapping[str, Mapping[str, Fields]]):
         fields: Fields = {}
         for name in ("best", "final"):
             ours, theirs = (self._accuracies(side, name) for side in (self.first, record))
+            if not (ours and theirs):  # nothing was trained
+                return dict.fromkeys((f"{name}_{end}" for name in ("best", "final") for end in _ENDS), None) | {"n": 0}
             gap = subtract(ours, theirs)
             low, high = (None, None) if gap.half is None else (gap.mean - gap.half, gap.mean + gap.half)
             word = "not settled" if low is None or low <= 0 <= high else "higher" if low > 0 else "lower"
-            fields |= {f"{name}_gap": gap.mean, f"{name}_low": low, f"{name}_high": high, f"{name}_word": word}
+            values = gap.mean, low, high, word
+            fields |= {f"{name}_{end}": value for end, value in zip(_ENDS, values, strict=True)}
         return fields | {"n": gap.n}
 
     def __iter__(self) -> Iterator[str]:
@@ -235,7 +241,8 @@ class _Gaps(Mapping[str, Mapping[str, Fields]]):
     def _accuracies(self, of: Record, which: str) -> dict[int, float]:
         """By seed, of the runs that differ in nothing else."""
         same = [record for record in self.by_id.values() if record.run.configuration == of.run.configuration]
-        return {record.run.seed: getattr(record, f"{which}_accuracy") for record in same}
+        found = {record.run.seed: getattr(record, f"{which}_accuracy") for record in same}
+        return {seed: value for seed, value in found.items() if value is not None}
 
 
 def _bench(bench: BenchRecord, variant: str) -> Fields:
