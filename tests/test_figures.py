@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import subprocess
@@ -469,6 +470,28 @@ def test_one_point_of_ours_is_enough_and_a_figure_without_claims_says_so():
     assert display.still_to_run(frame(1)) == ""
     assert display.still_to_run(plain()) == ""
     assert "Nothing of this is run yet" in display.still_to_run(frame(0, claims=False))
+    for source in ("counted", "recursion-32-20"):  # a closed form, a bench: nothing is to be run
+        assert display.still_to_run(plain().assign(source=source)) == ""
+
+
+@pytest.mark.parametrize(("draw", "axis"), [(depths, "y"), (rows, "x")])
+def test_a_picture_says_where_points_with_a_claim_are(draw, axis):
+    data = frame(2)
+    data = data[data["series"] == data["series"][0]].assign(claim=lambda some: "paper/group/" + some["row"])
+    panel = draw(data)[0]
+    picture = Image.open(BytesIO(display.as_png(panel.figure, {})))
+    found = {}
+    for left, top, key in json.loads(picture.info["Points"]):
+        place = panel.transData.inverted().transform(panel.figure.bbox.size * (left, 100 - top) / 100)
+        found.setdefault(key, []).append(place["xy".index(axis)])
+    for key, some in data.groupby("claim"):
+        drawn = some.groupby(["source", "recipe"], dropna=False)["accuracy"].mean()
+        assert (
+            np.abs(np.subtract.outer(drawn.to_numpy(), found.pop(key))).min(1).max() < 0.05
+        )  # two of one place are one link
+    assert not found
+    plain = Image.open(BytesIO(display.as_png(draw(frame(2))[0].figure, {})))
+    assert plain.info["Points"] == "[]"
 
 
 def test_a_stack_knows_the_experiments_of_its_frames():

@@ -182,6 +182,20 @@ def test_a_figure_without_a_point_of_ours_is_folded_with_what_is_said_of_it(site
     assert folded == sum(path.read_text("utf-8").count('<p class=\\"still-to-run\\">') for path in FILES)
 
 
+def test_points_of_figures_lead_to_the_pages_of_their_claims(site):
+    linked = {}
+    for name in NOTEBOOKS:
+        page = (site / "notebooks" / f"{name}.html").read_text("utf-8")
+        layers = re.findall(r'<span aria-hidden="true">(<a [^>]*>(?:</a><a [^>]*>)*)', page)
+        linked[name] = [
+            re.search(r'href="\.\./claims/([^"]*)\.html"', a)[1] for layer in layers for a in layer.split("</a>")
+        ]
+        assert page.count('<p class="collapsed admonition-title">parameters and set-up') == 1, name
+    claims = load_claims(claims_dir())
+    assert set().union(*linked.values()) <= set(claims)
+    assert set(linked["expandnets"]) >= {key for key in claims if key.startswith("expandnets/table-b")}
+
+
 def test_pages_can_be_read_aloud_and_used_with_a_keyboard(site):
     for page in (path for folder in ("book", "notebooks") for path in (site / folder).rglob("*.html")):
         text = page.read_text("utf-8")

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from docutils import nodes
 from docutils.core import publish_doctree
+from docutils.utils import new_document
 from fontTools.ttLib import TTFont
 from matplotlib import get_data_path
 
@@ -15,6 +17,7 @@ sys.path.append(str(ROOT / "book" / "_ext"))
 
 import thrifty_assets  # noqa: E402 (not packages: Sphinx finds them by path)
 import thrifty_cite  # noqa: E402
+import thrifty_notebooks  # noqa: E402
 import thrifty_site  # noqa: E402
 
 CSS = """@import "other.css";a{color:red}.used,.not-used>b{x:1}.not-used{x:2}#used:hover::before{content:"}{,"}
@@ -108,3 +111,23 @@ def test_entries_are_those_of_the_bibliography_and_of_the_citation_file():
     assert "title   = {{thriftylib: papers on parameter-thrifty CNNs, put to the test}}," in book
     with pytest.raises(LookupError, match="no entry 'nobody'"):
         thrifty_cite.entry("nobody", text)
+
+
+def cell(code, tags=("hide-input",), text=""):
+    """A cell of a notebook as it is read; its output is a paragraph."""
+    parts = [nodes.container("", nodes.literal_block(code, code))]
+    parts += [nodes.container("", nodes.paragraph(text, text))] * bool(text)
+    return nodes.container("", *parts, classes=["cell", *(f"tag_{tag}" for tag in tags)])
+
+
+def test_code_that_shows_nothing_folds_with_the_next():
+    document = new_document("notebook")
+    document += [cell("a = 1", tags=("parameters", "hide-input")), cell("b = a"), cell("show(b)", text="one")]
+    document += [cell("c = 2"), nodes.paragraph("", "between"), cell("show(c)", text="two"), cell("d = 3")]
+    thrifty_notebooks.join_folds(document)
+    cells = [node for node in document if isinstance(node, nodes.container)]
+    assert [[code.astext() for code in each[0]] for each in cells] == [
+        ["a = 1", "b = a", "show(b)"], ["c = 2"], ["show(c)"], ["d = 3"]
+    ]  # fmt: skip
+    assert [each.get("prompt_show") for each in cells] == ["parameters and set-up", None, None, None]
+    assert [len(each) for each in cells] == [2, 1, 2, 1]

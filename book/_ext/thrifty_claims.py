@@ -27,7 +27,6 @@ from sphinx.util.fileutil import copy_asset
 from thrifty_tables import MARKS, TEMPLATES, short_title
 
 from thriftylib.escaping import for_spreadsheet
-from thriftylib.evidence.claims_files import load_claims
 from thriftylib.evidence.explain import ClaimsJson, Explained, explain_all
 from thriftylib.evidence.numbers import Evidence
 from thriftylib.evidence.quantities import TEST_ACCURACY
@@ -159,31 +158,6 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-@cache
-def _statements() -> dict[str, str]:
-    """The claim of each statement, as HTML; of a statement that two claims share none."""
-    said: dict[str, list[str]] = {}
-    for key, claim in load_claims(claims_dir()).sound().items():
-        said.setdefault(escape(claim.statement), []).append(key)
-    return {text: keys[0] for text, keys in said.items() if len(keys) == 1}
-
-
-def _link_statements(app: Sphinx, doctree: nodes.document) -> None:
-    """In tables of a notebook's outputs a cell that is a claim's statement leads to the claim."""
-    if not app.env.doc2path(app.env.docname).endswith(".ipynb"):
-        return
-    root, pages = "../" * app.env.docname.count("/"), _statements()
-
-    def linked(cell: re.Match[str]) -> str:
-        key = pages.get(cell[2])
-        return f'{cell[1]}<a href="{root}{page(key)}.html">{cell[2]}</a></td>' if key else cell[0]
-
-    for output in list(doctree.findall(nodes.raw)):
-        if "<table" in output.astext():
-            text = re.sub("(<td[^>]*>)([^<]+)</td>", linked, output.astext())
-            output.replace_self(nodes.raw("", text, **output.attributes))
-
-
 def _add_scoreboard(
     app: Sphinx, name: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
@@ -193,9 +167,8 @@ def _add_scoreboard(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Pages are rendered when all documents are written, links set when each is read."""
+    """Pages are rendered when all documents are written."""
     app.connect("html-collect-pages", _pages)
-    app.connect("doctree-read", _link_statements)
     app.connect("html-page-context", _add_scoreboard)
     app.add_css_file("claims.css")
     app.add_js_file("tables.js", loading_method="defer")

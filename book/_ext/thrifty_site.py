@@ -34,6 +34,7 @@ _THEME = 'localStorage.getItem("theme") || "auto"'
 _THEME_AT_ONCE = (
     """localStorage.getItem("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")"""
 )
+_WRONG_LABEL = ' aria-label="Toggle hidden content"'  # of a summary that says itself what it folds
 _IMAGE = re.compile(r"<img (?![^>]*\bloading=)(?=[^>]*_images/)")
 
 
@@ -100,6 +101,7 @@ def finish_page(text: str, *, is_search: bool) -> str:
     )  # a wide one scrolls, so keys must reach it
     text = text.replace(_THEME, _THEME_AT_ONCE)  # else the page is drawn once without colours
     text = _FOLDED_PAGES.sub(r'\1<summary aria-label="Pages of \2">', text)
+    text = text.replace(_WRONG_LABEL, "")
     text = _LAYOUT_TABLE.sub('<table role="presentation" ', text)
     return _IMAGE.sub('<img loading="lazy" ', text)
 

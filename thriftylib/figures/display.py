@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -36,7 +37,8 @@ def show(axes: Axes | Sequence[Axes], data: pd.DataFrame, name: str, alt: str) -
 
     The link is text, so a notebook that is run again and compared shows any change of the data, which a comparison of
     pictures across machines could not; and the picture carries the checksum of that data (PNG key ``Data-SHA256``),
-    so that a picture and the data below it cannot part. ``alt`` says in words what the picture shows.
+    so that a picture and the data below it cannot part. ``alt`` says in words what the picture shows. Points that have
+    a URL are in the picture too (PNG key ``Points``: a JSON list of per cent from the left, from the top, and the URL).
 
     A figure of claimed and reproduced points without any of ours is drawn small, and a sentence (of the class
     ``still-to-run``, which the book folds) says what is missing and how to train it.
@@ -54,10 +56,10 @@ def show(axes: Axes | Sequence[Axes], data: pd.DataFrame, name: str, alt: str) -
 def still_to_run(data: pd.DataFrame) -> str:
     """A paragraph on what is missing in a figure that holds no point of ours; empty of any other figure.
 
-    Points of ours have ``reproduced`` in the column ``source``; the frame's attribute ``experiments`` names what would
-    give them (``frames.from_experiments``).
+    Points that are ``claimed`` or ``pending`` by the column ``source`` are not ours; the frame's attribute
+    ``experiments`` names what would give them (``frames.from_experiments``).
     """
-    if "source" not in data or data["source"].eq("reproduced").any():
+    if "source" not in data or not data["source"].isin(["claimed", "pending"]).all():
         return ""
     claimed = int(data["source"].eq("claimed").sum())
     what = f"{claimed} point{'s' * (claimed != 1)} of the paper, and none of ours yet."
@@ -76,12 +78,22 @@ def as_png(figure: Figure, words: Mapping[str, str], width: int = SHOWN_WIDTH) -
     drawn, file, info = io.BytesIO(), io.BytesIO(), PngInfo()
     with house_style():
         figure.savefig(drawn, format="png", dpi=2 * width / figure.get_figwidth())
-    for key, word in words.items():
+    for key, word in (words | {"Points": json.dumps(_points(figure))}).items():
         info.add_text(key, word)
     with Picture.open(drawn) as picture:
         small = picture.convert("RGB").quantize(256, Picture.Quantize.MAXCOVERAGE, kmeans=1, dither=Picture.Dither.NONE)
     small.save(file, "png", optimize=True, pnginfo=info)
     return file.getvalue()
+
+
+def _points(figure: Figure) -> list[tuple[float, float, str]]:
+    """Where the points of a drawn figure that have a URL lie."""
+    found = {}
+    for collection in (each for axes in figure.axes for each in axes.collections if any(each.get_urls())):
+        spots = collection.get_offset_transform().transform(collection.get_offsets()) / figure.bbox.size
+        for (x, y), url in zip(spots, collection.get_urls(), strict=True):
+            found[round(100 * x, 1), round(100 * (1 - y), 1), url] = None
+    return list(found)
 
 
 def as_csv(data: pd.DataFrame) -> str:

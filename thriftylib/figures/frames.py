@@ -12,7 +12,7 @@ from thriftylib.evidence.claims import Claim
 from thriftylib.evidence.intervals import Estimate, Side, subtract
 from thriftylib.evidence.records import Record
 
-_GAINS = ["source", "panel", "row", "recipe", "difference", "low", "high", "n"]
+_GAINS = ["source", "panel", "row", "recipe", "difference", "low", "high", "n", "claim"]
 
 
 def accuracies(
@@ -41,7 +41,8 @@ def accuracies(
 
     Returns:
         Columns source (claimed, reproduced or pending), ``names``, ``x``, ``keep``, accuracy (percent), recipe,
-        seed and run; of claimed ones ``error``, how far they may be off, and without an x axis ``spread``, as stated.
+        seed and run; of claimed ones ``error``, how far they may be off, and without an x axis ``spread``, as stated;
+        and the id of the claim that is shown or answered.
     """
     table = _named(table.assign(mmacs=table["ptflops_macs"] / 1e6) if x == "mmacs" else table, names)
     hidden = ("AUTHORS' LOG",) if x else ()
@@ -60,16 +61,17 @@ def accuracies(
         rows = zip(table.to_dict("records"), own, strict=True)
         recipes = [_recipe(row, claim is not None, variant) for row, claim in rows]
     source = table["status"].map({"missing": "pending"}).fillna("reproduced")
-    runs = table.assign(source=source, accuracy=table[f"{protocol}_accuracy"], recipe=recipes)
-    columns = list(dict.fromkeys(["source", *places, "accuracy", error, "recipe", "seed", "run"]))
+    shown = {"accuracy": table[f"{protocol}_accuracy"], "claim": [claim.id if claim else None for claim in own]}
+    runs = table.assign(source=source, recipe=recipes, **shown)
+    columns = list(dict.fromkeys(["source", *places, "accuracy", error, "recipe", "seed", "run", "claim"]))
     return from_experiments(stack(pd.DataFrame(claimed, columns=columns), runs.reindex(columns=columns)), table)
 
 
 def claimed_at(claims: Mapping[str, Claim], group: str, *, x: str, series: str) -> pd.DataFrame:
     """The claims of a group (``paper/group``) whose networks are not known, where the figure has them."""
     chosen = [claim for key, claim in claims.items() if key.startswith(f"{group}/") and claim.at is not None]
-    rows = [("claimed", series, claim.at, claim.value, claim.reading_error) for claim in chosen]
-    return pd.DataFrame(rows, columns=["source", "series", x, "accuracy", "error"])
+    rows = [("claimed", series, claim.at, claim.value, claim.reading_error, claim.id) for claim in chosen]
+    return pd.DataFrame(rows, columns=["source", "series", x, "accuracy", "error", "claim"])
 
 
 def gains(
@@ -89,8 +91,8 @@ def gains(
         by: the labels in which a row and its reference agree.
 
     Returns:
-        Columns source, panel, row, recipe, difference (points), low, high (its interval) and n, runs of the side that
-        has fewer. A claimed interval is that of the two spreads which the paper states.
+        Columns source, panel, row, recipe, difference (points), low, high (its interval), n, runs of the side that
+        has fewer, and the row's claim. A claimed interval is that of the two spreads which the paper states.
     """
     table = _named(table, {"row": row, "panel": panel})
     is_reference = np.logical_and.reduce([table[label] == value for label, value in against.items()])
@@ -101,8 +103,9 @@ def gains(
         place = {"panel": key[-2], "row": key[-1]}
         runs = [side.dropna(subset=["best_accuracy"]).set_index("seed")["best_accuracy"].to_dict() for side in sides]
         measured = {"source": "reproduced", **_interval(subtract(*runs))} if all(runs) else {"source": "pending"}
-        found.append({**place, "recipe": key[0], **measured})
         one, other = (_own(*side[["claim", "experiment"]].iloc[0], claims) for side in sides)
+        place["claim"] = one.id if one else None
+        found.append({**place, "recipe": key[0], **measured})
         if one and other:
             claimed[key[-2:]] = {**place, "source": "claimed", **_interval(_stated(one, other))}
     frame = pd.DataFrame([*claimed.values(), *found], columns=_GAINS)

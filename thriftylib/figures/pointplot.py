@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.lines import Line2D
 
 from thriftylib.figures.style import (
@@ -58,7 +59,7 @@ def points(
     ``source`` sets apart what a paper claims (``claimed``: hollow and grey, with its ``error`` or ``spread``), what is
     recorded (``reproduced``: filled and coloured) and what is ``pending``; the caption says how much is recorded, and
     names panels that would be empty. Rows with a column ``n`` are means already; a line takes several of one place in
-    the frame's order.
+    the frame's order. A point of a row with a ``claim`` has that claim's id as its URL (``display.show``).
 
     Args:
         hue: column that colour and marker tell; ``style``: column that marker and dashes tell, without hue colour too.
@@ -159,7 +160,7 @@ def _tidy(frame: pd.DataFrame, place: str, value: str, names: dict[str, str | No
     is_claimed = data["source"].eq("claimed")
     error = frame.get("spread", nothing).fillna(frame.get("error", nothing)).where(is_claimed)
     data["low"], data["high"] = frame.get("low", data["value"] - error), frame.get("high", data["value"] + error)
-    data["n"] = frame.get("n", nothing)
+    data["n"], data["claim"] = frame.get("n", nothing), frame.get("claim", nothing)
     data["recipe"] = frame.get("recipe", data["style"] if names["style"] else data["hue"])
     # Claimed values and means are not averaged: several of one place are points of their own.
     data["turn"] = data.groupby(["source", *_POINT]).cumcount().where(is_claimed | ("n" in frame), 0)
@@ -236,6 +237,7 @@ def _draw(axes: Axes, data: pd.DataFrame, look: _Look, *, is_rows: bool, joined:
     x, y, orient = ("value", "place", "y") if is_rows else ("place", "value", "x")
     if each and not look.is_claimed:
         axes.plot(data[x], data[y], "o", color=look.colour, markersize=4, alpha=0.35, markeredgewidth=0, zorder=3)
+    linked = data.dropna(subset=["claim", "value"]).groupby(["claim", "place"], as_index=False)["value"].mean()
     is_single = data["low"].isna().all() and not data["place"].duplicated().any()
     if is_given := data["low"].notna().any():  # the median and the range of three numbers
         data = pd.concat([data, *(data.assign(value=data[bound]) for bound in ("low", "high"))], ignore_index=True)
@@ -248,6 +250,9 @@ def _draw(axes: Axes, data: pd.DataFrame, look: _Look, *, is_rows: bool, joined:
         **{name: value for name, value in look.face.items() if name != "marker"},
     )  # fmt: skip
     axes.set(xlabel="", ylabel="")
+    if len(linked):  # without a path it draws nothing
+        urls = {"urls": list(linked["claim"]), "offsets": linked[[x, y]], "offset_transform": axes.transData}
+        axes.add_collection(PathCollection([], **urls), autolim=False)
 
 
 def _write_labels(axes: Axes, data: pd.DataFrame) -> None:
