@@ -407,9 +407,11 @@ def test_longest_training():
 def shown(data: pd.DataFrame) -> tuple[bytes, str]:
     InteractiveShell.instance()  # collects what is displayed
     with capture_output() as seen:
-        figures.show(sizes(data), data, "name", alt="What it shows.")
+        figures.show(sizes(data), data, "name", alt="What is drawn.")
     picture, link = seen.outputs
-    assert picture.metadata["image/png"] == {"width": display.SHOWN_WIDTH, "alt": "What it shows."}
+    words = picture.metadata["image/png"].pop("alt")
+    assert picture.metadata["image/png"] == {"width": display.SHOWN_WIDTH}
+    assert re.fullmatch(r"What is drawn\. Highest of ours: [\d.]+ \(.*\); lowest: [\d.]+ \(.*\)\.", words)
     return base64.b64decode(picture.data["image/png"]), link.data["text/html"]
 
 
@@ -492,6 +494,16 @@ def test_a_picture_says_where_points_with_a_claim_are(draw, axis):
     assert not found
     plain = Image.open(BytesIO(display.as_png(draw(frame(2))[0].figure, {})))
     assert plain.info["Points"] == "[]"
+
+
+def test_a_plot_says_its_highest_and_lowest_mean():
+    data = plain()
+    means = data.groupby(["network", "step"])["loss"].mean()
+    said = figures.heatmap(data, x="step", y="network", value="loss", title="A title")[0].figure.get_label()
+    ends = [f"{means[of]:.4g} ({of[0]}, {of[1]:g})" for of in (means.idxmax(), means.idxmin())]
+    assert said == f"Highest: {ends[0]}; lowest: {ends[1]}."
+    assert sizes(frame(0))[0].figure.get_label() == ""  # nothing of ours
+    assert "lowest" in figures.lines(data, x="step", y="loss", hue="network", title="A title")[0].figure.get_label()
 
 
 def test_a_stack_knows_the_experiments_of_its_frames():

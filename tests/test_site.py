@@ -167,6 +167,10 @@ def test_every_figure_has_its_data_and_its_notebook_to_download(site):
         page = (site / "notebooks" / f"{name}.html").read_text("utf-8")
         figures = len(re.findall(r'<img [^>]*src="\.\./_images/', page))
         assert figures > 0
+        names = re.findall(r'download="([^"]*)\.csv" href="data:', page)
+        assert all(page.count(f'id="figure-{each}"') == page.count(f'href="#figure-{each}"') == 1 for each in names), (
+            name
+        )
         assert page.count('href="data:text/csv') == page.count(f"../_sources/notebooks/{name}.ipynb") - 1 == figures
 
 

@@ -281,3 +281,14 @@ def parse_seeds(text: str | int) -> list[int]:
     if len(set(seeds)) != len(seeds) or -1 in seeds:
         raise SpecError(f"seeds = {text!r}: names a seed twice, or an empty range; must be such as '0', '0,3' or '0-4'")
     return seeds
+
+
+def check_device(name: str) -> str:
+    """The name of a device, which need not be there: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        SpecError: another name.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name, re.ASCII):
+        raise SpecError(f"device = {name!r}: must be auto, cpu, cuda or cuda:N")
+    return name

@@ -14,12 +14,8 @@ sees to that).
 
 from __future__ import annotations
 
-import binascii
-import hashlib
-import json
 import os
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 
 import thrifty_tables as tables
@@ -87,6 +83,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "local-runs": _local_runs,
     "provenance": lambda: tables.provenance(load_records(results_dir())),
     "error-rates": lambda: tables.error_rates(load_error_rates(results_dir())),
+    "reliability": lambda: tables.reliability(results_dir() / "reliability.json"),
 }
 """What makes the HTML of each directive, from the directive's arguments."""
 
@@ -104,51 +101,9 @@ class FromRecords(SphinxDirective):
             return []
 
 
-def _finish_figures(app: Sphinx, doctree: nodes.document) -> None:
-    """Give each figure of a notebook its output's description, and a download of the notebook beside its data.
-
-    Of an output's own description myst-nb takes the size alone.
-    """
-    path = app.env.doc2path(app.env.docname)
-    if Path(path).suffix != ".ipynb":
-        return
-    cells = json.loads(Path(path).read_text("utf-8"))["cells"]
-    outputs = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
-    words = {
-        hashlib.sha256(binascii.a2b_base64(output["data"]["image/png"])).hexdigest(): alt
-        for output in outputs
-        if (alt := output["metadata"].get("image/png", {}).get("alt"))
-    }
-    for image in doctree.findall(nodes.image):
-        if alt := words.get(Path(image["uri"]).stem):
-            image["alt"] = alt
-    notebook = f"{'../' * app.env.docname.count('/')}_sources/{app.env.docname}.ipynb"
-    for output in list(doctree.findall(nodes.raw)):
-        if 'href="data:text/csv' in output.astext():
-            link = f' · <a download href="{notebook}">This notebook</a>'
-            changed = nodes.raw("", output.astext() + link, **output.attributes)
-            output.replace_self(changed)
-            if 'class="still-to-run"' in changed.astext():
-                _fold(changed)
-
-
-def _fold(output: nodes.Element) -> None:
-    """Fold the last figure before an output, and the output, under what the figure would show."""
-    end = output
-    while not any(end.parent.findall(nodes.image)):
-        end = end.parent
-    outputs, last = end.parent, end.parent.index(end)
-    start = max(at for at, node in enumerate(outputs[:last]) if any(node.findall(nodes.image)))
-    alt = next(outputs[start].findall(nodes.image))["alt"]
-    summary = f'<details class="still-to-run"><summary>Still to run: {escape(alt)}</summary>'
-    outputs.insert(last + 1, nodes.raw("", "</details>", format="html"))
-    outputs.insert(start, nodes.raw("", summary, format="html"))
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the role, the directives and the scoreboard's script."""
     app.add_role("num", Number())
     for name in TABLES:
         app.add_directive(name, FromRecords)
-    app.connect("doctree-read", _finish_figures)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,7 +1,9 @@
-"""What the site makes of a notebook: code folds once a part, and statements and points of figures lead to claims."""
+"""What the site makes of a notebook: code folds once a part, figures are described, and all leads to claims."""
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 import json
 import re
 from functools import cache
@@ -16,15 +18,21 @@ from thrifty_claims import page
 from thriftylib.evidence.claims_files import load_claims
 from thriftylib.paths import claims_dir
 
+_CSV = re.compile(r'download="([^"]*)\.csv" href="data:text/csv')
 _SETUP = "parameters and set-up"
 """What the fold of a notebook's first cells is called."""
 
 
 def _enrich(app: Sphinx, doctree: nodes.document) -> None:
-    if not app.env.doc2path(app.env.docname).endswith(".ipynb"):
+    path = Path(app.env.doc2path(app.env.docname))
+    if path.suffix != ".ipynb":
         return
     root = "../" * app.env.docname.count("/")
     join_folds(doctree)
+    _describe(doctree, path)
+    for output in list(doctree.findall(nodes.raw)):
+        if name := _CSV.search(output.astext()):
+            _finish_figure(output, name[1], f"{root}_sources/{app.env.docname}.ipynb")
     for output in list(doctree.findall(nodes.raw)):
         if "<table" in output.astext():
             output.replace_self(nodes.raw("", _link_statements(output.astext(), root), **output.attributes))
@@ -47,6 +55,41 @@ def join_folds(doctree: nodes.document) -> None:
 
 def _is_cell(node: nodes.Node | None) -> bool:
     return isinstance(node, nodes.container) and "tag_hide-input" in node["classes"]
+
+
+def _describe(doctree: nodes.document, path: Path) -> None:
+    """Give each figure its output's description, of which myst-nb takes the size alone."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+    words = {
+        hashlib.sha256(binascii.a2b_base64(output["data"]["image/png"])).hexdigest(): alt
+        for output in outputs
+        if (alt := output["metadata"].get("image/png", {}).get("alt"))
+    }
+    for image in doctree.findall(nodes.image):
+        if alt := words.get(Path(image["uri"]).stem):
+            image["alt"] = alt
+
+
+def _finish_figure(output: nodes.raw, name: str, notebook: str) -> None:
+    """Beside a figure's data: a download of the notebook, and the figure's own address.
+
+    One that holds nothing of ours folds under what it would show.
+    """
+    more = f' · <a download href="{notebook}">This notebook</a> · <a href="#figure-{name}">Link to this figure</a>'
+    changed = nodes.raw("", output.astext() + more, **output.attributes)
+    output.replace_self(changed)
+    end = changed
+    while not any(end.parent.findall(nodes.image)):
+        end = end.parent
+    outputs, last = end.parent, end.parent.index(end)
+    start = max(at for at, node in enumerate(outputs[:last]) if any(node.findall(nodes.image)))
+    before = f'<span id="figure-{name}"></span>'
+    if 'class="still-to-run"' in changed.astext():
+        alt = next(outputs[start].findall(nodes.image))["alt"]
+        before += f'<details class="still-to-run"><summary>Still to run: {escape(alt)}</summary>'
+        outputs.insert(last + 1, nodes.raw("", "</details>", format="html"))
+    outputs.insert(start, nodes.raw("", before, format="html"))
 
 
 @cache
@@ -86,7 +129,8 @@ def _link_points(image: nodes.image, file: Path, root: str) -> None:
         points = json.loads(picture.info.get("Points", "[]"))
     claims = _claims()
     links = [
-        f'<a href="{root}{page(key)}.html" tabindex="-1" title="{escape(claims[key])}" style="left:{left}%;top:{top}%"></a>'
+        f'<a href="{root}{page(key)}.html" tabindex="-1" title="{escape(claims[key])}" '
+        f'style="left:{left}%;top:{top}%"></a>'
         for left, top, key in points
         if key in claims
     ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,15 @@ def error_rates(rates: ErrorRates) -> str:
     headers = ("True difference", "n", "n'", *(word.capitalize() for word in words))
     told = f"{rates.trials:,} times each; runs deviate by {rates.deviation:g} points, and 1 point counts as close."
     return html_table(headers, rows, numbers=range(len(headers))) + f"<p>{told}</p>"
+
+
+def reliability(path: Path) -> str:
+    """What was tried, how often, and how often it went wrong, by ``tests/reliability.py``."""
+    record = json.loads(path.read_text("utf-8"))
+    rows = [(row["what"], f"{row['tried']:,}", f"{row['faults']:,}", row["note"]) for row in record["rows"]]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    table = html_table(("What", "Tried", "Went wrong", "Remark"), rows, numbers=(1, 2))
+    return f"{table}<p>Measured on {escape(record['system'])} with {escape(versions)}.</p>"
 
 
 def provenance(records: Sequence[Record]) -> str:

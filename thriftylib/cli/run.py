@@ -43,14 +43,11 @@ def run(
     from thriftylib.running.folders import parse_budget
     from thriftylib.running.notebooks import check_parameters, choose, run_notebooks
     from thriftylib.running.parameters import FOLDERS
-    from thriftylib.spec import parse_seeds
     from thriftylib.training.progress import duration
 
     if preset not in PRESETS:
         raise ThriftyError(f"unknown preset {preset!r}" + suggest(preset, PRESETS))
     limit = parse_budget(budget)
-    if seeds is not None:
-        parse_seeds(seeds)
     own = {"preset": preset, "seeds": seeds, "budget": budget, "device": device if device != "auto" else None}
     own |= {"data": data and str(data), "results": results and str(results)}
     pairs = parse_pairs(parameter or (), "-p")

@@ -37,8 +37,9 @@ def show(axes: Axes | Sequence[Axes], data: pd.DataFrame, name: str, alt: str) -
 
     The link is text, so a notebook that is run again and compared shows any change of the data, which a comparison of
     pictures across machines could not; and the picture carries the checksum of that data (PNG key ``Data-SHA256``),
-    so that a picture and the data below it cannot part. ``alt`` says in words what the picture shows. Points that have
-    a URL are in the picture too (PNG key ``Points``: a JSON list of per cent from the left, from the top, and the URL).
+    so that a picture and the data below it cannot part. ``alt`` says what is drawn; the figure's own label, what it
+    shows (``findings.tell``), follows it. Points that have a URL are in the picture too (PNG key ``Points``: a JSON
+    list of per cent from the left, from the top, and the URL).
 
     A figure of claimed and reproduced points without any of ours is drawn small, and a sentence (of the class
     ``still-to-run``, which the book folds) says what is missing and how to train it.
@@ -46,7 +47,8 @@ def show(axes: Axes | Sequence[Axes], data: pd.DataFrame, name: str, alt: str) -
     figure = (axes if isinstance(axes, Axes) else axes[0]).figure
     text, missing = as_csv(data), still_to_run(data)
     width = SMALL_WIDTH if missing else SHOWN_WIDTH
-    display(Image(as_png(figure, {"Data-SHA256": checksum(text)}, width), width=width, alt=alt))
+    words = " ".join(filter(None, (alt, figure.get_label())))
+    display(Image(as_png(figure, {"Data-SHA256": checksum(text)}, width), width=width, alt=words))
     link = base64.b64encode(text.encode()).decode()
     rows = f"{len(data)} row" + "s" * (len(data) != 1)
     place = f'download="{escape(name)}.csv" href="data:text/csv;base64,{link}"'

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from thriftylib.figures.findings import tell
 from thriftylib.figures.style import CLAIMED, COLOURS, DASHES, MARKERS, finish, house_style, new_axes, say_nothing
 
 
@@ -57,7 +58,8 @@ def lines(
         lines_of = {name: (0, dash) if dash else "-" for name, dash in dashes.items()}
         drawn = [] if is_empty else names
         key = {str(n): Line2D([], [], color=colours[n], linestyle=lines_of[n], **ends[n]) for n in drawn}
-        return finish(panels, key, **{"xlabel": x, "ylabel": y} | around)
+        finish(panels, key, **{"xlabel": x, "ylabel": y} | around)
+    return tell(panels, frame, y, [facet, hue, x], alike=share)
 
 
 def bars(
@@ -76,7 +78,7 @@ def bars(
     with house_style():
         panels = _panels(frame, facet, 3.0, panel, share_y=True)
         key = {str(name): Patch(color=colour) for name, colour in colours.items()}
-        return finish(panels, key, **{"xlabel": x, "ylabel": y} | around)
+        return tell(finish(panels, key, **{"xlabel": x, "ylabel": y} | around), frame, y, [facet, hue, x])
 
 
 def heatmap(
@@ -94,7 +96,7 @@ def heatmap(
 
     with house_style():
         panels = _panels(frame, facet, 0.4 * frame[y].nunique() + 0.2, panel)
-        return finish(panels, {}, **{"xlabel": x, "ylabel": y} | around)
+        return tell(finish(panels, {}, **{"xlabel": x, "ylabel": y} | around), frame, value, [facet, y, x])
 
 
 def _panels(

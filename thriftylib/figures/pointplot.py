@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.lines import Line2D
 
+from thriftylib.figures.findings import tell
 from thriftylib.figures.style import (
     CLAIMED,
     COLOURS,
@@ -146,7 +147,10 @@ def points(
             more = max(span - (high - low), 0) / 2
             (axes.set_xlim if is_rows else axes.set_ylim)(low - more, high + more)
         around = {"xlabel": x, "ylabel": y} | around | ({"ylabel": ""} if is_rows or is_empty else {})
-        return finish(panels, _key(data, looks, claimed, interval), caption=caption, **around)
+        finish(panels, _key(data, looks, claimed, interval), caption=caption, **around)
+    ours = data[~data["source"].isin(["claimed", "pending"])]
+    whose = " of ours" if len(ours) < len(data) else ""
+    return tell(panels, ours, "value", ["facet", "hue", "style", "label", "place"], whose=whose, alike=share)
 
 
 def _tidy(frame: pd.DataFrame, place: str, value: str, names: dict[str, str | None]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,9 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from thriftylib.errors import ThriftyError
 from thriftylib.options import suggest
 from thriftylib.paths import user_path
+from thriftylib.running.folders import parse_budget
+from thriftylib.spec import check_device, parse_seeds
 
 _LINE = re.compile(r"^(\w+)(?:: \w+)? = (.+?)(?:  # (.*))?$", re.MULTILINE)
 FOLDERS = ("data", "results")
+_FORMS: dict[str, Callable[[str], Any]] = {"device": check_device, "seeds": parse_seeds, "budget": parse_budget}
 
 
 class Parameter(NamedTuple):
@@ -46,7 +49,7 @@ def check(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str,
     A folder of a name such as 2024 comes from papermill as a number; ``~`` is the home folder.
 
     Raises:
-        ThriftyError: there is no such parameter, it is of another type, or has not this value.
+        ThriftyError: there is no such parameter, it is of another type or form, or has not this value.
     """
     checked = {}
     for name, value in given.items():
@@ -63,6 +66,8 @@ def check(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str,
             raise ThriftyError(f"{name} = {value!r}: {expected}") from None
         if choices and value not in choices:
             raise ThriftyError(f"{name} = {value!r}" + suggest(value, choices))
+        if name in _FORMS:
+            _FORMS[name](value)
         checked[name] = str(user_path(value)) if name in FOLDERS and value else value
     return checked
 
