@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import agreement
 import pytest
 import reliability
 
+from thriftylib.experiments.thriftynet_recipes import SMOKE
 from thriftylib.paths import results_dir
+from thriftylib.spec import Data
 
 COMMITTED = json.loads((results_dir() / reliability.FILE).read_text("utf-8"))
 
@@ -37,3 +40,16 @@ def test_the_committed_record_is_whole_and_without_a_fault():
     assert tried["kills, each followed by the same call again"] >= 50
     assert all(tried.values())
     assert not any(row["faults"] for row in COMMITTED["rows"])
+
+
+def test_trainings_with_and_without_kernels_are_compared(tmp_path):
+    small = {"filters": 8, "iterations": 4, "pool": 2, "history": 3}
+    runs = [agreement.run_of(SMOKE, seed, Data(name="digits"), **small) for seed in range(2)]
+    record = agreement.compare(runs, tmp_path)
+    committed = json.loads((results_dir() / agreement.FILE).read_text("utf-8"))
+    for made, seeds in ((record, len(runs)), (committed, len(agreement.SEEDS))):
+        assert [row["what"] for row in made["rows"]] == list(agreement.WAYS.values())
+        assert all(len(row[which]) == seeds for row in made["rows"] for which in ("best", "last"))
+    plain, kernels = (train.series for train in (agreement.train(runs[0], way, tmp_path) for way in agreement.WAYS))
+    assert plain["train_loss"] != kernels["train_loss"]  # they really ran on different code
+    assert plain["train_loss"][0] == pytest.approx(kernels["train_loss"][0], rel=0.01)

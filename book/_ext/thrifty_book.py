@@ -6,7 +6,8 @@
   top. ``{unavailable} paper``: what of a paper is unavailable to us.
 - ``{replications} paper``: what others measured with its networks.
 - ``{local-runs}``: the runs that this machine made. ``{provenance}``: where the committed records come from.
-- ``{error-rates}``: how often the rule of the verdicts says each word, by simulation.
+- ``{error-rates}``: how often the rule of the verdicts says each word, by simulation. ``{reliability}``: what was tried
+  and went wrong. ``{agreement}``: trainings with and without our kernels.
 
 Everything is read when the site is built, so a build from changed records must be a full one (``thriftylib.book.build``
 sees to that).
@@ -83,6 +84,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "local-runs": _local_runs,
     "provenance": lambda: tables.provenance(load_records(results_dir())),
     "error-rates": lambda: tables.error_rates(load_error_rates(results_dir())),
+    "agreement": lambda: tables.agreement(results_dir() / "agreement.json"),
     "reliability": lambda: tables.reliability(results_dir() / "reliability.json"),
 }
 """What makes the HTML of each directive, from the directive's arguments."""

@@ -9,6 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
@@ -196,6 +197,18 @@ def reliability(path: Path) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     table = html_table(("What", "Tried", "Went wrong", "Remark"), rows, numbers=(1, 2))
     return f"{table}<p>Measured on {escape(record['system'])} with {escape(versions)}.</p>"
+
+
+def agreement(path: Path) -> str:
+    """The accuracies that one recipe gave on PyTorch's operators and on our kernels, by ``tests/agreement.py``."""
+    record = json.loads(path.read_text("utf-8"))
+
+    def text(values: Sequence[float]) -> str:
+        return f"{fmean(values):.2f} ± {stdev(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"
+
+    rows = [(row["what"], text(row["best"]), text(row["last"])) for row in record["rows"]]
+    heads = ("Trained on", "Best epoch, %: mean ± sd (each seed)", "Last epoch, %: mean ± sd (each seed)")
+    return html_table(heads, rows, numbers=(1, 2))
 
 
 def provenance(records: Sequence[Record]) -> str:
