@@ -7,6 +7,8 @@
 - ``record:<run id>:<field>``: best and final (accuracy, percent), best_epoch, epochs, seconds, images_per_second,
   device, what the kept network costs (:class:`thriftylib.evidence.records.Counted`), and whatever number the run's
   method measured, by its name.
+- ``mean:<run id>:<field>``: the same of all seeds of the run's configuration, the mean of a number of ``record``;
+  ``<field>_sd``: its standard deviation; n: how many runs.
 - ``count:scoreboard:<verdict>``: how many claims have it; also ``claims`` (all). ``count:<paper>:<field>``, or
   ``count:every paper:<field>``: how much of it is tested, as in :class:`thriftylib.evidence.coverage.Coverage`.
   ``count:trainings:<of>``: how many independent trainings are behind the verdicts, each counted once however many
@@ -53,6 +55,7 @@ Fields = dict[str, Any]
 _LEVELS = {
     "claim": ("claim id", "field"),
     "record": ("run id", "field"),
+    "mean": ("run id", "field"),
     "count": ("count", "field"),
     "runs": ("data set", "field"),
     "gap": ("run id", "run id", "field"),
@@ -106,6 +109,7 @@ class Evidence:
         return {
             "claim": {name: _claim(claim, self.verdicts[name]) for name, claim in self.claims.items()},
             "record": {record.id: _record(record) for record in self.records},
+            "mean": _means(self.records),
             "count": _counts(self),
             "runs": {name: _scatter(name, self.records) for name in DATASETS},
             "gap": _Gaps(self.records),
@@ -172,6 +176,24 @@ def _record(record: Record) -> Fields:
         **{name: getattr(record.counted, name) for name in Counted.model_fields},
         **{name: _whole(value) for name, value in record.measured.items() if isinstance(value, int | float)},
     }
+
+
+def _means(records: Sequence[Record]) -> dict[str, Fields]:
+    groups: dict[str, list[Fields]] = {}
+    for record in records:
+        groups.setdefault(record.run.configuration, []).append(_record(record))
+    found = {configuration: _mean(runs) for configuration, runs in groups.items()}
+    return {record.id: found[record.run.configuration] for record in records}
+
+
+def _mean(runs: Sequence[Fields]) -> Fields:
+    fields: Fields = {"n": len(runs)}
+    for name in runs[0]:
+        values = [run.get(name) for run in runs]
+        if all(isinstance(value, int | float) for value in values):
+            fields[name] = float(statistics.fmean(values))
+            fields[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+    return fields
 
 
 def _whole(value: float) -> float:

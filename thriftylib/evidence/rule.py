@@ -58,7 +58,7 @@ def count_steps(claim: Claim, verdict: Verdict) -> tuple[tuple[Step, ...], tuple
         ("Our count", f"{amount(verdict.ours, claim.unit)}, in closed form from the network's options"),
         (
             "Off by",
-            f"{amount(off, claim.unit, signed=True)}; {amount(claim.reading_error, claim.unit)} may be the reading's",
+            f"{amount(off, claim.unit, signed=True)}; the reading error is {amount(claim.reading_error, claim.unit)}",
         ),
         ("Verdict", verdict.status),
     ]
@@ -72,7 +72,9 @@ def count_steps(claim: Claim, verdict: Verdict) -> tuple[tuple[Step, ...], tuple
 
 
 def _claimed(claim: Claim) -> str:
-    error = f"e = {amount(claim.reading_error, claim.unit)}" if claim.reading_error else "e = 0, it is stated exactly"
+    error = (
+        f"e = {claim.reading_error:g} {claim.unit}".strip() if claim.reading_error else "e = 0, it is stated exactly"
+    )
     number = stated(claim.value, claim.unit, claim.bound, signed=claim.is_difference)
     if claim.relation == "greater":
         return "a difference above 0" + f"; the paper has c = {number}, {error}" * bool(claim.value)

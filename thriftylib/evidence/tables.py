@@ -42,7 +42,7 @@ def scoreboard(
     its ``spread`` (of a difference half its own 90 % interval) over ``n`` runs, in the claim's ``statistic`` and
     ``unit``; ``difference``: ours less the claimed, with the 90 % interval ``low`` to ``high``; ``tolerance``: how far
     off still counts as close; ``best`` and ``final``: the same runs' mean test accuracy (percent) in the best and the
-    last epoch. ``cost``: seconds of one run (of both sides), ``seconds``: of all.
+    last epoch. ``cost``: seconds of one run, of a difference of one on each side, ``seconds``: of all.
     """
     import pandas
 
@@ -63,7 +63,7 @@ def claim_row(claim: Claim, verdict: Verdict) -> dict[str, Any]:
         "low": low,
         "high": high,
         "verdict": verdict.status,
-        "cost": verdict.seconds / verdict.n if verdict.n else None,
+        "cost": verdict.seconds / len(verdict.records) * (1 + claim.is_difference) if verdict.n else None,
         "seconds": verdict.seconds if verdict.n else None,
         "seeds": ",".join(map(str, verdict.seeds)),
         "records": ",".join(verdict.records),

@@ -73,8 +73,8 @@ def configuration(
 @road("prune", paper="less_is_more")
 def ordinary(run: Run) -> Run:
     """The same network, trained without constraint."""
-    layers = run.method.options["layers"]
-    free = Named(name="less-is-more", options={"layers": layers if "fc6" in layers else ["ip1"]})
+    layers, is_long = run.method.options["layers"], run.recipe.name.endswith("-long")
+    free = Named(name="less-is-more", options={"layers": layers if is_long or "fc6" in layers else ["ip1"]})
     return Run.model_validate({**run.model_dump(), "method": free})
 
 

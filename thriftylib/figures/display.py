@@ -65,11 +65,13 @@ def still_to_run(data: pd.DataFrame) -> str:
         return ""
     claimed = int(data["source"].eq("claimed").sum())
     what = f"{claimed} point{'s' * (claimed != 1)} of the paper, and none of ours yet."
-    commands = [
-        f"<code>thrifty train {escape(name)} --preset paper</code>" for name in data.attrs.get("experiments", ())
-    ]
+    presets = set(data.get("preset", ()))
+    preset = presets.pop() if len(presets) == 1 else "paper"
+    names = data.attrs.get("experiments", ())
+    commands = [f"<code>thrifty train {escape(name)} --preset {escape(preset)}</code>" for name in names]
     how = f"To run it: {', '.join(commands)}." if commands else "The list of runs at the top has the commands."
-    return f'<p class="still-to-run">{what if claimed else "Nothing of this is run yet."} {how}</p>'
+    nothing = "No pair of runs is complete yet." if "difference" in data else "Nothing of this is run yet."
+    return f'<p class="still-to-run">{what if claimed else nothing} {how}</p>'
 
 
 def as_png(figure: Figure, words: Mapping[str, str], width: int = SHOWN_WIDTH) -> bytes:

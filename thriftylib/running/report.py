@@ -146,7 +146,13 @@ class Report:
         mine = {name: claim for name, claim in mine.items() if not claim.is_counted}
         found = Counter(verdict.status for verdict in judge_all(mine, self.records()).values())
         told = ", ".join(f"**{found[word]}** {word}" for word in STATUSES if found[word])
-        display(Markdown(f"**So far:** of {len(mine)} claims {told}." if mine else "*No claim rests on these runs.*"))
+        display(
+            Markdown(
+                f"**So far:** of the {len(mine)} claims that this page is about, {told}."
+                if mine
+                else "*No claim rests on these runs.*"
+            )
+        )
 
     def training(self, title: str, *tables: pandas.DataFrame) -> None:
         """Show the longest training of these tables, or of all that the notebook asked for, epoch by epoch."""

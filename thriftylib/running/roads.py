@@ -141,7 +141,7 @@ def _against(row: Mapping[str, Any], base: Mapping[str, Any] | None, names: Mapp
     if row["road"] == ORDINARY:
         return {"started_from": ""}
     start = row["_start"]
-    against = {"started_from": names.get(start.id, f"{start.network.name}, which no experiment trains")}
+    against = {"started_from": names.get(start.id, f"{start.network.name}, not recorded")}
     for name in ("parameters", "macs"):
         if name in row:
             against[f"{name}_saved"] = 100 - 100 * row[name] / getattr(start.cost, name)
