@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thriftylib.experiments.base import Configuration, register
 from thriftylib.experiments.recipes import for_digits, like
 from thriftylib.schedules import OneCycle
 from thriftylib.spec import Data, Named, Recipe, Run
+
+if TYPE_CHECKING:
+    import numpy
+    import pandas
 
 experiment = partial(register, paper="wavelet_edges", source="abstract, in words; no table or figure is known to us")
 
@@ -68,6 +72,26 @@ def network(name: str, feed: tuple[str, str], inner: dict[str, Any] | None = Non
     feature = {**METHODS, **CONTROLS}.get(feed[0], feed[0])
     layer = {"inner": NETWORKS[name], "inner_options": inner or {}, "feature": feature, "combine": feed[1]}
     return Named(name="wavelet-edges", options=layer | options)
+
+
+def feeds(image: numpy.ndarray) -> pandas.DataFrame:
+    """What is made of a grey image (H, W) of numbers: a row for each pixel, a column for each feed, and its place."""
+    import pandas
+    import torch
+
+    from thriftylib.papers.wavelet_edges import WaveletEdgesOptions
+
+    shown = {"the image": {"feature": "image"}}
+    shown |= {f"method 1 ({name[3:]})": READINGS[name] for name in [*READINGS][:2]}
+    shown |= {"method 2 (J = 1)": {"feature": "maxima"}}
+    shown |= {name: {"feature": feature} for name, feature in CONTROLS.items()}
+    x = torch.tensor(image, dtype=torch.float32)[None, None]
+    made = {}
+    for name, options in shown.items():
+        edges, _ = WaveletEdgesOptions(**options).build((1, *image.shape), 10)
+        made[name] = edges.edges(x).flatten().numpy()
+    places = product(*map(range, image.shape))
+    return pandas.DataFrame(places, columns=["row", "column"]).assign(**made)
 
 
 def _labels(feed: tuple[str, str]) -> dict[str, str]:

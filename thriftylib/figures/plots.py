@@ -1,4 +1,4 @@
-"""Lines, bars and heat maps: seaborn's own over a tidy frame, in the book's style and in facets.
+"""Lines, bars, heat maps and pictures: seaborn's own over a tidy frame, in the book's style and in facets.
 
 Each takes a frame and the names of its columns, and returns its panels, one above the other, for ``figures.show``. All
 take a ``title``, a ``caption`` below it, the ``xlabel`` and ``ylabel`` (else the columns' names) and the column
@@ -13,10 +13,21 @@ from itertools import cycle
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from thriftylib.figures.style import CLAIMED, COLOURS, DASHES, MARKERS, finish, house_style, new_axes, say_nothing
+from thriftylib.figures.style import (
+    CLAIMED,
+    COLOURS,
+    DASHES,
+    MARKERS,
+    WIDTH,
+    finish,
+    house_style,
+    new_axes,
+    say_nothing,
+)
 
 
 def lines(
@@ -95,6 +106,22 @@ def heatmap(
     with house_style():
         panels = _panels(frame, facet, 0.4 * frame[y].nunique() + 0.2, panel)
         return finish(panels, {}, **{"xlabel": x, "ylabel": y} | around)
+
+
+def pictures(frame: pd.DataFrame, *, x: str, y: str, of: Sequence[str], columns: int = 3, **around: str) -> list[Axes]:
+    """Grey images, so many in a row: each column named in ``of`` as a picture of its own range, black to white.
+
+    ``x`` and ``y`` are the columns of a pixel's place.
+    """
+    with house_style():
+        figure = Figure(figsize=(WIDTH, WIDTH / columns * -(-len(of) // columns)), layout="constrained")
+        panels = figure.subplots(-(-len(of) // columns), columns, squeeze=False)
+        for axes in panels.flat:
+            axes.set_axis_off()
+        for axes, name in zip(panels.flat, of, strict=False):
+            axes.imshow(frame.pivot(index=y, columns=x, values=name), cmap="gray", interpolation="nearest")
+            axes.set_title(name, fontsize=9)
+        return finish(panels[:, 0], **around)
 
 
 def _panels(

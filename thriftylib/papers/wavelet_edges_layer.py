@@ -131,7 +131,7 @@ def local_maxima(across: Tensor, down: Tensor, *, threshold: float = 0.0, mask: 
 
 
 def maps(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """``L X R^T`` of images (N, H, W) for each of the matrices ``left`` (K, h, H) and ``right`` (K, w, W): (N, K, h, w)."""
+    """``L X R^T`` of images (N, H, W), for K matrices ``left`` (K, h, H) and ``right`` (K, w, W): (N, K, h, w)."""
     (count, high, wide), (kinds, _, _), width = x.shape, left.shape, right.shape[1]
     x = (x.reshape(-1, wide) @ right.reshape(-1, wide).T).view(count, high, kinds, width)
     x = x.permute(2, 0, 3, 1).reshape(kinds, -1, high) @ left.transpose(1, 2)
