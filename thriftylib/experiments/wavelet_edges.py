@@ -82,7 +82,7 @@ def feeds(image: numpy.ndarray) -> pandas.DataFrame:
     from thriftylib.papers.wavelet_edges import WaveletEdgesOptions
 
     shown = {"the image": {"feature": "image"}}
-    shown |= {f"method 1 ({name[3:]})": READINGS[name] for name in [*READINGS][:2]}
+    shown |= {f"method 1 ({name[4:]})": READINGS[name] for name in [*READINGS][:2]}
     shown |= {"method 2 (J = 1)": {"feature": "maxima"}}
     shown |= {name: {"feature": feature} for name, feature in CONTROLS.items()}
     x = torch.tensor(image, dtype=torch.float32)[None, None]

@@ -114,12 +114,15 @@ def pictures(frame: pd.DataFrame, *, x: str, y: str, of: Sequence[str], columns:
     ``x`` and ``y`` are the columns of a pixel's place.
     """
     with house_style():
-        figure = Figure(figsize=(WIDTH, WIDTH / columns * -(-len(of) // columns)), layout="constrained")
-        panels = figure.subplots(-(-len(of) // columns), columns, squeeze=False)
+        rows, side = -(-len(of) // columns), WIDTH / columns - 0.2  # as high as the layout makes them wide
+        figure = Figure(figsize=(WIDTH, rows * side), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False)
         for axes in panels.flat:
             axes.set_axis_off()
         for axes, name in zip(panels.flat, of, strict=False):
-            axes.imshow(frame.pivot(index=y, columns=x, values=name), cmap="gray", interpolation="nearest")
+            axes.imshow(
+                frame.pivot(index=y, columns=x, values=name), cmap="gray", aspect="auto", interpolation="nearest"
+            )
             axes.set_title(name, fontsize=9)
         return finish(panels[:, 0], **around)
 
