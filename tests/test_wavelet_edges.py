@@ -15,6 +15,7 @@ from thriftylib.options import NetworkOptions, find
 from thriftylib.papers.wavelet_edges import SPLINE, WaveletEdgesOptions, filters
 from thriftylib.papers.wavelet_edges_layer import Edges, limited, local_maxima, maps, undecimated
 from thriftylib.spec import Data, Named, Run
+from thriftylib.training import fast_path
 from thriftylib.training.counting import count, first_difference
 
 MODES = ("symmetric", "reflect", "periodic", "constant", "zero")
@@ -228,6 +229,22 @@ def test_autocast_leaves_the_edges_as_they_are():
         found = layer(x)
     assert torch.equal(found, layer(x))
     assert found.dtype == torch.float32
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("inner", "own"), [("smallnet", {"padding": 1}), ("thriftynet", {"filters": 8, "iterations": 3, "conv": "classic"})]
+)
+def test_inner_networks_keep_their_fast_paths(inner, own):
+    from thriftylib.fast.compiled import missing
+
+    options = WaveletEdgesOptions(inner=inner, inner_options=own, combine="concatenate")
+    network, x = options.build((3, 16, 16), 10).double(), images(3, 16, 16).repeat(16, 1, 1, 1).double()
+    expected = network(x)
+    fast_path.accelerate(network, options.fast)
+    if missing("fused_block", torch.float64) is None:
+        assert fast_path.describe(network)
+    torch.testing.assert_close(network(x), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_run_says_everything():

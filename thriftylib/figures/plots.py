@@ -117,13 +117,14 @@ def pictures(frame: pd.DataFrame, *, x: str, y: str, of: Sequence[str], columns:
         rows, side = -(-len(of) // columns), WIDTH / columns - 0.2  # as high as the layout makes them wide
         figure = Figure(figsize=(WIDTH, rows * side), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False)
-        for axes in panels.flat:
-            axes.set_axis_off()
         for axes, name in zip(panels.flat, of, strict=False):
             axes.imshow(
                 frame.pivot(index=y, columns=x, values=name), cmap="gray", aspect="auto", interpolation="nearest"
             )
             axes.set_title(name, fontsize=9)
+        for axes in panels.flat:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
         return finish(panels[:, 0], **around)
 
 
