@@ -91,7 +91,7 @@ def feeds(image: numpy.ndarray) -> pandas.DataFrame:
         edges, _ = WaveletEdgesOptions(**options).build((1, *image.shape), 10)
         made[name] = edges.edges(x).flatten().numpy()
     places = product(*map(range, image.shape))
-    return pandas.DataFrame(places, columns=["row", "column"]).assign(**made)
+    return pandas.DataFrame(places, columns=["y", "x"]).assign(**made)
 
 
 def _labels(feed: tuple[str, str]) -> dict[str, str]:
