@@ -85,11 +85,11 @@ def feeds(image: numpy.ndarray) -> pandas.DataFrame:
     shown |= {f"method 1 ({name[4:]})": READINGS[name] for name in [*READINGS][:2]}
     shown |= {"method 2 (J = 1)": {"feature": "maxima"}}
     shown |= {name: {"feature": feature} for name, feature in CONTROLS.items()}
-    x = torch.tensor(image, dtype=torch.float32)[None, None]
+    x = torch.tensor(image, dtype=torch.float64)[None, None]  # so that three decimals are the same on every machine
     made = {}
     for name, options in shown.items():
         edges, _ = WaveletEdgesOptions(**options).build((1, *image.shape), 10)
-        made[name] = edges.edges(x).flatten().numpy()
+        made[name] = edges.double().edges(x).flatten().numpy()
     places = product(*map(range, image.shape))
     return pandas.DataFrame(places, columns=["y", "x"]).assign(**made)
 
