@@ -11,6 +11,8 @@ import torch
 
 from thriftylib.errors import SpecError
 from thriftylib.evidence.records import Counted
+from thriftylib.experiments import experiment
+from thriftylib.experiments.wavelet_edges import feeds
 from thriftylib.options import NetworkOptions, find
 from thriftylib.papers.wavelet_edges import SPLINE, WaveletEdgesOptions, filters
 from thriftylib.papers.wavelet_edges_layer import Edges, limited, local_maxima, maps, undecimated
@@ -290,3 +292,51 @@ def test_what_cannot_be_is_refused_in_one_line(options, message):
     with pytest.raises(SpecError, match=message) as error:
         WaveletEdgesOptions(**options).resolve(shape, 10)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "fast", "paper"])
+def test_what_is_compared_differs_in_what_is_fed_alone(preset):
+    fed = {}
+    for each in experiment("wavelet-edges-accuracy").configurations(preset):
+        labels = each.labels
+        fed.setdefault((labels["network"], labels["dataset"]), {})[labels["feature"], labels["combine"]] = each.run
+    assert len(fed) == {"smoke": 1, "fast": 1, "paper": 4}[preset]
+    for runs in fed.values():
+        plain, twice = runs["plain", "alone"], runs["image", "concatenate"]
+        assert len(runs) == (5 if preset == "smoke" else 14)
+        for (_, combine), run in runs.items():
+            assert (run.data, run.recipe) == (plain.data, plain.recipe)
+            assert run.cost.parameters == (twice if combine == "concatenate" else plain).cost.parameters
+            if run != plain:
+                assert run.network.options["inner"] == plain.network.name
+                assert run.network.options["inner_options"].keys() == plain.network.options.keys()
+
+
+def test_few_images_are_balanced_and_all_of_them_are_the_other_experiments_runs():
+    accuracy = {each.run.id for each in experiment("wavelet-edges-accuracy").configurations("paper")}
+    grid = experiment("wavelet-edges-small").configurations("paper")
+    assert {each.run.id in accuracy for each in grid if each.labels["percent"] == 100} == {True}
+    for each in grid:
+        data = each.run.data
+        assert each.run.data.training_images == data.info.train * each.labels["percent"] // 100
+        assert each.run.data.training_images % len(data.info.classes) == 0
+    recipes = {(each.labels["percent"], each.run.recipe.name) for each in grid}
+    assert len(recipes) == 4
+
+
+def test_claims_are_answered_by_the_grid():
+    grid = experiment("wavelet-edges-accuracy").configurations("paper")
+    answered = {claim for each in grid for claim in each.claims}
+    assert len(answered) == 8
+    sides = [each for each in grid if each.claims]
+    assert {each.labels["combine"] for each in sides} == {"alone", "replace"}
+    assert {each.labels["feature"] for each in sides} == {"plain", "method 1", "method 2"}
+
+
+def test_what_is_fed_is_what_the_layer_makes():
+    image = images(16, 16)[0].numpy()
+    made = feeds(image)
+    assert list(made["the image"]) == pytest.approx(image.flatten())
+    edges = Edges(WaveletEdgesOptions(feature="maxima"), (1, 16, 16)).edges(torch.tensor(image)[None, None])
+    assert list(made["method 2 (J = 1)"]) == pytest.approx(edges.flatten().tolist(), abs=1e-6)
+    assert made[["y", "x"]].iloc[17].tolist() == [1, 1]
