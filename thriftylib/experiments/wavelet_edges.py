@@ -80,16 +80,15 @@ def feeds(image: numpy.ndarray) -> pandas.DataFrame:
     import torch
 
     from thriftylib.papers.wavelet_edges import WaveletEdgesOptions
+    from thriftylib.papers.wavelet_edges_layer import Edges
 
     shown = {"the image": {"feature": "image"}}
     shown |= {f"method 1 ({name[4:]})": READINGS[name] for name in [*READINGS][:2]}
     shown |= {"method 2 (J = 1)": {"feature": "maxima"}}
     shown |= {name: {"feature": feature} for name, feature in CONTROLS.items()}
     x = torch.tensor(image, dtype=torch.float64)[None, None]  # so that three decimals are the same on every machine
-    made = {}
-    for name, options in shown.items():
-        edges, _ = WaveletEdgesOptions(**options).build((1, *image.shape), 10)
-        made[name] = edges.double().edges(x).flatten().numpy()
+    layers = {name: Edges(WaveletEdgesOptions(**options), (1, *image.shape)) for name, options in shown.items()}
+    made = {name: layer.double().edges(x).flatten().numpy() for name, layer in layers.items()}
     places = product(*map(range, image.shape))
     return pandas.DataFrame(places, columns=["y", "x"]).assign(**made)
 
