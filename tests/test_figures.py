@@ -80,6 +80,9 @@ def plain() -> pd.DataFrame:
     return made.assign(low=made["loss"] - 1, high=made["loss"] + 1)
 
 
+PIXELS = pd.DataFrame([(row, column) for row in range(3) for column in range(4)], columns=["row", "column"]).assign(
+    one=range(12), other=lambda pixels: pixels["row"] - 5.0, third=lambda pixels: pixels["column"]
+)
 LINES = {"x": "step", "y": "loss", "hue": "network", "facet": "kind", "title": "A title", "caption": CAPTION}
 PICTURES = {
     "sizes, nothing run": lambda: sizes(frame(0)),
@@ -101,6 +104,9 @@ PICTURES = {
     "lines, nothing run": lambda: figures.lines(plain().assign(loss=np.nan), **LINES),
     "bars": lambda: figures.bars(plain(), **LINES),
     "heat map": lambda: figures.heatmap(plain(), x="step", y="network", value="loss", facet="kind", title="A title"),
+    "pictures": lambda: figures.pictures(
+        PIXELS, x="column", y="row", of=["one", "other", "third"], columns=2, title="A"
+    ),
     "training": lambda: figures.training_curves(curve(), title="A title", caption="A caption."),
 }
 every = pytest.mark.parametrize("name", PICTURES)
@@ -285,6 +291,18 @@ def test_each_run_can_be_seen():
 def test_a_heat_map_holds_the_means():
     panels = picture("heat map")
     assert [text.get_text() for text in panels[0].texts][:4] == ["0.5", "1.5", "2.5", "3.5"]
+
+
+def test_pictures_hold_the_pixels_at_their_places_each_in_its_own_range():
+    figure = picture("pictures")[0].figure
+    drawn = {axes.get_title("left"): axes.images[0] for axes in figure.axes if axes.images}
+    assert [*drawn] == ["one", "other", "third"]
+    assert len(figure.axes) == 4  # a place is left over
+    assert drawn["one"].get_array().tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert [image.get_clim() for image in drawn.values()] == [(0, 11), (-5, -3), (0, 3)]
+    sizes = [axes.get_position() for axes in figure.axes]
+    wide, high = figure.get_size_inches()
+    assert all(abs(each.width * wide / (each.height * high) - 1) < 0.05 for each in sizes)
 
 
 @pytest.mark.filterwarnings("error")

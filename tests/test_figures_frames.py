@@ -54,6 +54,15 @@ def test_claims_stand_only_where_the_experiment_has_them():
     assert "claimed" not in set(elsewhere["source"])
 
 
+def test_gains_are_those_of_the_epoch_that_is_asked_for():
+    frame = table(2)
+    frame["final_accuracy"] = frame["best_accuracy"] - frame["model"].eq("CK")
+    how = {"row": "{model}", "panel": "all", "against": {"model": "SmallNet"}, "by": ("size",)}
+    for protocol, ck in (("best", 2.0), ("final", 1.0)):
+        found = figures.gains(frame, {}, protocol=protocol, **how).query("source == 'reproduced'")
+        assert list(found["difference"]) == pytest.approx([0.5, ck] * 2)
+
+
 def test_differences_are_those_of_independent_runs_of_a_recipe():
     found = gains(table(3)).query("source == 'reproduced' and recipe == 'authors'")
     assert list(found["difference"]) == pytest.approx([0.5, 2.0] * 2)

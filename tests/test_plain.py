@@ -19,6 +19,8 @@ from thriftylib.papers.less_is_more import LessIsMoreOptions
 from thriftylib.papers.thriftynet import ThriftyNetOptions
 from thriftylib.papers.ucp import ScoringOptions, UcpOptions
 from thriftylib.papers.ucp_method import Excitation, Scoring, threshold_widths
+from thriftylib.papers.wavelet_edges import WaveletEdgesOptions
+from thriftylib.papers.wavelet_edges_layer import Edges
 from thriftylib.spec import Data
 from thriftylib.training.evaluation import as_input
 
@@ -141,3 +143,11 @@ def test_ebcle():
         torch.stack([code.entropy(image) for image in raw]), image_entropies(raw), rtol=1e-14, atol=0
     )
     assert code.bound(raw) == ebcle.bound(float(image_entropies(raw).mean()))
+
+
+def test_wavelet_edges():
+    code, x = plain("wavelet_edges"), images(4)
+    for function, feature in ((code.details, "details"), (code.maxima, "maxima")):
+        found, expected = function(x), Edges(WaveletEdgesOptions(feature=feature), (3, 32, 32)).edges(x)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # ours is a product with matrices
+        assert torch.equal(found == 0, expected == 0)

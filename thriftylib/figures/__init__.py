@@ -1,7 +1,7 @@
 """Every plot of the book: tidy data frame in, matplotlib axes out. Imports evidence alone, no torch.
 
-``lines``, ``points``, ``bars`` and ``heatmap`` draw any frame in the book's style, and ``show`` puts the picture with
-its data into a notebook. A paper's own figure needs no more than these and a few lines of its notebook::
+``lines``, ``points``, ``bars``, ``heatmap`` and ``pictures`` draw any frame in the book's style, and ``show`` puts the
+picture with its data into a notebook. A paper's own figure needs no more than these and a few lines of its notebook::
 
     axes = figures.lines(frame, x="epoch", y="loss", hue="network", facet="dataset", title="...", caption="...")
     figures.show(axes, frame, "paper-loss", alt="What the picture shows.")
@@ -22,7 +22,7 @@ from thriftylib.figures.frames import (
     measured_lists,
     stack,
 )
-from thriftylib.figures.plots import bars, heatmap, lines
+from thriftylib.figures.plots import bars, heatmap, lines, pictures
 from thriftylib.figures.pointplot import points
 from thriftylib.figures.roads import road_points, road_table
 from thriftylib.figures.style import finish, house_style
@@ -30,6 +30,6 @@ from thriftylib.figures.training import curves, describe, longest, longest_curve
 
 __all__ = [
     "accuracies", "bars", "claimed_at", "curves", "describe", "differences", "finish", "gains", "heatmap",
-    "house_style", "html_table", "lines", "longest", "longest_curves", "measured_lists", "points", "replications",
-    "road_points", "road_table", "show", "stack", "status", "table", "training_curves", "verdicts",
+    "house_style", "html_table", "lines", "longest", "longest_curves", "measured_lists", "pictures", "points",
+    "replications", "road_points", "road_table", "show", "stack", "status", "table", "training_curves", "verdicts",
 ]  # fmt: skip

@@ -82,6 +82,7 @@ def gains(
     panel: str,
     against: Mapping[str, str],
     by: Sequence[str] = (),
+    protocol: str = "best",
 ) -> pd.DataFrame:
     """Each row's difference from its reference, with the 90 % interval of ``evidence.intervals``.
 
@@ -89,6 +90,7 @@ def gains(
         row, panel: what rows and panels of the figure are called, such as ``"{model}"``; any column may be named.
         against: the labels of the reference rows, such as ``{"model": "SmallNet"}``, of the same recipe.
         by: the labels in which a row and its reference agree.
+        protocol: which epoch's test accuracy is compared: the ``best``, or the ``final`` one.
 
     Returns:
         Columns source, panel, row, recipe, difference (points), low, high (its interval), n, runs of the side that
@@ -101,7 +103,8 @@ def gains(
     for key, some in table[~is_reference].groupby(["recipe", *by, "panel", "row"], sort=False):
         sides = some, references[key[: 1 + len(by)]]
         place = {"panel": key[-2], "row": key[-1]}
-        runs = [side.dropna(subset=["best_accuracy"]).set_index("seed")["best_accuracy"].to_dict() for side in sides]
+        column = f"{protocol}_accuracy"
+        runs = [side.dropna(subset=[column]).set_index("seed")[column].to_dict() for side in sides]
         measured = {"source": "reproduced", **_interval(subtract(*runs))} if all(runs) else {"source": "pending"}
         one, other = (_own(*side[["claim", "experiment"]].iloc[0], claims) for side in sides)
         place["claim"] = one.id if one else None

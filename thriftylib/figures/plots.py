@@ -1,4 +1,4 @@
-"""Lines, bars and heat maps: seaborn's own over a tidy frame, in the book's style and in facets.
+"""Lines, bars, heat maps and pictures: seaborn's own over a tidy frame, in the book's style and in facets.
 
 Each takes a frame and the names of its columns, and returns its panels, one above the other, for ``figures.show``. All
 take a ``title``, a ``caption`` below it, the ``xlabel`` and ``ylabel`` (else the columns' names) and the column
@@ -13,11 +13,22 @@ from itertools import cycle
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from thriftylib.figures.findings import tell
-from thriftylib.figures.style import CLAIMED, COLOURS, DASHES, MARKERS, finish, house_style, new_axes, say_nothing
+from thriftylib.figures.style import (
+    CLAIMED,
+    COLOURS,
+    DASHES,
+    MARKERS,
+    WIDTH,
+    finish,
+    house_style,
+    new_axes,
+    say_nothing,
+)
 
 
 def lines(
@@ -97,6 +108,26 @@ def heatmap(
     with house_style():
         panels = _panels(frame, facet, 0.4 * frame[y].nunique() + 0.2, panel)
         return tell(finish(panels, {}, **{"xlabel": x, "ylabel": y} | around), frame, value, [facet, y, x])
+
+
+def pictures(frame: pd.DataFrame, *, x: str, y: str, of: Sequence[str], columns: int = 3, **around: str) -> list[Axes]:
+    """Grey images, so many in a row: each column named in ``of`` as a picture of its own range, black to white.
+
+    ``x`` and ``y`` are the columns of a pixel's place.
+    """
+    with house_style():
+        rows, side = -(-len(of) // columns), WIDTH / columns - 0.2  # as high as the layout makes them wide
+        figure = Figure(figsize=(WIDTH, rows * side), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for axes, name in zip(panels.flat, of, strict=False):
+            axes.imshow(
+                frame.pivot(index=y, columns=x, values=name), cmap="gray", aspect="auto", interpolation="nearest"
+            )
+            axes.set_title(name, fontsize=9)
+        for axes in panels.flat:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        return finish(panels[:, 0], **around)
 
 
 def _panels(
