@@ -11,6 +11,12 @@ WORKERS ?= 2
 # One thread a process: checks run in parallel, networks are small, and fixed threads fix the last digits of every sum.
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Notebooks see none of the user's kernels, settings and start-up files.
+export IPYTHONDIR := $(CURDIR)/local/jupyter
+export JUPYTER_DATA_DIR := $(IPYTHONDIR)
+export JUPYTER_CONFIG_DIR := $(IPYTHONDIR)
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYTHONSTARTUP :=
 
 # When a cell ran says nothing about what it shows, and would change with every execution.
 define WITHOUT_TIMES

@@ -33,13 +33,15 @@ def build(output: Path | None = None, *, local: Path | None = None) -> Path:
     """
     root = project_root()
     output = (output or root / "book").resolve()
-    environment = os.environ | ({"THRIFTY_LOCAL": str(local.resolve())} if local else {})
+    # The builder's own warnings, not those of Python, are errors; and its lines are read as UTF-8.
+    environment = os.environ | {"PYTHONWARNINGS": "", "PYTHONUTF8": "1"}
+    environment |= {"THRIFTY_LOCAL": str(local.resolve())} if local else {}
     command = [
         *(sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)),
         *("--config", str(root / "_config.yml"), "--toc", str(root / "book" / "_toc.yml")),
         *("--path-output", str(output), "--all", "-W", "-n", "--keep-going"),
     ]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         lines = _NOISE.sub("", done.stdout + done.stderr).splitlines()
         warnings = [line for line in lines if "WARNING" in line or "ERROR" in line]
