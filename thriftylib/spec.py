@@ -281,3 +281,14 @@ def parse_seeds(text: str | int) -> list[int]:
     if len(set(seeds)) != len(seeds) or -1 in seeds:
         raise SpecError(f"seeds = {text!r}: names a seed twice, or an empty range; must be such as '0', '0,3' or '0-4'")
     return seeds
+
+
+def parse_device(text: str) -> str:
+    """A device's name, as it is given; whether this machine has it is only known with torch.
+
+    Raises:
+        SpecError: no such name.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", text, re.ASCII):
+        raise SpecError(f"device = {text!r}: must be auto, cpu, cuda or cuda:N")
+    return text

@@ -96,11 +96,11 @@ class Report:
             train: ``False`` shows what is recorded and trains nothing, as the preset ``recorded`` always does.
             where: values of labels to keep, such as ``filters="32,64"``; empty: all.
         """
+        kept = {label: _numbers(label, values) for label, values in where.items() if values != ""}
         if not train or self.preset == "recorded":
             found = collect(name, results=self.results if self.preset == "recorded" else None)
         else:
             left = None if self._deadline is None else max(self._deadline - time.monotonic(), 1e-3)
-            kept = {label: _numbers(label, values) for label, values in where.items() if values != ""}
             found = collect(name, preset=self.preset, results=self.results, budget=left, where=kept, **self._asked)
         self._tables[name] = found
         if stopped := found.attrs.get("stopped"):

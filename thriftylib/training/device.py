@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import re
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from thriftylib.errors import ThriftyError
+from thriftylib.spec import parse_device
 
 Precision = Literal["fp32", "bf16"]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -25,9 +25,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name, re.ASCII):
-        raise ThriftyError(f"device = {name!r}: must be auto, cpu, cuda or cuda:N")
-    device = torch.device(name)
+    device = torch.device(parse_device(name))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ThriftyError(f"device = {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; cpu works")
     return device
