@@ -97,7 +97,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 lock: $(READY)  ## write the versions of the environment into constraints.txt
-	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed -E 's/\+[a-z0-9.]+$$//' > constraints.new
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[a-z0-9.]+$$//' > constraints.new
 	mv constraints.new constraints.txt
 	@touch $(READY)
 

@@ -1,55 +1,155 @@
-"""What is around the project changes nothing: start-up files, settings, kernels, locale, home folder, the path."""
+"""What is around the project changes nothing: start-up files, settings, kernels, locale, home folder, names of folders.
+
+A personal matplotlibrc is in test_figures.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 from checkout import ROOT
 from nbclient import NotebookClient
 
+from thriftylib.errors import ThriftyError
 from thriftylib.running import parameters
 from thriftylib.running.notebooks import bare_kernels
 from thriftylib.running.report import PARAMETERS
-from thriftylib.errors import ThriftyError
+from thriftylib.training.progress import Progress
 
-COMMANDS = (
-    "list papers; show thriftynet-size-cifar10 --preset smoke; cost thriftynet filters=64; plan --preset smoke "
-    "--device H200; show ucp; status --paper ucp; train --preset smok"
+CALLS = (
+    *("list papers", "show thriftynet-size-cifar10 --preset smoke", "cost thriftynet filters=64", "show ucp"),
+    *("plan --preset smoke --device H200", "status --paper expandnets", "train --preset smok", "run --device mps"),
 )
 CODE = f"""
-import sys
-from thriftylib.cli import app
-for words in {COMMANDS!r}.split(";"):
+import contextlib, io, json, sys
+from thriftylib.cli import main
+for words in {CALLS!r}:
+    sys.argv = ["thrifty", *words.split()]
     try:
-        app(words.split())
+        main()
     except SystemExit as end:
-        print("ended with", end.code, flush=True)
+        print("ended with", end.code)
 """
-HOSTILE = {
-    "plain": {},
+SETTINGS = {
     "warnings": {"PYTHONWARNINGS": "error"},
     "no home": {"HOME": None, "XDG_CACHE_HOME": None},
     "a home that cannot be written": {"HOME": "/proc", "MPLCONFIGDIR": "/proc/none"},
     "colours": {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "COLUMNS": "20", "TERM": "dumb"},
     "no colours": {"NO_COLOR": "1", "COLUMNS": "1000", "LINES": "1"},
-    "time zone": {"TZ": "Asia/Kathmandu"},
+    "time zone": {"TZ": "Asia/Kathmandu", "LC_TIME": "xx"},
     "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    "Latin-1": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"},
+    "Latin-1": {"PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"},
 }
 
 
 def said(environment: dict[str, str | None], folder: Path = ROOT) -> tuple[str, str]:
-    """What a few commands print, and what they tell, in one process with this environment."""
-    words = {**os.environ, "PYTHONPATH": str(folder), **environment}
+    """What a few commands print and tell, in one process with this environment; all of Unicode spelled in ASCII."""
+    words = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(folder), **environment}
+    if "PYTHONCOERCECLOCALE" in environment:
+        del words["PYTHONIOENCODING"]
     words = {name: value for name, value in words.items() if value is not None}
     done = subprocess.run([sys.executable, "-c", CODE], cwd=folder, env=words, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    coding = "latin-1" if "PYTHONIOENCODING" in environment else "utf-8"
-    return done.stdout.decode(coding), done.stderr.decode(coding)
+    coding = environment.get("PYTHONIOENCODING", "utf-8")
+    return tuple(
+        text.decode(coding).encode("ascii", "backslashreplace").decode() for text in (done.stdout, done.stderr)
+    )
+
+
+@pytest.fixture(scope="module")
+def plain():
+    out, err = said({})
+    assert out.count("ended with 0") == len(CALLS) - 2
+    assert out.count("ended with 2") == 2
+    assert "unknown preset 'smok'" in err
+    assert "device = 'mps': must be auto, cpu, cuda or cuda:N" in err
+    return out, err
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_no_setting_changes_what_is_printed(plain, name):
+    assert said(SETTINGS[name]) == plain
+
+
+def test_a_folder_with_spaces_and_accents(plain, tmp_path):
+    folder = tmp_path / "Müller's papers (2024) 100 %"
+    folder.mkdir()
+    for name in ("thriftylib", "data", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    assert said({}, folder) == plain
+    assert said(SETTINGS["ASCII"], folder) == plain
+
+
+def test_colours_that_are_forced_draw_nothing_into_a_file(make_run, monkeypatch):
+    """rich takes FORCE_COLOR for a terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Progress(make_run(), 10, 0) as progress:
+        progress.step(1)
+        progress.say("a line")
+    assert sys.stderr.getvalue().endswith(": a line\n")
+    assert "\x1b" not in sys.stderr.getvalue()
+
+
+START_UP = """
+import sys, warnings
+import pandas, numpy
+pandas.set_option("display.precision", 1)
+pandas.set_option("display.html.border", 7)
+numpy.seterr(all="raise")
+warnings.simplefilter("error")
+print("hello")
+foreign = True
+"""
+CELL = """
+from thriftylib import figures
+import os, sys
+import pandas
+print(sys.executable, "foreign" in globals(), pandas.get_option("display.precision"), os.environ["HOME"])
+"""
+
+
+def test_a_kernel_is_ours_and_starts_bare(tmp_path, monkeypatch):
+    """Whatever kernels, start-up files and settings the user has, and without a cache folder for matplotlib."""
+    start_up, kernel = tmp_path / ".ipython/profile_default/startup", tmp_path / ".local/share/jupyter/kernels/python3"
+    start_up.mkdir(parents=True)
+    (start_up / "00.py").write_text(START_UP)
+    kernel.mkdir(parents=True)
+    foreign = {"argv": ["/bin/false"], "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(foreign))
+    surroundings = {"HOME": tmp_path, "JUPYTER_PATH": tmp_path / ".local/share/jupyter", "PYTHONWARNINGS": "error"}
+    surroundings |= {"PYTHONSTARTUP": start_up / "00.py", "IPYTHONDIR": tmp_path / ".ipython"}
+    surroundings |= {"MPLCONFIGDIR": "/proc/none", "PYTHONPATH": ROOT}
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, str(value))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    before = dict(os.environ)
+    with bare_kernels():
+        NotebookClient(notebook, kernel_name="python3").execute(stderr=subprocess.DEVNULL)
+    assert dict(os.environ) == before
+    (shown,) = notebook.cells[0].outputs  # and no warning of matplotlib's, which would turn a comparison red
+    assert shown.text.split() == [sys.executable, "False", "6", str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"device": "mps"}, "device = 'mps': must be auto, cpu, cuda or cuda:N"),
+        ({"device": "cuda:-1"}, "device = 'cuda:-1'"),
+        ({"seeds": "0-"}, "seeds = '0-'"),
+        ({"budget": "soon"}, "budget = 'soon'"),
+        ({"epochs": -1}, "epochs = -1"),
+        ({"preset": "recorded", "results": "no/such/folder"}, "is no folder"),
+    ],
+)
+def test_a_parameter_of_another_form_is_refused_where_nothing_is_trained_too(given, words):
+    with pytest.raises(ThriftyError, match=words):
+        parameters.check(parameters.parse(PARAMETERS), given)

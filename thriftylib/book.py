@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from thriftylib.errors import BuildError, ThriftyError
-from thriftylib.paths import project_root
+from thriftylib.paths import check_writable, project_root
 
 _TAIL = 40  # lines of the builder's output that an error shows
 _IN_SCRIPT = re.compile(r"""["'](https?://[^"']+\.(?:m?js|css|json|woff2?)(?:[?#][^"']*)?)["']""")
@@ -33,6 +33,7 @@ def build(output: Path | None = None, *, local: Path | None = None) -> Path:
     """
     root = project_root()
     output = (output or root / "book").resolve()
+    check_writable(output / "_build" / "html" / "index.html")
     # The builder's own warnings, not those of Python, are errors; and its lines are read as UTF-8.
     environment = os.environ | {"PYTHONWARNINGS": "", "PYTHONUTF8": "1"}
     environment |= {"THRIFTY_LOCAL": str(local.resolve())} if local else {}
