@@ -29,7 +29,7 @@ CALLS = (
     *("plan --preset smoke --device H200", "status --paper expandnets", "train --preset smok", "run --device mps"),
 )
 CODE = f"""
-import contextlib, io, json, sys
+import sys
 from thriftylib.cli import main
 for words in {CALLS!r}:
     sys.argv = ["thrifty", *words.split()]
@@ -38,30 +38,26 @@ for words in {CALLS!r}:
     except SystemExit as end:
         print("ended with", end.code)
 """
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": None}
 SETTINGS = {
-    "warnings": {"PYTHONWARNINGS": "error"},
-    "no home": {"HOME": None, "XDG_CACHE_HOME": None},
-    "a home that cannot be written": {"HOME": "/proc", "MPLCONFIGDIR": "/proc/none"},
+    "ASCII, warnings are errors, no home": {**ASCII, "PYTHONWARNINGS": "error", "HOME": None, "XDG_CACHE_HOME": None},
+    "Latin-1, a home that cannot be written, a time zone": {
+        **{"PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1", "LC_ALL": "xx_XX.ISO-8859-1"},
+        **{"HOME": "/proc", "MPLCONFIGDIR": "/proc/none", "TZ": "Asia/Kathmandu"},
+    },
     "colours": {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "COLUMNS": "20", "TERM": "dumb"},
     "no colours": {"NO_COLOR": "1", "COLUMNS": "1000", "LINES": "1"},
-    "time zone": {"TZ": "Asia/Kathmandu", "LC_TIME": "xx"},
-    "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    "Latin-1": {"PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"},
 }
 
 
 def said(environment: dict[str, str | None], folder: Path = ROOT) -> tuple[str, str]:
     """What a few commands print and tell, in one process with this environment; all of Unicode spelled in ASCII."""
     words = {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": str(folder), **environment}
-    if "PYTHONCOERCECLOCALE" in environment:
-        del words["PYTHONIOENCODING"]
     words = {name: value for name, value in words.items() if value is not None}
     done = subprocess.run([sys.executable, "-c", CODE], cwd=folder, env=words, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    coding = environment.get("PYTHONIOENCODING", "utf-8")
-    return tuple(
-        text.decode(coding).encode("ascii", "backslashreplace").decode() for text in (done.stdout, done.stderr)
-    )
+    out, err = (text.decode(words.get("PYTHONIOENCODING", "utf-8")) for text in (done.stdout, done.stderr))
+    return tuple(text.encode("ascii", "backslashreplace").decode() for text in (out, err))
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +80,7 @@ def test_a_folder_with_spaces_and_accents(plain, tmp_path):
     folder.mkdir()
     for name in ("thriftylib", "data", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
-    assert said({}, folder) == plain
-    assert said(SETTINGS["ASCII"], folder) == plain
+    assert said(ASCII, folder) == plain
 
 
 def test_colours_that_are_forced_draw_nothing_into_a_file(make_run, monkeypatch):
