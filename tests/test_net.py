@@ -124,6 +124,12 @@ def test_no_hostile_place_ends_in_a_traceback(tmp_path, monkeypatch, place):
     (tmp_path / "closed").chmod(stat.S_IRWXU)
 
 
+def test_a_book_that_cannot_be_written_is_not_begun(tmp_path):
+    (tmp_path / "file").write_text("")
+    told = one_line(call("book", "--out", str(tmp_path / "file")), 2)
+    assert f"{tmp_path}/file/_build/html/index.html: cannot be written (" in told
+
+
 @pytest.mark.parametrize(
     "text", ["0-4294967295", "0-99999999999999999999", "9" * 5000, "4294967296", "0-1000", "0,0", "5-4", "-1"]
 )
