@@ -30,11 +30,12 @@ CALLS = (
 )
 CODE = f"""
 import sys
-from thriftylib.cli import main
+from thriftylib.cli import app
+for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(errors="backslashreplace")
 for words in {CALLS!r}:
-    sys.argv = ["thrifty", *words.split()]
     try:
-        main()
+        app(words.split(), prog_name="thrifty")
     except SystemExit as end:
         print("ended with", end.code)
 """
@@ -81,6 +82,17 @@ def test_a_folder_with_spaces_and_accents(plain, tmp_path):
     for name in ("thriftylib", "data", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     assert said(ASCII, folder) == plain
+
+
+def test_names_of_files_are_utf8_in_every_locale(tmp_path):
+    """A notebook could not hold the half characters that names become in ASCII."""
+    words = ["train", "Müller.json"]
+    environment = {**os.environ, **ASCII, "PYTHONPATH": str(ROOT)}
+    del environment["PYTHONIOENCODING"]
+    for start in (["-m", "thriftylib.cli"], ["-c", "from thriftylib.cli import main; main()"]):
+        done = subprocess.run([sys.executable, *start, *words], cwd=tmp_path, env=environment, capture_output=True)
+        assert done.returncode == 2
+        assert done.stderr == b"thrifty: M\\xfcller.json: cannot be read (No such file or directory)\n"
 
 
 def test_colours_that_are_forced_draw_nothing_into_a_file(make_run, monkeypatch):
