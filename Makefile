@@ -5,12 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := book/_build/html
-FASTER := $(addprefix tests/test_,$(addsuffix .py,cli spec records claims verdicts engine checkpoints data figures untrusted escaping kernels proximal))
+FASTER := $(addprefix tests/test_,$(addsuffix .py,cli surroundings wheel spec records claims verdicts engine checkpoints data figures untrusted escaping kernels proximal))
 WORKERS ?= 2
 
 # One thread a process: checks run in parallel, networks are small, and fixed threads fix the last digits of every sum.
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Notebooks see none of the user's kernels, settings and start-up files.
+export IPYTHONDIR := $(CURDIR)/local/jupyter
+export JUPYTER_DATA_DIR := $(IPYTHONDIR)
+export JUPYTER_CONFIG_DIR := $(IPYTHONDIR)
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYTHONSTARTUP :=
 
 # When a cell ran says nothing about what it shows, and would change with every execution.
 define WITHOUT_TIMES
@@ -91,7 +97,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 lock: $(READY)  ## write the versions of the environment into constraints.txt
-	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed -E 's/\+[a-z0-9.]+$$//' > constraints.new
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[a-z0-9.]+$$//' > constraints.new
 	mv constraints.new constraints.txt
 	@touch $(READY)
 

@@ -12,9 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from thriftylib.cli import app
+from thriftylib.cli.app import explain
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.options import NetworkOptions, find
-from thriftylib.paths import user_path
+from thriftylib.paths import user_path, write_atomically
+from thriftylib.running.notebooks import check_parameters, notebooks
 from thriftylib.spec import parse_seeds
 
 SIZE = "thriftynet-size-cifar10"
@@ -122,6 +124,35 @@ def test_no_hostile_place_ends_in_a_traceback(tmp_path, monkeypatch, place):
         assert result.exception is None or isinstance(result.exception, SystemExit), (words, result.exception)
         assert "Error" not in result.stderr or result.exit_code == 2
     (tmp_path / "closed").chmod(stat.S_IRWXU)
+
+
+def test_what_cannot_be_written_is_not_begun(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("")
+    told = one_line(call("book", "--out", str(file)), 2)
+    assert f"{file}/_build/html/index.html: cannot be written (" in told
+    monkeypatch.setattr("thriftylib.cli.plan.local_dir", lambda: file)
+    monkeypatch.setattr("thriftylib.cli.bench.results_dir", lambda: file)
+    words = ("plan", SIZE, "--preset", "smoke", "--device", "cpu", "--out", str(tmp_path / "out"), "--calibrate")
+    assert f"{file}/calibrations.json: cannot be written (" in one_line(call(*words), 2)
+    assert f"{file}/bench/entropy.json: cannot be written (" in one_line(call("bench", "entropy", "--record"), 2)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
+    """Of another user: root may look everywhere."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    known = notebooks()
+    monkeypatch.setattr("pathlib.Path.is_dir", refuse)
+    with pytest.raises(ThriftyError, match=f"{tmp_path}: cannot be read .Permission denied"):
+        check_parameters(known["ucp"], {"preset": "recorded", "results": str(tmp_path)})
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.mkstemp", lambda dir, prefix: refuse(dir / f"{prefix}x"))
+    with pytest.raises(PermissionError) as caught:
+        write_atomically(tmp_path / "counts.json", b"")
+    assert explain(caught.value)[0] == f"{tmp_path}/counts.json: Permission denied"
 
 
 @pytest.mark.parametrize(

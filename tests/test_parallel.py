@@ -101,6 +101,7 @@ def test_on_a_terminal_a_table_shows_every_run(tmp_path, monkeypatch):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
     monkeypatch.setattr("rich.console.Console", lambda **_: console)
+    monkeypatch.setattr("thriftylib.running.board.on_terminal", lambda: True)
     runs = [run_of("SmallNet", seed=seed) for seed in range(2)]
     arguments = {"device": "cpu", "jobs": 2, "progress": True}
     train_missing(runs, OutputFolders.below(tmp_path), **arguments)

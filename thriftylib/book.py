@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from thriftylib.errors import BuildError, ThriftyError
-from thriftylib.paths import project_root
+from thriftylib.paths import check_writable, project_root
 
 _TAIL = 40  # lines of the builder's output that an error shows
 _IN_SCRIPT = re.compile(r"""["'](https?://[^"']+\.(?:m?js|css|json|woff2?)(?:[?#][^"']*)?)["']""")
@@ -33,13 +33,16 @@ def build(output: Path | None = None, *, local: Path | None = None) -> Path:
     """
     root = project_root()
     output = (output or root / "book").resolve()
-    environment = os.environ | ({"THRIFTY_LOCAL": str(local.resolve())} if local else {})
+    check_writable(output / "_build" / "html" / "index.html")
+    # The builder's own warnings, not those of Python, are errors; and its lines are read as UTF-8.
+    environment = os.environ | {"PYTHONWARNINGS": "", "PYTHONUTF8": "1"}
+    environment |= {"THRIFTY_LOCAL": str(local.resolve())} if local else {}
     command = [
         *(sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)),
         *("--config", str(root / "_config.yml"), "--toc", str(root / "book" / "_toc.yml")),
         *("--path-output", str(output), "--all", "-W", "-n", "--keep-going"),
     ]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         lines = _NOISE.sub("", done.stdout + done.stderr).splitlines()
         warnings = [line for line in lines if "WARNING" in line or "ERROR" in line]

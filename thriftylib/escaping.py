@@ -39,3 +39,10 @@ def tell(line: str, *, lines: bool = True) -> None:
     """A line for the person on standard error; where nobody hears it (closed, full), work goes on."""
     with suppress(OSError, ValueError):
         print(for_terminal(line, lines=lines), file=sys.stderr, flush=True)
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal: rich would also take FORCE_COLOR for one, and draw into a file."""
+    with suppress(OSError, ValueError, AttributeError):
+        return sys.stderr.isatty()
+    return False

@@ -158,7 +158,11 @@ def _temporary(path: Path) -> tuple[int, str]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` always holds either the old or the new whole file, even if power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = _temporary(path)
+    try:
+        handle, temporary = _temporary(path)
+    except OSError as error:
+        error.filename = str(path)  # the file that is meant
+        raise
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -283,12 +283,12 @@ def parse_seeds(text: str | int) -> list[int]:
     return seeds
 
 
-def check_device(name: str) -> str:
-    """The name of a device, which need not be there: auto, cpu, cuda or cuda:N.
+def parse_device(text: str) -> str:
+    """A device's name, as it is given; whether this machine has it is only known with torch.
 
     Raises:
-        SpecError: another name.
+        SpecError: no such name.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", name, re.ASCII):
-        raise SpecError(f"device = {name!r}: must be auto, cpu, cuda or cuda:N")
-    return name
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", text, re.ASCII):
+        raise SpecError(f"device = {text!r}: must be auto, cpu, cuda or cuda:N")
+    return text

@@ -110,12 +110,15 @@ def _execute(path: Path, root: Path) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
+    from thriftylib.running.notebooks import bare_kernels
+
     notebook = nbformat.read(path, as_version=4)
     folder = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, kernel_name="python3", record_timing=False, resources=folder)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     try:
-        client.execute(env=environment, stderr=subprocess.DEVNULL)
+        with bare_kernels():
+            paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+            client.execute(env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.DEVNULL)
     except CellExecutionError as error:
         raise ThriftyError(f"the skeleton's notebook fails: {error.ename}: {error.evalue}") from None
     write_atomically(path, (nbformat.writes(notebook) + "\n").encode())

@@ -111,6 +111,12 @@ def _thrifty(debug: Annotated[bool, typer.Option("--debug", help="Show the trace
     """
 
 
+def _device(text: str) -> str:
+    from thriftylib.spec import parse_device
+
+    return parse_device(text)
+
+
 class Precision(StrEnum):
     """What ``--precision`` may be."""
 
@@ -121,7 +127,9 @@ class Precision(StrEnum):
 
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Budget = Annotated[str | None, typer.Option(help="Stop cleanly after this time, such as 90s, 9m or 1h30m.")]
-Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str, typer.Option(parser=_device, metavar="DEVICE", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
+]
 DataFolder = Annotated[
     Path | None,
     typer.Option(

@@ -11,7 +11,7 @@ import typer
 from thriftylib.cli.app import Json, print_json, print_table, put, say
 from thriftylib.errors import SpecError
 from thriftylib.options import suggest
-from thriftylib.paths import results_dir
+from thriftylib.paths import check_writable, results_dir
 
 OPTIONS = {
     "smallnet": ("kernel", "convs", "linear", "batch_size"),
@@ -75,6 +75,8 @@ def bench(
     if foreign := sorted(given.keys() - set(OPTIONS[name])):
         own = ", ".join(option.replace("_", "-") for option in OPTIONS[name])
         raise SpecError(f"--{foreign[0].replace('_', '-')} does not go with bench {name}; its own options: {own}")
+    if record:
+        check_writable(results_dir() / "bench" / f"{name}.json")
     from thriftylib.bench import entropy, measure
     from thriftylib.bench.record import save_bench
 

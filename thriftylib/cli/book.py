@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from thriftylib.cli.app import FAILED, say
+from thriftylib.paths import user_path
 
 
 def book(
     check: Annotated[bool, typer.Option("--check", help="Follow every internal link of what was built.")] = False,
-    to: Annotated[Path | None, typer.Option("--out", help="Where _build goes; else the book folder.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--out", parser=user_path, metavar="PATH", help="Where _build goes; else the book folder."),
+    ] = None,
 ) -> None:
     """Build the site strictly from what is committed; nothing is executed.
 

@@ -26,13 +26,14 @@ def list_(kind: Annotated[Kind | None, typer.Argument(help="Only these.")] = Non
     Example: thrifty list experiments
     """
     from thriftylib.datasets.facts import DATASETS
-    from thriftylib.evidence.claims_files import load_claims_files
+    from thriftylib.evidence.claims_files import Loaded, load_claims_files
     from thriftylib.experiments import EXPERIMENTS
     from thriftylib.options import NetworkOptions, find
 
     with suppress(ThriftyError):
         find(NetworkOptions, "")  # no network's name: imports every paper and then refuses
-    with readable(load_claims_files(claims_dir())) as papers:
+    of_claims = kind in (None, Kind.papers)  # the rest needs no checkout
+    with readable(load_claims_files(claims_dir()) if of_claims else Loaded({}, {})) as papers:
         found = {
             "papers": [
                 {"paper": name, "claims": len(paper.claims), "title": paper.title} for name, paper in papers.items()

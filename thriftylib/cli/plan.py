@@ -26,7 +26,7 @@ from thriftylib.cli.app import (
 )
 from thriftylib.errors import ThriftyError
 from thriftylib.escaping import for_shell
-from thriftylib.paths import local_dir
+from thriftylib.paths import check_writable, local_dir
 
 if TYPE_CHECKING:
     import torch
@@ -136,6 +136,7 @@ def estimator_of(conditions: Conditions, records: Mapping[str, Record]) -> Estim
 def _calibrate(runs: Sequence[Run], here: torch.device, conditions: Conditions) -> None:
     from thriftylib.running.calibrate import TOTAL, calibrate_all, save_calibrations
 
+    check_writable(_calibrations())
     say(f"calibrating network families on {conditions.device}, for about {TOTAL:.0f} s")
     for run, found in calibrate_all(runs, here, conditions):
         if found is not None:

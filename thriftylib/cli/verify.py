@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def verify(
     runs: Annotated[list[str] | None, typer.Argument(help="Run ids; none: all committed weights.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Folder of the weights; else data/weights.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(parser=user_path, metavar="PATH", help="Folder of the weights; else data/weights.")
+    ] = None,
     results: Results = None,
     device: Device = "auto",
     data: DataFolder = None,
@@ -37,7 +39,7 @@ def verify(
     from thriftylib.running.execute import verify_weights
     from thriftylib.running.folders import given_folder
 
-    folder = user_path(weights) if weights else weights_dir()
+    folder = weights or weights_dir()
     where = given_folder(results) if results else results_dir()
     names = runs or sorted(path.stem for path in folder.glob("*.safetensors"))
     if not names:

@@ -12,6 +12,11 @@ The frames of claimed and reproduced accuracies come from ``accuracies`` and ``g
 
 Claimed values are hollow and grey, reproduced ones filled and coloured, so that neither is ever taken for the other.
 """
+# ruff: noqa: E402
+
+import logging
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a folder or font that it lacks is no output of a notebook
 
 from thriftylib.figures.display import html_table, replications, show, status, table, verdicts
 from thriftylib.figures.frames import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, Self
 
-from thriftylib.escaping import for_terminal
+from thriftylib.escaping import for_terminal, on_terminal
 from thriftylib.evidence.quantities import TEST_ACCURACY
 from thriftylib.spec import Run
 from thriftylib.training.progress import duration
@@ -24,7 +24,7 @@ class Board:
 
         self.rows: dict[str, dict[str, str]] = {}
         console = Console(stderr=True)
-        self.drawn = shown and console.is_terminal
+        self.drawn = shown and on_terminal() and console.is_terminal
         self.live = Live(console=console, auto_refresh=False) if self.drawn else None
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from thriftylib.errors import RecordError, SpecError
 from thriftylib.evidence.records import Record, load_records
-from thriftylib.paths import local_dir, results_dir, user_path
+from thriftylib.paths import local_dir, reading, results_dir, user_path
 from thriftylib.spec import Run
 
 
@@ -48,7 +48,9 @@ def given_folder(results: str | Path) -> Path:
         RecordError: there is none.
     """
     folder = user_path(results)
-    if not folder.is_dir():
+    with reading(folder):
+        is_there = folder.is_dir()
+    if not is_there:
         raise RecordError(f"results = {str(results)!r}: is no folder; without it the committed records are read")
     return folder
 

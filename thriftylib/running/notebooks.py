@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,11 +157,30 @@ def _execute(path: Path, output: Path, words: dict[str, Any], folder: Path, gpu:
     from thriftylib.running import papermill_engine  # noqa: F401 (registers itself, however the package was installed)
 
     try:
-        papermill.execute_notebook(
-            path, output, words, cwd=folder, progress_bar=False, stderr_file=sys.stderr, kernel_name="python3"
-        )
+        with bare_kernels():
+            papermill.execute_notebook(
+                path, output, words, cwd=folder, progress_bar=False, stderr_file=sys.stderr, kernel_name="python3"
+            )
     except papermill.PapermillExecutionError as failure:
         return f"cell {failure.cell_index}: {failure.ename}: {failure.evalue}".splitlines()[0], FAILED
     except SystemExit as stop:
         return "stopped early" if stop.code == STOPPED else "a mistake in its parameters, as said above", stop.code
     return None, 0
+
+
+@contextmanager
+def bare_kernels() -> Iterator[None]:
+    """Kernels started within are this Python's, and know nothing of the user's kernels, settings and start-up files.
+
+    Nor do they need a home folder that can be written to.
+    """
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="thrifty-", ignore_cleanup_errors=True) as folder:
+        names = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
+        os.environ |= dict.fromkeys(names, folder) | {"JUPYTER_PREFER_ENV_PATH": "1"}
+        os.environ |= dict.fromkeys(("JUPYTER_PATH", "JUPYTER_CONFIG_PATH", "PYTHONSTARTUP", "PYTHONWARNINGS"), "")
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)

@@ -12,12 +12,13 @@ from pydantic import TypeAdapter, ValidationError
 from thriftylib.errors import ThriftyError
 from thriftylib.options import suggest
 from thriftylib.paths import user_path
-from thriftylib.running.folders import parse_budget
-from thriftylib.spec import check_device, parse_seeds
+from thriftylib.running.folders import given_folder, parse_budget
+from thriftylib.spec import parse_device, parse_seeds
 
 _LINE = re.compile(r"^(\w+)(?:: \w+)? = (.+?)(?:  # (.*))?$", re.MULTILINE)
 FOLDERS = ("data", "results")
-_FORMS: dict[str, Callable[[str], Any]] = {"device": check_device, "seeds": parse_seeds, "budget": parse_budget}
+PARSERS: dict[str, Callable[[Any], Any]] = {"device": parse_device, "seeds": parse_seeds, "budget": parse_budget}
+"""Of the parameters whose values have a form; they refuse any other, also where nothing is trained."""
 
 
 class Parameter(NamedTuple):
@@ -66,9 +67,13 @@ def check(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str,
             raise ThriftyError(f"{name} = {value!r}: {expected}") from None
         if choices and value not in choices:
             raise ThriftyError(f"{name} = {value!r}" + suggest(value, choices))
-        if name in _FORMS:
-            _FORMS[name](value)
+        if parse := PARSERS.get(name):
+            parse(value)
         checked[name] = str(user_path(value)) if name in FOLDERS and value else value
+    if checked.get("epochs", 0) < 0:
+        raise ThriftyError(f"epochs = {checked['epochs']}: must be above 0, or 0 for as many as the recipe says")
+    if checked.get("results") and checked.get("preset") == "recorded":
+        given_folder(checked["results"])
     return checked
 
 

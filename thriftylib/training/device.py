@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from thriftylib.errors import ThriftyError
-from thriftylib.spec import check_device
+from thriftylib.spec import parse_device
 
 Precision = Literal["fp32", "bf16"]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -23,9 +23,9 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         ThriftyError: no such device, or it is not there.
     """
-    if check_device(name) == "auto":
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    device = torch.device(parse_device(name))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ThriftyError(f"device = {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; cpu works")
     return device

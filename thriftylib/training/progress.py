@@ -8,7 +8,7 @@ from contextlib import suppress
 from multiprocessing import parent_process
 from typing import Any, Self
 
-from thriftylib.escaping import for_terminal, tell
+from thriftylib.escaping import for_terminal, on_terminal, tell
 from thriftylib.spec import Run
 
 listener: Callable[[dict[str, Any]], None] | None = None
@@ -37,7 +37,7 @@ class Progress:
         self.title = for_terminal(f"{run.network.name} {run.id} seed {run.seed}", lines=False)
         console = Console(stderr=True)
         # Of trainings in parallel, none may draw over the others' lines.
-        live = shown and console.is_terminal and parent_process() is None
+        live = shown and on_terminal() and console.is_terminal and parent_process() is None
         self.bar = progress.Progress(
             *progress.Progress.get_default_columns(), console=console, disable=not live, refresh_per_second=2
         )
@@ -51,7 +51,8 @@ class Progress:
 
     def __exit__(self, *_: Any) -> None:
         with suppress(OSError, ValueError):
-            self.bar.stop()
+            if not self.bar.disable:  # else rich 13 prints an empty line
+                self.bar.stop()
 
     def step(self, done: int) -> None:
         """Show how many steps are done."""
