@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from thriftylib.errors import BusyError, CheckpointError, DiedError, RunError, ThriftyError
 from thriftylib.evidence.records import Record
@@ -21,6 +21,9 @@ from thriftylib.running.processes import Pool, attempt
 from thriftylib.running.queue import Queue, orphans, parents_first
 from thriftylib.spec import Run
 from thriftylib.training.signals import collect_signals
+
+if TYPE_CHECKING:
+    from thriftylib.training.execution import Execution
 
 Announce = Callable[[Run, int, int], None]
 Stop = Literal["budget", "signal", "left out"]
@@ -59,6 +62,7 @@ def train_missing(
     device: str = "auto",
     budget: float | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    execution: Execution = "auto",
     threads: int | None = None,
     jobs: int = 1,
     progress: bool = True,
@@ -73,6 +77,7 @@ def train_missing(
 
     Args:
         budget: seconds for all of them together.
+        execution: of steps; see :mod:`thriftylib.training.execution`.
         threads: of a CPU, for each training; None: as PyTorch is set, shared out where ``jobs`` are several.
         device: with several GPUs, "auto" and "cuda" are all of them.
         jobs: how many are trained at once on a device; several need a process each.
@@ -96,6 +101,7 @@ def train_missing(
         )
     arguments = {name: getattr(folders, name) for name in ("results", "weights", "checkpoints")}
     arguments |= {"data": data, "device": device, "precision": precision, "progress": progress, "anew": anew}
+    arguments |= {"execution": execution}
     arguments["threads"] = threads_each(threads, jobs)
     queue = Queue(list(todo), folders, expected)
     slots = _slots(device, jobs) if len(todo) > 1 else [device]
