@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 Mode = Literal["eager", "compiled", "graph"]
 Execution = Literal["auto", "eager", "compiled", "graph"]
 EXECUTIONS = ("auto", "eager", "compiled", "graph")
-TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
-"""How far from an eager step another may end, as a fraction of what that changes; a wrong one is off by about 1."""
+TOLERANCE = {"graph": {"fp32": 1e-2, "bf16": 0.1}, "compiled": {"fp32": 5e-2, "bf16": 0.5}}
+"""How far from an eager step another may end, as a fraction of what that changes; a wrong one is off by 1 or more.
+
+Deep networks at their first weights amplify rounding: gradients in bf16 may be 0.4 off those in float64 (DACNN).
+"""
 WARM_UP = 3  # steps before a capture, for libraries that allocate or choose at their first call
 State = dict[str, list[Tensor]]
 
@@ -48,6 +51,7 @@ class Executor:
         if asked not in EXECUTIONS:
             raise SpecError(f"execution = {asked!r}: must be one of {', '.join(EXECUTIONS)}")
         self.trainer, self.mode, self.why = trainer, "eager", ""
+        self.apart: float | None = None  # of the faster way's first step from the eager one, as a fraction
         self._ran: dict[Mode, None] = {}
         self._faster: Callable[[Tensor], None] | None = None
         self._seen: list[object] = []
@@ -88,8 +92,8 @@ class Executor:
             self._faster = {"graph": Replayed, "compiled": Compiled}[self.mode](trainer)
             _put_back(trainer, before)  # a capture has executed steps
             self._faster(index)
-            apart, allowed = difference(before, expected, _state(trainer)), TOLERANCE[trainer.precision]
-            fault = "" if apart <= allowed else f"its first step is {apart:.1e} off, more than {allowed:g}"
+            self.apart, allowed = difference(before, expected, _state(trainer)), TOLERANCE[self.mode][trainer.precision]
+            fault = "" if self.apart <= allowed else f"its first step is {self.apart:.1e} off, more than {allowed:g}"
         except Exception as error:  # whatever a compiler or a driver raises: the eager step is done
             fault = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         if fault:
