@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from thriftylib.errors import BusyError, CheckpointError, DiedError, RunError, ThriftyError
 from thriftylib.evidence.records import Record
@@ -21,9 +21,6 @@ from thriftylib.running.processes import Pool, attempt
 from thriftylib.running.queue import Queue, orphans, parents_first
 from thriftylib.spec import Run
 from thriftylib.training.signals import collect_signals
-
-if TYPE_CHECKING:
-    from thriftylib.training.execution import Execution
 
 Announce = Callable[[Run, int, int], None]
 Stop = Literal["budget", "signal", "left out"]
@@ -62,7 +59,7 @@ def train_missing(
     device: str = "auto",
     budget: float | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
-    execution: Execution = "auto",
+    execution: Literal["auto", "eager", "compiled", "graph"] = "auto",
     threads: int | None = None,
     jobs: int = 1,
     progress: bool = True,

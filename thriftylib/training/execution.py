@@ -47,7 +47,7 @@ class Executor:
         SpecError: ``asked`` is none of ``EXECUTIONS``.
     """
 
-    def __init__(self, trainer: Trainer, asked: Execution) -> None:
+    def __init__(self, trainer: Trainer, asked: str) -> None:
         if asked not in EXECUTIONS:
             raise SpecError(f"execution = {asked!r}: must be one of {', '.join(EXECUTIONS)}")
         self.trainer, self.mode, self.why = trainer, "eager", ""
