@@ -12,6 +12,7 @@ from stepping import CPU, advance
 from typer.testing import CliRunner
 
 from thriftylib.cli import app
+from thriftylib.cli.app import Execution as ExecutionOption
 from thriftylib.datasets.load import load
 from thriftylib.errors import SpecError
 from thriftylib.evidence.records import Session, load_record, save_record
@@ -253,6 +254,7 @@ def test_old_sessions_were_eager():
 
 
 def test_the_command_refuses_another_way():
+    assert [each.value for each in ExecutionOption] == list(execution.EXECUTIONS)
     result = CliRunner().invoke(app, ["train", "--preset", "smoke", "--execution", "quick"])
     assert result.exit_code == 2
     assert "'graph'" in result.output

@@ -11,6 +11,7 @@ import copy
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -82,7 +83,7 @@ def machine(device: torch.device, data: Path | None = None) -> dict[str, str]:
         "device": device_name(device),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "processor": f"{os.cpu_count()} threads, {torch.get_num_threads()} of them PyTorch's",
-        "C compiler": _compiler(),
+        "C compiler": fast_path.function("compiled", "compiler_version")() or "not asked for",
     }
     if device.type == "cuda":
         free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))
@@ -147,9 +148,6 @@ def _one_pass(run: Run, device: torch.device, precisions: list[Precision]) -> It
     """Logits and gradients of a batch, batch norms with its statistics, against float64 on the CPU."""
     dataset = load(run.data, seed=run.seed)
     _, network = build(run, None)
-    for module in network.modules():  # what draws random numbers does it on the device
-        if isinstance(module, nn.Dropout | nn.RReLU):
-            module.train = lambda mode=True, module=module: nn.Module.train(module, False)
     images, labels = as_input(dataset.train.images[:IMAGES], dataset, "fp32"), dataset.train.labels[:IMAGES]
     reference = _gradients(copy.deepcopy(network).double(), images.double(), labels)
     asked = run.options.fast
@@ -173,7 +171,10 @@ def _allowed(precision: Precision, device: torch.device) -> tuple[float, float, 
 
 
 def _gradients(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    logits = network.train()(images)
+    for module in network.train().modules():
+        if isinstance(module, nn.Dropout | nn.RReLU):  # which draw other numbers on each device
+            module.eval()
+    logits = network(images)
     gradients = torch.autograd.grad(
         F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels), list(network.parameters())
     )
@@ -285,16 +286,8 @@ def _child(run: dict[str, Any], folders: OutputFolders, device: str) -> None:
     _train(run, folders, device)
 
 
-def _compiler() -> str:
-    try:
-        from thriftylib.fast.compiled import compiler_version
-    except ModuleNotFoundError:
-        return "not asked for"
-    return compiler_version()
-
-
 def _driver() -> str:
     try:
-        return Path("/proc/driver/nvidia/version").read_text().split("Kernel Module")[1].split()[0]
-    except (OSError, IndexError):
+        return re.search(r"\d{3}\.\d[\d.]*", Path("/proc/driver/nvidia/version").read_text())[0]
+    except (OSError, TypeError):  # no such file, or without a number
         return "unknown"
