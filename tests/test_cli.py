@@ -30,7 +30,21 @@ from thriftylib.running.calibrate import load_calibrations
 
 SIZE = "thriftynet-size-cifar10"
 ONE = ("-w", "filters=8", "-w", "iterations=4")  # one configuration of the smoke grid
-COMMANDS = ("list", "show", "status", "plan", "cost", "train", "run", "verify", "bench", "book", "data")
+COMMANDS = (
+    "list",
+    "show",
+    "status",
+    "plan",
+    "cost",
+    "train",
+    "run",
+    "verify",
+    "bench",
+    "book",
+    "data",
+    "doctor",
+    "adopt",
+)
 
 
 def call(*arguments: object, code: int = 0):

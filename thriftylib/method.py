@@ -52,6 +52,12 @@ class Method:
     a kill goes through :meth:`state` and :meth:`restore`.
     """
 
+    varies = False
+    """Whether what ``forward`` computes depends on state in Python that changes from step to step, such as a counter.
+
+    A step is then never captured to be replayed. Networks that are narrowed, or get other tensors, are captured anew.
+    """
+
     def prepare(self, network: nn.Module, parent: Parent | None) -> nn.Module:
         """The network that is trained in place of ``network`` (expanded, narrowed, ...).
 

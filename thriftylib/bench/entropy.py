@@ -8,8 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from thriftylib.bench.measure import record_of
-from thriftylib.bench.record import BenchRecord, Variant
+from thriftylib.bench.record import BenchRecord, Variant, record_of
 from thriftylib.datasets.load import load
 from thriftylib.errors import ThriftyError
 from thriftylib.papers.ebcle_entropy import image_entropies

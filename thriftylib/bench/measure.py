@@ -15,21 +15,19 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from thriftylib.bench.record import PRODUCT, BenchRecord, Variant
+from thriftylib.bench.record import PRODUCT, BenchRecord, Variant, record_of
 from thriftylib.bench.ways import Way, bench_run, random_images
 from thriftylib.errors import SpecError, ThriftyError
 from thriftylib.papers.ebcle import shaped
 from thriftylib.papers.families import StagedOptions
 from thriftylib.running.processes import follow_parent
 from thriftylib.spec import Augment, Run
-from thriftylib.training.device import device_name, keep_freed_memory
-from thriftylib.training.provenance import provenance, versions
+from thriftylib.training.device import keep_freed_memory
 
 SAME = 1e-6  # of the norm of float64 logits and gradients
 SMALLNET_STEPS = 20  # in a round: one step is a few milliseconds
@@ -72,7 +70,7 @@ def bench_thriftynet(
     Also as its authors wrote it and, where the CPU computes in it, in bf16. The defaults are the 40K network.
     ``settings`` and what it raises are those of :func:`measure`.
     """
-    run, what = _recursion(filters, iterations, batch_size, rounds)
+    run, what = recursion_run(filters, iterations, batch_size, rounds + 3)
     ways = {"authors": Way("the authors' formulation in the usual loop", ("authors",)), **ENGINE}
     del ways["merged"]
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -88,7 +86,7 @@ def bench_recursion(
     The fast path against the plain modules, and both against matrix products of as many multiply-adds; where the CPU
     computes in bf16, in it too. ``settings`` and what it raises are those of :func:`measure`.
     """
-    run, what = _recursion(filters, iterations, batch_size, rounds)
+    run, what = recursion_run(filters, iterations, batch_size, rounds + 3)
     ways = {name: ENGINE[name] for name in ("plain", "kernels")}
     ways[PRODUCT] = Way("a matrix product of as many multiply-adds", ("product",))
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -97,10 +95,11 @@ def bench_recursion(
     return measure(f"recursion-{filters}-{iterations}-{threads}", what, run, ways, rounds=rounds, **settings)
 
 
-def _recursion(filters: int, iterations: int, batch_size: int, rounds: int) -> tuple[Run, str]:
+def recursion_run(filters: int, iterations: int, batch_size: int, steps: int) -> tuple[Run, str]:
+    """A run of more ``steps`` than are timed, and what it is in words."""
     network = {"name": "thriftynet", "options": {"filters": filters, "iterations": iterations}}
     what = f"ThriftyNet mb1, {filters} filters, {iterations} iterations, batch {batch_size}, 32x32"
-    return bench_run(network, rounds + 3, batch_size), what
+    return bench_run(network, steps, batch_size), what
 
 
 def bench_lenet(*, batch_size: int = 64, rounds: int = 5, **settings) -> BenchRecord:
@@ -206,21 +205,6 @@ def measure(
         for key, way in ways.items()
     }
     return record_of(name, f"training steps, {what}", variants, threads)
-
-
-def record_of(name: str, what: str, variants: dict[str, Variant], threads: int) -> BenchRecord:
-    """The record of variants measured here and now on the CPU; the first is the baseline."""
-    return BenchRecord(
-        name=name,
-        what=what,
-        baseline=next(iter(variants)),
-        variants=variants,
-        device=device_name(torch.device("cpu")),
-        threads=threads,
-        versions=versions(),
-        commit=provenance().commit,
-        date=datetime.now(UTC).date().isoformat(),
-    )
 
 
 def check_same(run: Run, ways: Mapping[str, Way]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import statistics
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +27,8 @@ class Variant(Strict):
     after: str | None = None  # the variant that it adds one thing to
     images_per_second: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
     peak_bytes: Annotated[int, Field(ge=1)] | None = None
+    # Of a training step, an image's part, as counted in closed form; left out of the text where it is None.
+    bytes_an_image: Annotated[float, Field(gt=0)] | None = Field(None, exclude_if=lambda value: value is None)
 
 
 class BenchRecord(Strict):
@@ -46,6 +49,9 @@ class BenchRecord(Strict):
     versions: dict[str, Text]
     commit: Commit | None
     date: str
+    # Of a copy on the device in each round, bytes read and written a second; and images of a step. Left out where None.
+    copied_a_second: list[Annotated[float, Field(gt=0)]] | None = Field(None, exclude_if=lambda value: value is None)
+    batch_size: Annotated[int, Field(ge=1)] | None = Field(None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -59,6 +65,8 @@ class BenchRecord(Strict):
         rounds = {len(variant.images_per_second) for variant in self.variants.values()}
         if len(rounds) > 1:
             raise RecordError(f"variants: have {sorted(rounds)} rounds; each must have the same number")
+        if self.copied_a_second and len(self.copied_a_second) not in rounds:
+            raise RecordError(f"copied_a_second: has {len(self.copied_a_second)} rounds, the variants {sorted(rounds)}")
         check_utc("date", self.date)
         return self
 
@@ -79,6 +87,19 @@ class BenchRecord(Strict):
         same = [name for name in products if self.variants[name].precision == precision]
         return self.ratio(variant, same[0]) if same and variant not in products else None
 
+    def milliseconds(self, variant: str) -> float | None:
+        """Of a step, the median over the rounds; None: the record does not say how many images it has."""
+        speed = statistics.median(self._of(variant).images_per_second)
+        return 1000 * self.batch_size / speed if self.batch_size else None
+
+    def bandwidth(self, variant: str) -> float | None:
+        """Bytes counted a second over those of a copy, the median over the rounds; None where one is unknown."""
+        counted = self._of(variant).bytes_an_image
+        if not (counted and self.copied_a_second):
+            return None
+        rounds = zip(self._of(variant).images_per_second, self.copied_a_second, strict=True)
+        return statistics.median(speed * counted / copied for speed, copied in rounds)
+
     def memory_ratio(self, variant: str) -> float | None:
         """The variant's peak memory over the baseline's; None where one of them was not measured."""
         ours, theirs = self._of(variant).peak_bytes, self._of(self.baseline).peak_bytes
@@ -88,6 +109,29 @@ class BenchRecord(Strict):
         if variant not in self.variants:
             raise RecordError(f"bench {self.name}: no variant {variant!r}" + suggest(variant, self.variants))
         return self.variants[variant]
+
+
+def record_of(
+    name: str, what: str, variants: dict[str, Variant], threads: int, device: str = "cpu", **more: Any
+) -> BenchRecord:
+    """The record of variants measured here and now, on the CPU if nothing else is said; the first is the baseline."""
+    import torch
+
+    from thriftylib.training.device import device_name
+    from thriftylib.training.provenance import provenance, versions
+
+    return BenchRecord(
+        name=name,
+        what=what,
+        baseline=next(iter(variants)),
+        variants=variants,
+        device=device_name(torch.device(device)),
+        threads=threads,
+        versions=versions(),
+        commit=provenance().commit,
+        date=datetime.now(UTC).date().isoformat(),
+        **more,
+    )
 
 
 def load_bench(folder: str | os.PathLike[str]) -> dict[str, BenchRecord]:

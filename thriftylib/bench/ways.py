@@ -12,10 +12,12 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from thriftylib.datasets.load import Dataset, Split
+from thriftylib.errors import ThriftyError
 from thriftylib.papers.expandnets_expansion import Expanded
 from thriftylib.spec import Augment, Recipe, Run
 from thriftylib.training import fast_path
 from thriftylib.training.device import Precision
+from thriftylib.training.execution import Execution
 from thriftylib.training.progress import Progress
 from thriftylib.training.trainer import Trainer
 
@@ -34,6 +36,8 @@ class Way:
     in_parallel: int = 1  # trainings at once, which share the threads, but have one each at least
     method: Mapping[str, Any] | None = None  # options of the run's method that it changes
     other: Mapping[str, Any] | None = None  # another network in the place of the run's
+    device: str = "cpu"
+    execution: Execution = "eager"
 
     def trainer(self, run: Run) -> Trainer:
         """Our engine before its first step, with the parts that it uses."""
@@ -42,9 +46,9 @@ class Way:
             run = Run.model_validate({**run.model_dump(), "method": method})
         if self.other is not None:
             run = Run.model_validate({**run.model_dump(), "network": self.other})
-        split = Split(*random_images(run))
+        split = Split(*(tensor.to(self.device) for tensor in random_images(run)))
         dataset = Dataset(run.data.info, split, split, None)
-        training = Trainer(run, dataset, torch.device("cpu"), self.precision)
+        training = Trainer(run, dataset, torch.device(self.device), self.precision, execution=self.execution)
         if "kernels" not in self.parts:
             fast_path.restore(training.network)
         for module in training.network.modules() if "merged" not in self.parts else ():
@@ -58,19 +62,25 @@ class Way:
         if "authors" in self.parts:
             state, options = network.state_dict(), run.options
             network = AuthorsFormulation(options.filters, options.iterations, options.history, options.pool)
-            network.load_state_dict(state)
+            network.to(self.device).load_state_dict(state)
         return network if "engine" in self.parts else network.to(memory_format=torch.contiguous_format)
 
     def steps(self, run: Run) -> Iterator[None]:
-        """A training step for each ``next``."""
+        """A training step for each ``next``.
+
+        Raises:
+            ThriftyError: steps cannot be executed as ``execution`` says.
+        """
         if "product" in self.parts:
             yield from _products(run, self.precision)
         if "engine" not in self.parts:
-            yield from _usual_loop(run, self.network(run).train())
+            yield from _usual_loop(run, self.network(run).train(), self.device)
         training = self.trainer(run)
         progress = Progress(run, training.steps, 0, shown=False)
         while True:
             training.step(progress)
+            if training.executor.why:
+                raise ThriftyError(f"{self.execution}: {training.executor.why}")
             yield
 
 
@@ -114,7 +124,7 @@ class _UsualImages(TorchDataset):
         return self.transform(self.pixels[index]), self.labels[index]
 
 
-def _usual_loop(run: Run, network: nn.Module) -> Iterator[None]:
+def _usual_loop(run: Run, network: nn.Module, device: str) -> Iterator[None]:
     """PyTorch's usual loop over a ``DataLoader`` with its defaults."""
     recipe = run.recipe
     optimizer = torch.optim.SGD(
@@ -122,6 +132,7 @@ def _usual_loop(run: Run, network: nn.Module) -> Iterator[None]:
     )
     criterion, running_loss, correct = nn.CrossEntropyLoss(), 0.0, 0
     for inputs, labels in DataLoader(_UsualImages(run), batch_size=recipe.batch_size, shuffle=True):
+        inputs, labels = inputs.to(device), labels.to(device)
         optimizer.zero_grad()
         logits = network(inputs)
         loss = criterion(logits, labels)
@@ -161,7 +172,7 @@ class AuthorsFormulation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes)."""
-        padded = torch.zeros(x.shape[0], self.filters - x.shape[1], *x.shape[2:])
+        padded = torch.zeros(x.shape[0], self.filters - x.shape[1], *x.shape[2:], device=x.device)
         states: list[Tensor | None] = [None] * (self.history - 1) + [torch.cat([x, padded], dim=1)]
         for t, norm in enumerate(self.norms):
             a = self.alpha[t, 0] * self.activation(self.convs[0](states[-1]))

@@ -125,6 +125,15 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Execution(StrEnum):
+    """What ``--execution`` may be."""
+
+    auto = "auto"
+    eager = "eager"
+    compiled = "compiled"
+    graph = "graph"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 Budget = Annotated[str | None, typer.Option(help="Stop cleanly after this time, such as 90s, 9m or 1h30m.")]
 Device = Annotated[
@@ -151,6 +160,14 @@ Out = Annotated[
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Of a CPU, for a run; last digits depend on it.")]
 Jobs = Annotated[int, typer.Option(min=1, max=256, help="Runs trained at once on a device; pays for small networks.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU.")]
+
+ExecutionOption = Annotated[
+    Execution,
+    typer.Option(
+        "--execution",
+        help="Of steps. auto: on a GPU as one CUDA graph where a run allows it, else eager; see the book.",
+    ),
+]
 
 
 def say(line: str) -> None:

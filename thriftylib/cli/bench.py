@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from thriftylib.errors import SpecError
 from thriftylib.options import suggest
 from thriftylib.paths import check_writable, results_dir
 
+if TYPE_CHECKING:
+    from thriftylib.bench.record import BenchRecord
+
 OPTIONS = {
     "smallnet": ("kernel", "convs", "linear", "batch_size"),
     "thriftynet": ("filters", "iterations", "batch_size"),
@@ -20,6 +23,7 @@ OPTIONS = {
     "lenet": ("batch_size",),
     "depth": ("network", "units", "batch_size"),
     "entropy": ("data",),
+    "gpu": ("filters", "iterations", "batch_size"),
 }
 COLUMNS = (
     "variant",
@@ -31,6 +35,8 @@ COLUMNS = (
     "of a product",
     "peak MiB",
     "x memory",
+    "ms a step",
+    "of a copy",
 )
 
 
@@ -61,7 +67,9 @@ def bench(
     record: Annotated[bool, typer.Option("--record", help="Keep it below data/results/bench.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure what each part of the engine gives on the CPU: speed and memory as ratios, the variants interleaved.
+    """Measure what each part of the engine gives: speed and memory as ratios, the variants interleaved.
+
+    On the CPU; bench gpu: on a GPU, with batches of 100 and of 512, in about four minutes.
 
     Example: thrifty bench smallnet --convs cl --linear
     """
@@ -77,16 +85,24 @@ def bench(
         raise SpecError(f"--{foreign[0].replace('_', '-')} does not go with bench {name}; its own options: {own}")
     if record:
         check_writable(results_dir() / "bench" / f"{name}.json")
-    from thriftylib.bench import entropy, measure
+    from thriftylib.bench import entropy, gpu, measure
     from thriftylib.bench.record import save_bench
 
-    module = entropy if name == "entropy" else measure
-    measured = getattr(module, f"bench_{name}")(**given, rounds=rounds, threads=threads, report=say)
-    if record:
-        say(f"recorded in {save_bench(measured, results_dir())}")
+    module = {"entropy": entropy, "gpu": gpu}.get(name, measure)
+    several = [{"batch_size": size} for size in gpu.BATCHES] if name == "gpu" and batch_size is None else [{}]
+    found = []
+    for more in several:
+        measured = getattr(module, f"bench_{name}")(**given, **more, rounds=rounds, threads=threads, report=say)
+        if record:
+            say(f"recorded in {save_bench(measured, results_dir())}")
+        found.append(measured)
+        if not as_json:
+            _print(measured)
     if as_json:
-        print_json(measured.model_dump(mode="json"))
-        return
+        print_json(found[0].model_dump(mode="json") if len(found) == 1 else [x.model_dump(mode="json") for x in found])
+
+
+def _print(measured: BenchRecord) -> None:
     put(f"{measured.what}, {measured.device}, {measured.threads} threads")
     rows = [
         [
@@ -99,7 +115,10 @@ def bench(
             measured.share(name),
             variant.peak_bytes and variant.peak_bytes / 2**20,
             measured.memory_ratio(name),
+            measured.milliseconds(name),
+            measured.bandwidth(name),
         ]
         for name, variant in measured.variants.items()
     ]
-    print_table(COLUMNS, rows)
+    shown = [number for number, column in enumerate(zip(*rows, strict=True)) if any(x is not None for x in column)]
+    print_table([COLUMNS[number] for number in shown], [[row[number] for number in shown] for row in rows])

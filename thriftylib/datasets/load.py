@@ -14,6 +14,7 @@ from thriftylib import spec
 from thriftylib.datasets import pixels, releases
 from thriftylib.datasets.facts import DatasetInfo
 from thriftylib.datasets.formats import Arrays
+from thriftylib.errors import DataError
 from thriftylib.paths import data_root
 from thriftylib.training.streams import stream, stream_seed
 
@@ -114,7 +115,10 @@ def load(
 
 def _read(info: DatasetInfo, root: Path, download: bool) -> tuple[Arrays, Arrays]:
     if info.name == "digits":
-        from sklearn.datasets import load_digits
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError:
+            raise DataError("digits come with scikit-learn, which is not installed: pip install scikit-learn") from None
 
         digits = load_digits()  # 17 levels, 0 to 16, spread over 0 to 255
         train = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None], digits.target.astype(np.int64)

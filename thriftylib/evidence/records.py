@@ -64,6 +64,8 @@ class Session(Strict):
     threads: Annotated[int, Field(ge=1)]
     versions: dict[str, Text]
     fast: Text | None = None  # the fast path that ran, with its compiler; None: PyTorch's operators alone
+    # How steps were executed (thriftylib.training.execution); left out of the text where it is "eager": it came later.
+    execution: Text = Field("eager", exclude_if=lambda value: value == "eager")
     seconds: Amount  # training and evaluation that the result holds
     lost_seconds: Amount = 0.0  # what it did after its last checkpoint, until it was killed
 

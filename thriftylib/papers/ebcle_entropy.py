@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from thriftylib.datasets.pixels import Images, luma, raw_images, without_border
-from thriftylib.errors import SpecError, ThriftyError
+from thriftylib.errors import RunError, SpecError
 from thriftylib.histograms import histogram_entropy, row_counts
 from thriftylib.method import Method
 from thriftylib.papers.ebcle import IN_NATS, Channels, ImageEntropyOptions, check_known
@@ -53,13 +53,13 @@ def local_entropies(images: Images, radius: int) -> Tensor:
 
     Raises:
         SpecError: as :func:`image_entropies`, or a radius below 1.
-        ThriftyError: scikit-image is not installed.
+        RunError: scikit-image is not installed.
     """
     try:
         from skimage.filters.rank import entropy
         from skimage.morphology import disk
     except ImportError:
-        raise ThriftyError("local entropy needs scikit-image: pip install scikit-image") from None
+        raise RunError("local entropy needs scikit-image: pip install scikit-image") from None
     if radius < 1:
         raise SpecError(f"radius = {radius}: must be 1 or more pixels")
     grey = luma(raw_images(images))[:, 0].byte().cpu().numpy()

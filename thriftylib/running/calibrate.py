@@ -108,7 +108,7 @@ def calibrate(run: Run, device: torch.device, conditions: Conditions, *, seconds
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             alone = run.model_copy(update={"parent": None})
-            trainer = Trainer(alone, _random_images(run, device), device, conditions.precision)
+            trainer = Trainer(alone, _random_images(run, device), device, conditions.precision, execution="auto")
             progress = Progress(run, trainer.steps * run.epochs, 0, shown=False)
             timed(trainer.step, progress)  # compiles, allocates
             timed(trainer.evaluate, trainer.dataset.test)

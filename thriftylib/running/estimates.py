@@ -5,8 +5,9 @@
     steps x layers x LAUNCH + (images + test images / 3) x (3 MACs / COMPUTE + 4 activation bytes / BANDWIDTH)
 
 since a training step computes three times the forward pass, touches its activations about four times, and starts its
-kernels layer by layer. It is scaled by a measurement on the same device in the same precision, where there is one: the
-records of the run's other seeds, a record of its family, or a calibration.
+kernels layer by layer. The constants (``CPU``, ``GPU``) are guesses, which the first record or calibration of a device
+replaces for its family: the model is then scaled by a measurement on the same device in the same precision, the records
+of the run's other seeds, a record of its family, or a calibration. What another family took scales nothing.
 
 **The range** is a factor up and down: the error that nine of ten predictions of that kind make among the records
 themselves, each predicted from each other one. Beyond the sizes that pairs of a family span, the factor's logarithm
@@ -37,6 +38,8 @@ STATED = math.log(10)
 """The model's range where no record measures it."""
 ENOUGH = 5
 """Predictions from which on their errors are a measurement."""
+FORWARD_PASSES, ACTIVATION_PASSES = 3, 4
+"""Of a training step: computation in forward passes, and how often its activations are read or written."""
 Family = tuple[str, str | None]
 
 
@@ -60,7 +63,8 @@ def family(run: Run) -> Family:
 def modelled_epoch(run: Run, machine: Machine) -> float:
     """Modelled seconds of an epoch with its evaluation; of a run that only measures, of one pass over the data."""
     data, cost = run.data, run.cost
-    image = 3 * cost.ptflops_macs / machine.compute + 4 * cost.activation_bytes() / machine.bandwidth
+    moved = ACTIVATION_PASSES * cost.activation_bytes()
+    image = FORWARD_PASSES * cost.ptflops_macs / machine.compute + moved / machine.bandwidth
     tested = data.test_images or data.info.test
     if run.recipe is None:
         pixels = math.prod(data.info.image_shape) / machine.bandwidth

@@ -59,6 +59,7 @@ def train_missing(
     device: str = "auto",
     budget: float | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    execution: Literal["auto", "eager", "compiled", "graph"] = "auto",
     threads: int | None = None,
     jobs: int = 1,
     progress: bool = True,
@@ -73,6 +74,7 @@ def train_missing(
 
     Args:
         budget: seconds for all of them together.
+        execution: of steps; see :mod:`thriftylib.training.execution`.
         threads: of a CPU, for each training; None: as PyTorch is set, shared out where ``jobs`` are several.
         device: with several GPUs, "auto" and "cuda" are all of them.
         jobs: how many are trained at once on a device; several need a process each.
@@ -96,6 +98,7 @@ def train_missing(
         )
     arguments = {name: getattr(folders, name) for name in ("results", "weights", "checkpoints")}
     arguments |= {"data": data, "device": device, "precision": precision, "progress": progress, "anew": anew}
+    arguments |= {"execution": execution}
     arguments["threads"] = threads_each(threads, jobs)
     queue = Queue(list(todo), folders, expected)
     slots = _slots(device, jobs) if len(todo) > 1 else [device]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from thriftylib.spec import Run
 from thriftylib.training import fast_path
 from thriftylib.training.checkpoint import ANEW, checkpoint_path, load_checkpoint, save_checkpoint, set_aside
 from thriftylib.training.device import check_memory, choose_device, choose_precision, keep_freed_memory
+from thriftylib.training.execution import Execution
 from thriftylib.training.finishing import find_parent, keep, make_record, save_weights
 from thriftylib.training.hooks import as_network, as_numbers
 from thriftylib.training.progress import Progress
@@ -60,6 +62,7 @@ def train(
     checkpoints: Path | None = None,
     budget: float | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    execution: Execution = "auto",
     threads: int | None = None,
     progress: bool = True,
     checkpoint_every: float = 120.0,
@@ -77,6 +80,7 @@ def train(
         checkpoints: folder of checkpoints; None: a killed run starts anew.
         budget: seconds of this call; None: to the end.
         precision: of convolutions and activations; weights, their gradients' sums and batch-norm statistics are fp32.
+        execution: of steps; see :mod:`thriftylib.training.execution`. No part of the run; the record says what ran.
         threads: of a CPU; None: as PyTorch is set. The last digits depend on it, so the record states it.
         progress: report on standard error.
         checkpoint_every: seconds between checkpoints.
@@ -118,7 +122,8 @@ def train(
             least = run.recipe.batch_size * run.cost.activation_bytes() / 8  # in bf16, and some computed anew
             check_memory(where, least + 3 * run.cost.weight_bytes())
         # The network, prepared by its method, at its first step or where a checkpoint left it.
-        trainer = Trainer(run, dataset, where, session.precision, parent)
+        fresh = partial(Trainer, run, dataset, where, session.precision, parent, execution)
+        trainer = fresh()
         path = checkpoint_path(checkpoints, run.id) if checkpoints else None
         aside = None
         try:
@@ -126,14 +131,15 @@ def train(
         except CheckpointError:
             if not anew:
                 raise
-            aside, trainer = set_aside(path), Trainer(run, dataset, where, session.precision, parent)
+            aside, trainer = set_aside(path), fresh()
             earlier = _resume(trainer, path, trace)
         resumed_at = trainer.seconds
         session = session.model_copy(update={"fast": fast_path.describe(trainer.network)})
         trace.describe([*earlier, session])
 
         def sessions() -> list[Session]:
-            return [*earlier, session.model_copy(update={"seconds": trainer.seconds - resumed_at})]
+            seconds, execution = trainer.seconds - resumed_at, trainer.executor.describe()
+            return [*earlier, session.model_copy(update={"seconds": seconds, "execution": execution})]
 
         def save() -> str:
             """Write a checkpoint; returns why that failed, which ends no training, or nothing."""
@@ -159,6 +165,8 @@ def train(
         with Progress(run, trainer.steps * run.epochs, trainer.position, shown=progress) as shown:
             if where.type == "cpu" and (hint := fast_path.hint(trainer.network)):
                 shown.say(hint)
+            if trainer.executor.why:
+                shown.say(trainer.executor.why)
             if aside:
                 shown.say(f"starts anew: the checkpoint that it cannot go on from is {aside}")
             if earlier and (changed := differences(earlier[-1], session)):

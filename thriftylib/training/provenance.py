@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,9 @@ def provenance(folder: Path = PACKAGE) -> Provenance:
 
 @cache
 def versions() -> dict[str, str]:
-    """What the numbers are made with."""
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("torch", "torchvision", "thriftylib")
-    }
+    """What the numbers are made with; the package itself may run from a checkout that nobody installed."""
+    found = {"python": platform.python_version()} | {name: version(name) for name in ("torch", "torchvision")}
+    try:
+        return found | {"thriftylib": version("thriftylib")}
+    except PackageNotFoundError:
+        return found | {"thriftylib": "not installed"}

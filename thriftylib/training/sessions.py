@@ -128,13 +128,13 @@ def with_lost_work(sessions: Sequence[Session], saved: float, trace: Trace) -> l
 
     A session that the checkpoint does not know gave nothing to it: all of its time is lost.
     """
-    held = {session.started: session.seconds for session in sessions}
+    held = {session.started: session for session in sessions}
     found = []
     for session in trace.killed:
         lost = session.lost_seconds + (0.0 if session.started in held else session.seconds)
         if session is trace.killed[-1]:
             since = saved if session.started in held else datetime.fromisoformat(session.started).timestamp()
             lost += max(0.0, trace.last_seen - since)
-        seconds = held.get(session.started, 0.0)
-        found.append(session.model_copy(update={"seconds": seconds, "lost_seconds": round(lost, 1)}))
+        kept = held.get(session.started) or session.model_copy(update={"seconds": 0.0})
+        found.append(kept.model_copy(update={"lost_seconds": round(lost, 1)}))
     return found or list(sessions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from thriftylib.training.augment import augment, mix
 from thriftylib.training.counting import check_cost
 from thriftylib.training.device import Precision, autocast, sent
 from thriftylib.training.evaluation import as_input, evaluate, right
+from thriftylib.training.execution import Execution, Executor
 from thriftylib.training.hooks import as_network, as_numbers
 from thriftylib.training.progress import Progress
 from thriftylib.training.streams import seed_layers, stream, stream_seed
@@ -68,9 +70,18 @@ class Trainer:
     """One training as a state that moves by steps; everything that a checkpoint must hold is in :meth:`state`."""
 
     def __init__(
-        self, run: Run, dataset: Dataset, device: torch.device, precision: Precision, parent: Parent | None = None
+        self,
+        run: Run,
+        dataset: Dataset,
+        device: torch.device,
+        precision: Precision,
+        parent: Parent | None = None,
+        execution: Execution = "eager",
     ) -> None:
         self.run, self.recipe, self.dataset, self.device, self.precision = run, run.recipe, dataset, device, precision
+        self.asked_execution = execution
+        self.generator = stream(device, run.seed, "augment")
+        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # of loss and of correct answers
         self.method, network = build(run, parent)
         self._adopt(network)
         self.steps = steps_per_epoch(len(dataset.train), self.recipe.batch_size)
@@ -82,12 +93,13 @@ class Trainer:
         self._start_epoch()
 
     def _adopt(self, network: nn.Module) -> None:
-        """Take a network into training: device, memory format, fast paths, optimiser."""
+        """Take a network into training: device, memory format, fast paths, optimiser, execution."""
         self.network = network.to(self.device, memory_format=torch.channels_last)
         asked = find(NetworkOptions, self.run.network.name).fast
         fast_path.accelerate(self.network, asked, self.precision)
         self.optimizer = make_optimizer(self.network, self.recipe)
         self._start_momentum()
+        self.executor = Executor(self, self.asked_execution)
 
     def _start_momentum(self) -> None:
         """Zeros, which change no value, where there is no momentum yet.
@@ -100,7 +112,7 @@ class Trainer:
                 self.optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
     def _start_epoch(self) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # of loss and of correct answers
+        self.sums.zero_()
         shuffle = stream("cpu", self.run.seed, "order", self.epoch)
         self.order = sent(torch.randperm(len(self.dataset.train), generator=shuffle), self.device)
 
@@ -135,8 +147,9 @@ class Trainer:
         lr = learning_rate(self.recipe, self.epoch, self.batch, self.steps, monitored)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("rate", 1.0)
+        index = self.order[self.batch * self.recipe.batch_size :][: self.recipe.batch_size]
         with fast_path.sharing(self.network):
-            self._train_step(self.order[self.batch * self.recipe.batch_size :][: self.recipe.batch_size])
+            self.executor.step(index, progress.say)
         self.method.after_step(self.network, self.optimizer, lr)
         self.batch += 1
         progress.step(self.position)
@@ -148,25 +161,34 @@ class Trainer:
             numbers = {"train_loss": loss / seen, "train_accuracy": 100 * correct / seen, "learning_rate": lr}
             self._end_epoch(numbers, progress)
 
-    def _train_step(self, index: Tensor) -> None:
-        loss, correct = self._loss(index, self.epoch, self.batch)
+    def train_step(self, index: Tensor, network: Callable[[Tensor], Tensor]) -> None:
+        """One optimiser step on these training images, through ``network``: the one that is trained, or as compiled."""
+        self.seed(self.epoch, self.batch)
+        self.find_gradients(index, network)
+        self.optimizer.step()
+
+    def seed(self, *names: str | int) -> None:
+        """Start the random numbers of a step at this run's stream of that name: resuming needs no state of them."""
+        self.generator.manual_seed(stream_seed(self.run.seed, "augment", *names))
+        seed_layers(self.device, self.run.seed, "network", *names)
+
+    def find_gradients(self, index: Tensor, network: Callable[[Tensor], Tensor]) -> None:
+        """Gradients of these training images in place of the last ones, and the sums of the epoch."""
+        loss, correct = self._loss(index, network)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
         self.sums += torch.stack((loss.detach().double() * len(index), correct))
 
-    def _loss(self, index: Tensor, *names: str | int) -> tuple[Tensor, Tensor]:
-        """The mean loss of these training images and how many answers are right; ``names`` name the random numbers."""
-        generator = stream(self.device, self.run.seed, "augment", *names)
-        seed_layers(self.device, self.run.seed, "network", *names)  # each step, so resuming needs no state of it
+    def _loss(self, index: Tensor, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """The mean loss of these training images and how many answers are right."""
         labels = self.dataset.train.labels[index]
         pixels = self.dataset.train.images.index_select(0, index)  # copies whole images, where [index] goes by pixels
-        pixels = augment(pixels, self.recipe.augment, generator, self.fill)
+        pixels = augment(pixels, self.recipe.augment, self.generator, self.fill)
         images = as_input(pixels, self.dataset, self.precision)
-        images, partners, lam = mix(images, labels, self.recipe.augment, generator)
+        images, partners, lam = mix(images, labels, self.recipe.augment, self.generator)
         self.network.train()
         with autocast(self.device, self.precision):
-            logits = self.network(images)
+            logits = network(images)
         logits = logits.float()
 
         def of(targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,7 +206,8 @@ class Trainer:
         names = ("sample", self.epoch, number)
         generator = stream("cpu", self.run.seed, *names)
         drawn = torch.randint(len(self.order), (self.recipe.batch_size,), generator=generator)
-        loss, _ = self._loss(sent(drawn, self.device), *names)
+        self.seed(*names)
+        loss, _ = self._loss(sent(drawn, self.device), self.network)
         for buffer, before in zip(self.network.buffers(), buffers, strict=True):
             buffer.data.copy_(before)  # unseen by autograd, whose backward pass needs no running statistics
         return loss
