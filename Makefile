@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := book/_build/html
-FASTER := $(addprefix tests/test_,$(addsuffix .py,cli surroundings wheel spec records claims verdicts engine checkpoints data figures untrusted escaping kernels proximal))
+FASTER := $(addprefix tests/test_,$(addsuffix .py,cli wheel spec records claims verdicts engine checkpoints data figures untrusted escaping kernels proximal))
 WORKERS ?= 2
 
 # One thread a process: checks run in parallel, networks are small, and fixed threads fix the last digits of every sum.

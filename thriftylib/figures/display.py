@@ -82,7 +82,7 @@ def as_png(figure: Figure, words: Mapping[str, str], width: int = SHOWN_WIDTH) -
     drawn, file, info = io.BytesIO(), io.BytesIO(), PngInfo()
     with house_style():
         # A little more than needed: matplotlib 3.10 cuts the product down to whole pixels, 3.11 rounds it.
-        figure.savefig(drawn, format="png", dpi=(2 * width + 0.01) / figure.get_figwidth())
+        figure.savefig(drawn, format="png", dpi=(2 * width + 1e-6) / figure.get_figwidth())
     for key, word in (words | {"Points": json.dumps(_points(figure))}).items():
         info.add_text(key, word)
     with Picture.open(drawn) as picture:
