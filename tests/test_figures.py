@@ -149,11 +149,11 @@ def test_what_is_recorded_is_said():
     assert "Not run yet." in texts(picture("sizes, nothing run"))
     one = texts(picture("sizes, one seed"))
     assert "Recorded: the paper’s recipe 5 of 5, fast 5 of 5." in one
-    assert "reproduced: one seed" in one
-    assert "reproduced, fast: one seed" in one
+    assert "ours: one seed" in one
+    assert "ours, fast: one seed" in one
     many = texts(picture("sizes, many"))
-    assert "reproduced: mean ± sd, n = 5" in many
-    assert "reproduced, fixed code: mean ± sd, n = 5" in many
+    assert "ours: mean ± sd, n = 5" in many
+    assert "ours, fixed code: mean ± sd, n = 5" in many
     assert "claimed: as read, ±0.03" in many
     assert "nothing claimed, nothing run yet" in texts(picture("depths, nothing at all"))
     assert "claimed, T = 20: as read, ±0.03" in texts(picture("depths"))
@@ -181,7 +181,7 @@ def test_a_given_interval_is_drawn_as_it_is():
     mean, bar = (line for line in axes.lines if len(line.get_xdata()))
     assert list(mean.get_xdata()) == [1.0]
     assert list(bar.get_xdata()) == [-1.5, 2.0]
-    assert "reproduced: 90 % interval, n = 3" in texts(panels)
+    assert "ours: 90 % interval, n = 3" in texts(panels)
 
 
 def test_one_seed_has_no_bar_and_a_smaller_marker():

@@ -62,8 +62,12 @@ def _body(
     words = [f"{drawn.replace('_', ' ').capitalize()} in percent, a line for each run."]
     words += ["Solid: the first network; dashed: the one that it is compared with."] * two
     words += ["Dotted: the claimed number."] * (claim.quantity == drawn)
+    what = series.replace("_", " ")
+    words += [f"The claim is about {what}, in the table below."] * (series != drawn)
+    sign = {"points": "%"}.get(claim.unit, claim.unit)
+    unit = f"{what.capitalize()}{f', {sign}' if sign else ''}"
     return TEMPLATES.get_template("claim.html").render(
-        claim=claim, sign=MARKS[claim.verdict], two=two, chapter=chapter, before=around[0], after=around[1],
+        claim=claim, sign=MARKS[claim.verdict], two=two, chapter=chapter, unit=unit, before=around[0], after=around[1],
         root="../" * page(claim.id).count("/"), strip=Markup(drawings.strip(claim)), curve=Markup(curve),
         caption=" ".join(words), devices=", ".join(sorted({run.device for run in claim.runs})),
         notebooks=_showing(claim.experiment) if claim.experiment else [],

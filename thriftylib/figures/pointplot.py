@@ -229,7 +229,8 @@ def _key(
             counts = some["n"] if some["n"].notna().all() else some.groupby(_POINT).size()
             ends = " to ".join(f"{n:.0f}" for n in dict.fromkeys((counts.min(), counts.max())))
             about = f"{interval}, n = {ends}" if counts.max() > 1 else "one seed" if names[0] else ""
-        who = ", ".join(name for name in names if name not in ("", "paper"))
+        # Here "reproduced" only says whose they are; it is the word of a verdict too.
+        who = ", ".join({"reproduced": "ours"}.get(name, name) for name in names if name not in ("", "paper"))
         if text := ": ".join(filter(None, (who, about))):
             entries[text] = Line2D([], [], linestyle="none", markersize=6.5, **look.face)
     return entries
