@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -42,13 +43,18 @@ def build(output: Path | None = None, *, local: Path | None = None) -> Path:
         *("--config", str(root / "_config.yml"), "--toc", str(root / "book" / "_toc.yml")),
         *("--path-output", str(output), "--all", "-W", "-n", "--keep-going"),
     ]
+    began = time.time()
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         lines = _NOISE.sub("", done.stdout + done.stderr).splitlines()
         warnings = [line for line in lines if "WARNING" in line or "ERROR" in line]
         shown = "\n".join(warnings or lines[-_TAIL:]).replace(f"{root}/", "")
         raise BuildError(f"the book was not built (exit code {done.returncode}):\n{shown}")
-    return output / "_build" / "html"
+    html = output / "_build" / "html"
+    for page in [*html.rglob("*.html"), *html.glob("_sources/**/*.*")]:
+        if page.stat().st_mtime < began - 2 and "_static" not in page.parts:  # of a source that is there no more
+            page.unlink()
+    return html
 
 
 class _Page(HTMLParser):
