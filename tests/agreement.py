@@ -61,7 +61,9 @@ def compare(runs: list[Run], folder: Path) -> dict[str, object]:
         for way, records in made.items()
     ]
     recipe = runs[0].recipe
-    what = f"{runs[0].network.name} {runs[0].network.options} on {runs[0].data.label}, {recipe.name}"
+    data = runs[0].data
+    images = f"{data.train_images:,} images of " if data.train_images else ""
+    what = f"{runs[0].network.name} {runs[0].network.options} on {images}{data.name}, {recipe.name}"
     return {"what": what, "versions": {"torch": torch.__version__}, "rows": rows}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -25,7 +24,7 @@ from thriftylib.evidence.rule import BOUNDS
 from thriftylib.evidence.simulation import ErrorRates
 from thriftylib.evidence.statuses import STATUSES, STRONG, sentence
 from thriftylib.figures import html_table
-from thriftylib.paths import project_root, read_text
+from thriftylib.paths import project_root, read_json, read_text
 from thriftylib.running.notebooks import showing
 
 # A word and a mark identify a verdict; its colour (a class of thrifty.css) only adds to them.
@@ -192,7 +191,7 @@ def error_rates(rates: ErrorRates) -> str:
 
 def reliability(path: Path) -> str:
     """What was tried, how often, and how often it went wrong, by ``tests/reliability.py``."""
-    record = json.loads(path.read_text("utf-8"))
+    record = read_json(path)
     rows = [(row["what"], f"{row['tried']:,}", f"{row['faults']:,}", row["note"]) for row in record["rows"]]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     table = html_table(("What", "Tried", "Went wrong", "Remark"), rows, numbers=(1, 2))
@@ -201,7 +200,7 @@ def reliability(path: Path) -> str:
 
 def agreement(path: Path) -> str:
     """The accuracies that one recipe gave on PyTorch's operators and on our kernels, by ``tests/agreement.py``."""
-    record = json.loads(path.read_text("utf-8"))
+    record = read_json(path)
 
     def text(values: Sequence[float]) -> str:
         return f"{fmean(values):.2f} ± {stdev(values):.2f} ({', '.join(f'{value:.2f}' for value in values)})"

@@ -50,11 +50,11 @@ def adopt(
     Raises:
         ThriftyError: the folder holds no records, or nothing can be written.
     """
+    known, weights = {record.id: record for record in load_records(results_dir())}, folder / "weights"
     runs = next((place for place in (folder / "runs", folder / "results" / "runs") if place.is_dir()), None)
     paths = sorted(runs.glob("*.json")) if runs else []
     if not paths:
         raise ThriftyError(f"{folder}: holds no records (runs/*.json); give the folder of thrifty train --out")
-    known, weights = {record.id: record for record in load_records(results_dir())}, folder / "weights"
     presets, found = _configurations(), list[tuple[Path, Record]]()
     for path in paths:
         try:
