@@ -87,7 +87,7 @@ tested: $(READY)  ## the README's sentence on how much is tested so far, from th
 
 picture: site tested  ## the README's picture of the scoreboard, by a headless Chromium, and its sentence
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir=$$(mktemp -d) --window-size=1280,960 \
-	  --virtual-time-budget=5000 --screenshot=book/_static/scoreboard.png "file://$(CURDIR)/$(SITE)/book/index.html#paper=thriftynet"
+	  --virtual-time-budget=5000 --screenshot=book/_static/scoreboard.png "file://$(CURDIR)/$(SITE)/book/index.html"
 
 # The environment is made once, and again only when what it is made from changes.
 $(READY): pyproject.toml constraints.txt
