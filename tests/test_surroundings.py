@@ -37,7 +37,7 @@ for words in {CALLS!r}:
     try:
         app(words.split(), prog_name="thrifty")
     except SystemExit as end:
-        print("ended with", end.code)
+        print("ended with", end.code, flush=True)  # a command may write through a stream of its own
 """
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": None}
 SETTINGS = {

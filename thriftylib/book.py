@@ -51,8 +51,8 @@ def build(output: Path | None = None, *, local: Path | None = None) -> Path:
         shown = "\n".join(warnings or lines[-_TAIL:]).replace(f"{root}/", "")
         raise BuildError(f"the book was not built (exit code {done.returncode}):\n{shown}")
     html = output / "_build" / "html"
-    for page in [*html.rglob("*.html"), *html.glob("_sources/**/*.*")]:
-        if page.stat().st_mtime < began - 2 and "_static" not in page.parts:  # of a source that is there no more
+    for page in html.rglob("*.html"):
+        if page.stat().st_mtime < began - 2 and "_static" not in page.parts:  # its source is there no more
             page.unlink()
     return html
 
